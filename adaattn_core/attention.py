@@ -1,0 +1,152 @@
+"""AdaAttN at one level: which style positions does each content position look at, and what statistics are there.
+
+Source: Liu et al., ICCV 2021, section 3.2. Letters as in moments.py; P projection channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .encoder import LEVELS, Features
+from .moments import BLOCK_BYTES, Similarity, attention_moments, normalize_channels
+
+
+class StyleLevel(NamedTuple):
+    """What attention keeps of a style at one level; independent of the content, so made once and reused.
+
+    key: (B, Ns, P). value: (B, Ns, C). mask: (B, Ns) bool, True where the style may be looked at, or None.
+    """
+
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+
+
+def stacked_key(features: Features, level: str) -> Tensor:
+    """All levels down to `level`, each resized to its grid and normalised, concatenated over channels.
+
+    Differs from the paper: nearest resizing, and every level is normalised before the concatenation, because the
+    published weights were trained so.
+
+    Args:
+        features: level name -> (B, C, H, W), at least the levels down to `level`.
+
+    Returns:
+        (B, sum of C, H, W) float32 on the grid of `level`.
+    """
+    size = features[level].shape[-2:]
+    levels = LEVELS[: LEVELS.index(level) + 1]
+    return torch.cat([normalize_channels(F.interpolate(features[name], size=size)) for name in levels], dim=1)
+
+
+def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A pixel mask on a level's grid: (B, 1, H, W) in [0, 1] -> (B, h * w) bool, resized nearest as published."""
+    return rearrange(F.interpolate(mask.float(), size=size) > 0.5, "b 1 h w -> b (h w)")
+
+
+class AdaAttention(nn.Module):
+    """Adaptive attention normalisation of one level: f, g and h of the paper.
+
+    Args:
+        key_channels: K, channels of the stacked key.
+        value_channels: C, channels of the level.
+        projection_channels: P, width of queries and keys; None keeps K, as published.
+        similarity: "softmax" (image model) or "cosine" (video model).
+    """
+
+    def __init__(
+        self,
+        key_channels: int,
+        value_channels: int,
+        projection_channels: int | None = None,
+        similarity: Similarity = "softmax",
+    ) -> None:
+        super().__init__()
+        projection_channels = projection_channels or key_channels
+        self.similarity: Similarity = similarity
+        self.query_proj = nn.Conv2d(key_channels, projection_channels, kernel_size=1)
+        self.key_proj = nn.Conv2d(key_channels, projection_channels, kernel_size=1)
+        self.value_proj = nn.Conv2d(value_channels, value_channels, kernel_size=1)
+
+    def initialize(self) -> None:
+        """f = g a scaled orthogonal projection and h the identity: like attends to like from the first step.
+
+        With random f, g and h nothing of the style comes through, and training from there tends to collapse to one
+        look for every style. Uses the global generator, as all of torch's initialisers do.
+        """
+        projection, keys = self.query_proj.weight.shape[:2]
+        nn.init.orthogonal_(self.query_proj.weight, gain=(keys / projection) ** 0.5 * 0.5**0.5)
+        with torch.no_grad():
+            self.key_proj.weight.copy_(self.query_proj.weight)
+        nn.init.dirac_(self.value_proj.weight)
+        for conv in (self.query_proj, self.key_proj, self.value_proj):
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def encode_style(
+        self,
+        style_key: Tensor,
+        style_value: Tensor,
+        mask: Tensor | None = None,
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> StyleLevel:
+        """Keys and values of a style.
+
+        Args:
+            style_key: (B, K, H, W) stacked key.
+            style_value: (B, C, H, W) features of this level.
+            mask: (B, 1, h, w) in [0, 1], any size, or None: where the style may be looked at.
+            samples: keep that many randomly chosen positions, as the published code does; None keeps all.
+            generator: source of that choice (on the CPU), required with `samples`.
+        """
+        size = (style_key.shape[-2], style_key.shape[-1])
+        key = rearrange(self.key_proj(style_key.to(self.key_proj.weight.dtype)), "b k h w -> b (h w) k")
+        value = rearrange(self.value_proj(style_value), "b c h w -> b (h w) c")
+        allowed = None if mask is None else positions_mask(mask, size)
+        if samples is not None and samples < key.shape[1]:
+            if generator is None:
+                raise ValueError("sampled attention needs a torch.Generator, so that the same seed gives one picture")
+            chosen = torch.randperm(key.shape[1], generator=generator)[:samples].to(key.device)
+            key, value = key[:, chosen], value[:, chosen]
+            allowed = None if allowed is None else allowed[:, chosen]
+        return StyleLevel(key, value, allowed)
+
+    def statistics(
+        self,
+        content_key: Tensor,
+        style: StyleLevel,
+        *,
+        content_mask: Tensor | None = None,
+        temperature: float = 1.0,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> tuple[Tensor, Tensor]:
+        """Attention-weighted mean and standard deviation of the style for each content position.
+
+        Args:
+            content_key: (B, K, H, W) stacked key of the content.
+            style: result of `encode_style`; its batch is B or 1.
+            content_mask: (B or 1, 1, h, w) or None: where the style's mask applies.
+
+        Returns:
+            mean, std: each (B, C, H, W) in float32.
+        """
+        batch, _, height, width = content_key.shape
+        query = rearrange(self.query_proj(content_key.to(self.query_proj.weight.dtype)), "b k h w -> b (h w) k")
+        applies = None if content_mask is None else positions_mask(content_mask, (height, width)).expand(batch, -1)
+        mean, std = attention_moments(
+            query,
+            style.key.expand(batch, -1, -1),
+            style.value.expand(batch, -1, -1),
+            similarity=self.similarity,
+            temperature=temperature,
+            content_mask=applies,
+            style_mask=None if style.mask is None else style.mask.expand(batch, -1),
+            block_bytes=block_bytes,
+        )
+        grid = "b (h w) c -> b c h w"
+        return rearrange(mean, grid, h=height), rearrange(std, grid, h=height)

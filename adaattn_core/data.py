@@ -1,0 +1,142 @@
+"""Training pictures: folders in, random crops out, each a pure function of (seed, index).
+
+Nothing here keeps a state between items, so a run that resumes at step n draws what an uninterrupted run would.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .images import find_images
+
+
+class DataError(ValueError):
+    """Training pictures that cannot be used; one line: what came, what is needed, what to do."""
+
+
+class Sample(NamedTuple):
+    """One training pair. content, style, target: (3, crop, crop) in [0, 1]; broken: names of unreadable files, one
+    per line. `target` is what the result should be, pixel by pixel, and only means something for a self pair."""
+
+    content: Tensor
+    style: Tensor
+    target: Tensor
+    broken: str
+
+
+class TrainingPairs(Dataset[Sample]):
+    """Endless random pairs: item i depends on the seed and i alone.
+
+    A style pair is a crop of a content picture and a crop of a style picture. A self pair has one picture on both
+    sides: content = a crop with its colours changed, style = a larger, turned or mirrored crop around it,
+    target = the crop as it was; the colours can only come back through the attention.
+
+    Args:
+        content, style: folders, searched recursively.
+        crop: side of all crops in pixels.
+        seed: of everything drawn.
+        length: number of items.
+        batch: items per step; the first `self_items` of each step are self pairs.
+        self_items: 0 to batch.
+        self_only_until: items before this index are self pairs, all of them.
+    """
+
+    def __init__(
+        self, content: str | Path, style: str | Path, *, crop: int, seed: int, length: int, batch: int,
+        self_items: int, self_only_until: int,
+    ) -> None:
+        self.content, self.style = find_images([content]), find_images([style])
+        self.crop, self.seed, self.length = crop, seed, length
+        self.batch, self.self_items, self.self_only_until = batch, self_items, self_only_until
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = torch.Generator().manual_seed((self.seed << 40) + index)
+        broken: list[str] = []
+        if index < self.self_only_until or index % self.batch < self.self_items:
+            picture = self._draw([*self.content, *self.style], generator, broken)
+            content, style, target = self_pair(picture, self.crop, generator)
+        else:
+            content = random_crop(self._draw(self.content, generator, broken), self.crop, (1.0, 2.0), generator)
+            style = random_crop(self._draw(self.style, generator, broken), self.crop, (1.0, 2.5), generator)
+            if uniform(generator) < 0.3:
+                style = jitter_colors(style, generator)
+            target = content
+        return Sample(content, style, target, "\n".join(broken))
+
+    def _draw(self, paths: list[Path], generator: torch.Generator, broken: list[str]) -> Image.Image:
+        """A random readable picture; unreadable ones met on the way are named in `broken`."""
+        for _ in range(100):
+            path = paths[int(torch.randint(len(paths), (), generator=generator))]
+            try:
+                return read_picture(path, self.crop)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                broken.append(str(path))
+        raise DataError(f"100 pictures in a row cannot be read, the last is {path}. Check the training folders.")
+
+
+def read_picture(path: Path, min_side: int) -> Image.Image:
+    """RGB, at least `min_side` on each side, decoded at a reduced scale where the format can."""
+    with Image.open(path) as image:
+        image.draft("RGB", (4 * min_side, 4 * min_side))
+        picture = image.convert("RGB")
+    scale = min_side / min(picture.size)
+    if scale > 1:
+        picture = picture.resize((max(min_side, round(picture.width * scale)), max(min_side, round(picture.height * scale))))
+    return picture
+
+
+def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def random_crop(
+    picture: Image.Image, crop: int, scale: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """A square of `scale` times `crop` pixels (less where the picture is smaller), resized to `crop`, maybe mirrored."""
+    side = min(uniform(generator, *scale) * crop, *picture.size)
+    left, top = (uniform(generator, 0, length - side) for length in picture.size)
+    square = _cut(picture, left, top, side, crop)
+    return square.flip(-1) if uniform(generator) < 0.5 else square
+
+
+def self_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """content, style, target of a self pair; see TrainingPairs."""
+    side = min(uniform(generator, 1.0, 1.6) * crop, *picture.size)
+    left, top = (uniform(generator, 0, length - side) for length in picture.size)
+    target = _cut(picture, left, top, side, crop)
+    wide = min(uniform(generator, 1.0, 1.4) * side, *picture.size)
+    wide_left, wide_top = (
+        min(max(start - uniform(generator, 0, wide - side), 0.0), length - wide)
+        for start, length in zip((left, top), picture.size, strict=True)
+    )
+    style = _cut(picture, wide_left, wide_top, wide, crop)
+    style = torch.rot90(style, int(torch.randint(4, (), generator=generator)), dims=(-2, -1))
+    if uniform(generator) < 0.5:
+        style = style.flip(-1)
+    return jitter_colors(target, generator), style, target
+
+
+def jitter_colors(image: Tensor, generator: torch.Generator) -> Tensor:
+    """(3, H, W) with channels mixed at random, other contrast, brightness and gamma; structure is kept."""
+    mixing = torch.eye(3)[torch.randperm(3, generator=generator)] + 0.35 * torch.randn(3, 3, generator=generator)
+    mixed = torch.einsum("oc,chw->ohw", mixing / mixing.sum(dim=1, keepdim=True).abs().clamp_min(0.5), image)
+    contrast = uniform(generator, 0.6, 1.3)
+    shift = 0.15 * torch.randn(3, 1, 1, generator=generator)
+    jittered = ((mixed - 0.5) * contrast + 0.5 + shift).clamp(0, 1)
+    return jittered ** uniform(generator, 0.7, 1.4)
+
+
+def _cut(picture: Image.Image, left: float, top: float, side: float, crop: int) -> Tensor:
+    box = (left, top, min(left + side, picture.width), min(top + side, picture.height))
+    square = picture.resize((crop, crop), Image.Resampling.BICUBIC, box=box)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255

@@ -1,0 +1,72 @@
+"""The decoder: fused features back to a picture, a mirror of the encoder without its deepest block.
+
+Source: the published AdaAttN decoder, at any width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import ReflectConv2d
+from .fusion import Fused, upsample_to
+
+
+class Decoder(nn.Module):
+    """Convolutions with reflection padding and ReLU, upsampled between blocks; the last convolution is linear.
+
+    Args:
+        channels: encoder width of each block.
+        convs: convolutions on the relu3_1, relu2_1 and relu1_1 grids; published: (4, 2, 2).
+        skip: True when relu4_1-grid features come with a relu3_1 skip (image model), False for one level.
+        upsample: "nearest" (published) or "bilinear".
+    """
+
+    def __init__(
+        self, channels: Sequence[int], convs: Sequence[int] = (4, 2, 2), skip: bool = True, upsample: str = "nearest"
+    ) -> None:
+        super().__init__()
+        if len(convs) != 3 or min(convs) < 1:
+            raise ValueError(f"a decoder has three blocks; got convs {tuple(convs)}")
+        self.upsample = upsample
+        self.deep = ReflectConv2d(channels[3], channels[2]) if skip else None
+        width = 2 * channels[2] if skip else channels[2]
+        self.blocks = nn.ModuleList()
+        for block_width, next_width, count in zip((channels[2], channels[1], channels[0]), (*channels[1::-1], 3), convs, strict=True):
+            widths = [width, *[block_width] * (count - 1), next_width]
+            self.blocks.append(nn.ModuleList(ReflectConv2d(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+            width = next_width
+
+    def forward(self, fused: Fused, size: Sequence[int]) -> Tensor:
+        """Paint.
+
+        Args:
+            fused: result of the fusion.
+            size: (height, width) of the picture, as encoded.
+
+        Returns:
+            (B, 3, height, width), about [0, 1], not clamped.
+        """
+        height, width = size
+        grids = [(-(-height // stride), -(-width // stride)) for stride in (4, 2, 1)]
+        x = fused.deep
+        if self.deep is not None and fused.skip is not None:
+            x = upsample_to(torch.relu_(self.deep(x)), grids[0], self.upsample)
+            x = torch.cat([x, fused.skip], dim=1)
+        for index, (block, grid) in enumerate(zip(self.blocks, grids, strict=True)):
+            if index:
+                x = upsample_to(x, grid, self.upsample)
+            x = self._run(block, x, linear=index == 2)
+        return x
+
+    @staticmethod
+    def _run(block: nn.Module, x: Tensor, linear: bool) -> Tensor:
+        """Convolutions of one block; ReLU after each, but not after a `linear` block's last."""
+        assert isinstance(block, nn.ModuleList)
+        for position, conv in enumerate(block, 1):
+            x = conv(x)
+            if not (linear and position == len(block)):
+                x = torch.relu_(x)
+        return x

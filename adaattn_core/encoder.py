@@ -1,0 +1,114 @@
+"""The encoder: the convolutions of VGG-19 up to relu5_1, at any width.
+
+Source: Simonyan & Zisserman, arXiv:1409.1556, configuration E. Shape letters: B batch, C channels, H W rows and
+columns of pixels or of a level's grid (level x has stride 2**(x-1), sizes rounded up).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Features = dict[str, Tensor]
+
+LEVELS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+"""Levels an encoder returns, shallow to deep."""
+
+VGG19_CHANNELS = (64, 128, 256, 512, 512)
+VGG19_CONVS = (2, 2, 4, 4, 1)
+"""Convolutions in each block; block 5 stops at relu5_1, the deepest level AdaAttN reads."""
+
+MIN_SIDE = 16
+"""Smallest picture side: relu5_1 then has one row or column."""
+
+
+class ReflectConv2d(nn.Conv2d):
+    """3x3 convolution, stride 1, that mirrors the border so that no frame of zeros is painted into the picture."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, Cin, H, W) -> (B, Cout, H, W); an axis of one position has nothing to mirror and is repeated."""
+        with torch.autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
+            x = _pad_one(x)
+        return super().forward(x)
+
+
+def _pad_one(x: Tensor) -> Tensor:
+    height, width = x.shape[-2:]
+    if min(height, width) > 1:
+        return F.pad(x, (1, 1, 1, 1), mode="reflect")
+    x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
+    return F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
+
+
+def conv_names(convs: Sequence[int]) -> list[str]:
+    """Names of the 3x3 convolutions in order: `conv1_1`, `conv1_2`, `conv2_1`, ..."""
+    return [f"conv{block}_{index}" for block, count in enumerate(convs, 1) for index in range(1, count + 1)]
+
+
+class VGGEncoder(nn.Module):
+    """VGG-19 shaped encoder; preprocessing is inside, as a 1x1 convolution `conv0` on RGB in [0, 1].
+
+    Differs from VGG-19: reflection instead of zero padding, and pools that round sizes up, both as in the
+    published AdaAttN code.
+
+    Args:
+        channels: width of each of the five blocks.
+        convs: convolutions in each block.
+    """
+
+    def __init__(self, channels: Sequence[int] = VGG19_CHANNELS, convs: Sequence[int] = VGG19_CONVS) -> None:
+        super().__init__()
+        if len(channels) != 5 or len(convs) != 5 or min(*channels, *convs) < 1:
+            raise ValueError(f"an encoder has five blocks; got channels {tuple(channels)} and convs {tuple(convs)}")
+        self.channels, self.convs = tuple(channels), tuple(convs)
+        self.conv0 = nn.Conv2d(3, 3, kernel_size=1)
+        self.layers = nn.ModuleDict()
+        width = 3
+        for name in conv_names(convs):
+            block_width = channels[int(name[4]) - 1]
+            self.layers[name] = ReflectConv2d(width, block_width)
+            width = block_width
+
+    def forward(self, images: Tensor, deepest: str = "relu5_1") -> Features:
+        """Features of every level down to `deepest`.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1], H and W at least 16.
+            deepest: last level wanted; later convolutions are not run.
+
+        Returns:
+            level name -> (B, C, ceil(H / stride), ceil(W / stride)), >= 0, dtype of the weights.
+
+        Raises:
+            ValueError: wrong shape, or a side under 16 pixels.
+        """
+        check_images(images)
+        features: Features = {}
+        x = self.conv0(images)
+        for name, conv in self.layers.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True)
+            x = torch.relu_(conv(x))
+            if name.endswith("_1"):
+                level = name.replace("conv", "relu")
+                features[level] = x
+                if level == deepest:
+                    break
+        return features
+
+
+def check_images(images: Tensor, role: str = "picture") -> None:
+    """ValueError unless (B, 3, H, W) with sides of at least 16 pixels; `role` names the picture in its text."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"the {role} has shape {tuple(images.shape)}; (batch, 3, height, width) is needed")
+    height, width = images.shape[-2:]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"the {role} is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed. Resize the picture first."
+        )

@@ -1,0 +1,147 @@
+"""Content features repainted with the style's statistics, level by level, and merged for the decoder.
+
+Source: Liu et al., ICCV 2021, section 3.3: relu4_1 + upsampled relu5_1 through a convolution, relu3_1 as skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import AdaAttention, StyleLevel, stacked_key
+from .encoder import LEVELS, Features, ReflectConv2d
+from .moments import BLOCK_BYTES, Similarity, normalize_channels
+
+StyleFeatures = dict[str, StyleLevel]
+"""level name -> keys and values of a style: all that attention needs of it."""
+
+
+class Fused(NamedTuple):
+    """What the decoder paints. deep: (B, C, H, W) on the relu4_1 grid (relu3_1 for a one-level model);
+    skip: (B, C, H, W) on the relu3_1 grid, None for a one-level model."""
+
+    deep: Tensor
+    skip: Tensor | None
+
+
+def upsample_to(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """(B, C, h, w) twice as large, then cut to `size`: the inverse of a pool that rounds up."""
+    x = F.interpolate(x, scale_factor=2, mode=mode)
+    return x[..., : size[0], : size[1]]
+
+
+class MultiLevelFusion(nn.Module):
+    """AdaAttN at several levels, merged.
+
+    Args:
+        channels: encoder width of each block.
+        levels: ("relu3_1", "relu4_1", "relu5_1") for the image model, ("relu3_1",) for the video model.
+        projection_channels: query and key width for each of `levels`; None keeps the stacked key's.
+        similarity: of every level.
+        upsample: how relu5_1 is brought to the relu4_1 grid.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        levels: Sequence[str],
+        projection_channels: Sequence[int] | None = None,
+        similarity: Similarity = "softmax",
+        upsample: str = "nearest",
+    ) -> None:
+        super().__init__()
+        self.levels, self.upsample = tuple(levels), upsample
+        self.attention = nn.ModuleDict()
+        for index, level in enumerate(levels):
+            block = LEVELS.index(level)
+            width = projection_channels[index] if projection_channels else None
+            self.attention[level] = AdaAttention(sum(channels[: block + 1]), channels[block], width, similarity)
+        if len(levels) > 1:
+            self.merge_conv = ReflectConv2d(channels[3], channels[3])
+
+    def initialize(self) -> None:
+        """Attention that means something before any training; see `AdaAttention.initialize`."""
+        for level in self.levels:
+            self._at(level).initialize()
+
+    def encode_style(
+        self,
+        features: Features,
+        mask: Tensor | None = None,
+        samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> StyleFeatures:
+        """Keys and values of every level. Arguments as in `AdaAttention.encode_style`.
+
+        `samples` counts for the first level; deeper ones, which have fewer positions, may keep 16 times as many, as
+        in the published code (64 x 64 and 256 x 256).
+        """
+        styles = {}
+        for level in self.levels:
+            limit = samples and (samples if level == self.levels[0] else 16 * samples)
+            key = stacked_key(features, level)
+            styles[level] = self._at(level).encode_style(key, features[level], mask, limit, generator)
+        return styles
+
+    def statistics(
+        self,
+        content: Features,
+        styles: Sequence[StyleFeatures],
+        weights: Sequence[float],
+        *,
+        content_mask: Tensor | None = None,
+        temperature: float = 1.0,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation maps per level; those of several styles are averaged with `weights`.
+
+        Args:
+            content: features of the content.
+            styles: one or more results of `encode_style`.
+            weights: one per style, summing to 1.
+
+        Returns:
+            level name -> mean, std, each (B, C, H, W) in float32.
+        """
+        statistics = {}
+        for level in self.levels:
+            key = stacked_key(content, level)
+            mean, std = torch.zeros(()), torch.zeros(())
+            for style, weight in zip(styles, weights, strict=True):
+                style_mean, style_std = self._at(level).statistics(
+                    key, style[level], content_mask=content_mask, temperature=temperature, block_bytes=block_bytes
+                )
+                mean, std = mean + weight * style_mean, std + weight * style_std
+            statistics[level] = mean, std
+        return statistics
+
+    def repaint(
+        self, content: Features, statistics: dict[str, tuple[Tensor, Tensor]], strength: float = 1.0
+    ) -> Features:
+        """S * Norm(F_c) + M at each level, mixed with the content's own features below strength 1."""
+        painted = {}
+        for level, (mean, std) in statistics.items():
+            own = content[level]
+            full = std * normalize_channels(own) + mean
+            painted[level] = (full if strength == 1 else torch.lerp(own.float(), full, strength)).to(own.dtype)
+        return painted
+
+    def merge(self, painted: Features) -> Fused:
+        """Levels merged for the decoder; also of plain encoder features, which decode to the picture itself."""
+        if len(self.levels) == 1:
+            return Fused(painted[self.levels[0]], None)
+        shallow, middle, deep = (painted[level] for level in self.levels)
+        return Fused(self.merge_conv(middle + upsample_to(deep, middle.shape[-2:], self.upsample)), shallow)
+
+    def forward(self, content: Features, style: StyleFeatures) -> Fused:
+        """One style at full strength: what training runs."""
+        return self.merge(self.repaint(content, self.statistics(content, [style], [1.0])))
+
+    def _at(self, level: str) -> AdaAttention:
+        attention = self.attention[level]
+        assert isinstance(attention, AdaAttention)
+        return attention

@@ -1,0 +1,113 @@
+"""What training minimises, on features of a VGG-19 that is never trained.
+
+Source: Liu et al., ICCV 2021, section 3.4. Differs from the paper: every term is a mean over elements, as in the
+published code, whose loss weights 10 and 3 mean that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from .attention import stacked_key
+from .encoder import LEVELS, Features, VGGEncoder
+from .moments import attention_moments, channel_mean_std, normalize_channels
+
+PUBLISHED_LEVELS = LEVELS[1:]
+"""relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""
+
+
+def content_loss(stylized: Features, content: Features, levels: Sequence[str] = PUBLISHED_LEVELS) -> Tensor:
+    """Squared distance of normalised features: what is where, whatever its colours. 0 for equal pictures."""
+    return _sum(F.mse_loss(normalize_channels(stylized[x]), normalize_channels(content[x])) for x in levels)
+
+
+def global_style_loss(stylized: Features, style: Features, levels: Sequence[str] = PUBLISHED_LEVELS) -> Tensor:
+    """Squared distance of each channel's mean and standard deviation. 0 for equal pictures."""
+    terms = []
+    for level in levels:
+        mean, std = channel_mean_std(stylized[level])
+        style_mean, style_std = channel_mean_std(style[level])
+        terms.append(F.mse_loss(mean, style_mean) + F.mse_loss(std, style_std))
+    return _sum(terms)
+
+
+def local_feature_loss(
+    stylized: Features,
+    content: Features,
+    style: Features,
+    levels: Sequence[str] = PUBLISHED_LEVELS,
+    samples: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Squared distance to `local_target` at each level."""
+    return _sum(
+        F.mse_loss(stylized[x].float(), local_target(content, style, x, samples, generator)) for x in levels
+    )
+
+
+@torch.no_grad()
+def local_target(
+    content: Features,
+    style: Features,
+    level: str,
+    samples: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """AdaAttN without learnable layers: VGG features of the content, renormalised by what attention finds.
+
+    Args:
+        content, style: VGG features down to `level`, (B, C, H, W) each.
+        samples: look at that many random style positions only: an approximation, for speed; None looks at all.
+        generator: source of that choice; required with `samples`.
+
+    Returns:
+        (B, C, H, W) float32, a constant for the gradient.
+    """
+    height = content[level].shape[-2]
+    query, key = (rearrange(stacked_key(features, level), "b c h w -> b (h w) c") for features in (content, style))
+    value = rearrange(style[level], "b c h w -> b (h w) c")
+    if samples is not None and samples < key.shape[1]:
+        if generator is None:
+            raise ValueError("a sampled local target needs a torch.Generator")
+        chosen = torch.randperm(key.shape[1], generator=generator)[:samples].to(key.device)
+        key, value = key[:, chosen], value[:, chosen]
+    mean, std = (rearrange(x, "b (h w) c -> b c h w", h=height) for x in attention_moments(query, key, value))
+    return std * normalize_channels(content[level]) + mean
+
+
+def _sum(terms: object) -> Tensor:
+    return torch.stack(list(terms)).sum()  # type: ignore[call-overload]
+
+
+@torch.no_grad()
+def normalize_activations(encoder: VGGEncoder, images: Tensor, floor: float = 0.2) -> None:
+    """Rescale an encoder, in place, so that each channel's mean activation over some pictures is 1.
+
+    Levels and channels then weigh alike in a loss. The network computes the same function up to these scales, since
+    ReLU and max-pooling commute with them.
+
+    Args:
+        encoder: VGG-19 from any source.
+        images: (B, 3, H, W) in [0, 1], a few dozen training pictures.
+        floor: channels quieter than this share of their layer's mean activation are scaled as if they were at it;
+            without a floor nearly dead channels are blown up and dominate every loss.
+    """
+    x = encoder.conv0(images)
+    previous: Tensor | None = None
+    for name, conv in encoder.layers.items():
+        if name.endswith("_1") and name != "conv1_1":
+            x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True)
+        if previous is not None:
+            conv.weight.mul_(previous.reshape(1, -1, 1, 1))  # type: ignore[union-attr]
+        x = torch.relu(conv(x))
+        activation = x.mean(dim=(0, 2, 3))
+        scale = activation.clamp_min(floor * float(activation.mean()))
+        conv.weight.div_(scale.reshape(-1, 1, 1, 1))  # type: ignore[union-attr]
+        conv.bias.div_(scale)  # type: ignore[union-attr]
+        x = x / scale.reshape(1, -1, 1, 1)
+        previous = scale

@@ -1,0 +1,111 @@
+"""A whole model: encoder, attention fusion, decoder, and the frozen config that rebuilds it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from .decoder import Decoder
+from .encoder import LEVELS, VGG19_CHANNELS, VGG19_CONVS, VGGEncoder
+from .fusion import Fused, MultiLevelFusion
+from .moments import SIMILARITIES, Similarity
+
+Upsample = Literal["nearest", "bilinear"]
+
+IMAGE_LEVELS = ("relu3_1", "relu4_1", "relu5_1")
+VIDEO_LEVELS = ("relu3_1",)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shapes of a model. The defaults are the published image model."""
+
+    channels: tuple[int, ...] = VGG19_CHANNELS
+    """Encoder width of each of the five blocks; the decoder mirrors the first three."""
+    encoder_convs: tuple[int, ...] = VGG19_CONVS
+    """Encoder convolutions in each block."""
+    decoder_convs: tuple[int, ...] = (4, 2, 2)
+    """Decoder convolutions on the relu3_1, relu2_1 and relu1_1 grids."""
+    levels: tuple[str, ...] = IMAGE_LEVELS
+    """Levels with attention: three for the image model, relu3_1 alone for the video model."""
+    projection_channels: tuple[int, ...] | None = None
+    """Query and key width at each level; None keeps the stacked key's width, as published."""
+    similarity: Similarity = "softmax"
+    """How attention weighs style positions; "cosine" for the video model."""
+    upsample: Upsample = "nearest"
+    """How decoder features grow; published: nearest."""
+
+    def __post_init__(self) -> None:
+        if self.levels not in (IMAGE_LEVELS, VIDEO_LEVELS):
+            raise ValueError(f"levels are {self.levels}; known are {IMAGE_LEVELS} and {VIDEO_LEVELS}")
+        if self.similarity not in SIMILARITIES:
+            raise ValueError(f"similarity is {self.similarity!r}; known are {', '.join(SIMILARITIES)}")
+        if self.upsample not in get_args(Upsample):
+            raise ValueError(f"upsample is {self.upsample!r}; known are {', '.join(get_args(Upsample))}")
+        if self.projection_channels is not None and len(self.projection_channels) != len(self.levels):
+            raise ValueError(f"projection_channels {self.projection_channels} need one number for each of {self.levels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Inverse of `to_dict`; an unknown name is a ValueError, so that a newer file is not misread."""
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown model settings {', '.join(unknown)}; the file is newer than this library")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+COMPACT = ModelConfig(
+    channels=(32, 64, 96, 256, 256),
+    encoder_convs=(2, 2, 2, 2, 1),
+    decoder_convs=(4, 2, 2),
+    projection_channels=(48, 96, 128),
+    upsample="bilinear",
+)
+"""The built-in model's architecture: half of VGG-19's channels or less, two convolutions a block, narrow queries and keys."""
+
+
+class StyleTransferModel(nn.Module):
+    """AdaAttN: `encoder`, `fusion` and `decoder`, each usable alone.
+
+    Args:
+        config: shapes; see ModelConfig.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        skip = len(config.levels) > 1
+        self.encoder = VGGEncoder(config.channels, config.encoder_convs)
+        self.fusion = MultiLevelFusion(
+            config.channels, config.levels, config.projection_channels, config.similarity, config.upsample
+        )
+        self.decoder = Decoder(config.channels, config.decoder_convs, skip, config.upsample)
+
+    @property
+    def deepest(self) -> str:
+        """Deepest encoder level the model reads."""
+        return max(self.config.levels, key=LEVELS.index)
+
+    def decode(self, fused: Fused, size: tuple[int, int]) -> Tensor:
+        """(B, 3, height, width), not clamped."""
+        picture: Tensor = self.decoder(fused, size)
+        return picture
+
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+        """Content repainted at full strength, for training; `stylize` is what users call.
+
+        Args:
+            content, style: (B, 3, H, W) in [0, 1]; sizes may differ.
+
+        Returns:
+            (B, 3, H, W), content's size, not clamped.
+        """
+        features = self.encoder(content, self.deepest)
+        painted = self.fusion.encode_style(self.encoder(style, self.deepest))
+        return self.decode(self.fusion(features, painted), (content.shape[-2], content.shape[-1]))

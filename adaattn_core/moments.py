@@ -1,0 +1,174 @@
+"""Statistics of features: per channel, and per content position through attention. Pure functions.
+
+Letters: B batch, C value channels, K key channels, H W grid, Nc content positions, Ns style positions.
+Everything here computes in float32, or in float64 for float64 arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Similarity = Literal["softmax", "cosine"]
+SIMILARITIES: tuple[str, ...] = get_args(Similarity)
+
+VARIANCE_EPSILON = 1e-5
+NORM_EPSILON = 1e-5
+STD_FLOOR = 1e-4
+"""Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
+and a variance of 1e-8 is below what float32 resolves for features of size 1."""
+
+BLOCK_BYTES = 64 * 2**20
+"""Memory for one block of attention weights; measured best between 32 and 128 MiB on CPU caches."""
+
+
+def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over all positions: the statistics AdaIN matches.
+
+    Differs from AdaIN's: the variance is unbiased and 1e-5 is added before the root, as in the
+    published AdaAttN code, whose weights expect it.
+
+    Args:
+        features: (B, C, H, W), any range.
+
+    Returns:
+        mean, std: each (B, C, 1, 1) in float32; std >= sqrt(1e-5). One position alone has variance 0.
+    """
+    features = widened(features)
+    unbiased = int(features.shape[-1] * features.shape[-2] > 1)
+    variance, mean = torch.var_mean(features, dim=(2, 3), correction=unbiased, keepdim=True)
+    return mean, (variance + VARIANCE_EPSILON).sqrt()
+
+
+def normalize_channels(features: Tensor) -> Tensor:
+    """Features with mean 0 and standard deviation 1 in each channel: `Norm` of the paper.
+
+    Args:
+        features: (B, C, H, W), any range.
+
+    Returns:
+        (B, C, H, W) float32.
+    """
+    mean, std = channel_mean_std(features)
+    return (widened(features) - mean) / std
+
+
+def attention_moments(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    similarity: Similarity = "softmax",
+    temperature: float = 1.0,
+    content_mask: Tensor | None = None,
+    style_mask: Tensor | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Tensor, Tensor]:
+    """Attention-weighted mean and standard deviation of the values, for each content position.
+
+    The mean is A v, the standard deviation sqrt(A v^2 - (A v)^2), with A = softmax(q . k / temperature) over style
+    positions ("softmax") or A ~ (cos(q, k) + 1)^(1 / temperature) ("cosine", the video model). Rows of A are made in
+    blocks and thrown away, again in the backward pass, so memory grows with Nc + Ns and not with their product; the
+    result is exact. Values are centred on their mean over style positions first, which removes the cancellation in
+    A v^2 - (A v)^2 without changing either moment.
+
+    Source: Liu et al., ICCV 2021, equations 4 to 6. No 1/sqrt(K), as there.
+
+    Args:
+        query: (B, Nc, K).
+        key: (B, Ns, K).
+        value: (B, Ns, C).
+        similarity: how logits become weights.
+        temperature: > 0; 1 is neutral, higher mixes more style positions.
+        content_mask: (B, Nc) bool or None. Positions where it is True attend only where `style_mask` is True; the
+            others attend everywhere. None means True everywhere.
+        style_mask: (B, Ns) bool or None (everywhere).
+        block_bytes: memory for a block of A.
+
+    Returns:
+        mean, std: each (B, Nc, C) in float32.
+
+    Raises:
+        ValueError: `style_mask` allows no position, or the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be above 0 (1 is neutral)")
+    if style_mask is not None and not bool(style_mask.any(dim=1).all()):
+        raise ValueError("the style mask is empty: no style position is left to attend to. Paint some of it white.")
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value = widened(query), widened(key), widened(value)
+        if similarity == "cosine":
+            query, key = _unit(query), _unit(key)
+        elif temperature != 1.0:
+            query = query / temperature
+        center = value.mean(dim=1, keepdim=True)
+        centered = value - center
+        both = torch.cat([centered, centered.square()], dim=-1)
+        mean, std = _blockwise(query, key, both, similarity, temperature, content_mask, style_mask, block_bytes)
+        return mean + center, std
+
+
+def _blockwise(
+    query: Tensor,
+    key: Tensor,
+    both: Tensor,
+    similarity: Similarity,
+    temperature: float,
+    content_mask: Tensor | None,
+    style_mask: Tensor | None,
+    block_bytes: int,
+) -> tuple[Tensor, Tensor]:
+    batch, positions = query.shape[:2]
+    rows = max(16, block_bytes // (4 * batch * key.shape[1]))
+    starts = range(0, positions, rows)
+    recompute = torch.is_grad_enabled() and len(starts) > 1
+    parts = []
+    for start in starts:
+        stop = start + rows
+        blocked = _blocked_pairs(content_mask, style_mask, start, stop)
+        arguments = (query[:, start:stop], key, both, blocked, similarity, temperature)
+        parts.append(checkpoint(_moments, *arguments, use_reentrant=False) if recompute else _moments(*arguments))
+    mean, std = zip(*parts, strict=True)
+    return torch.cat(mean, dim=1), torch.cat(std, dim=1)
+
+
+def _blocked_pairs(content_mask: Tensor | None, style_mask: Tensor | None, start: int, stop: int) -> Tensor | None:
+    """(B, rows or 1, Ns) bool, True where a pair of positions may not attend; None when all may."""
+    if style_mask is None:
+        return None
+    if content_mask is None:
+        return ~style_mask[:, None, :]
+    return content_mask[:, start:stop, None] & ~style_mask[:, None, :]
+
+
+def _moments(
+    query: Tensor, key: Tensor, both: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float
+) -> tuple[Tensor, Tensor]:
+    logits = torch.bmm(query, key.transpose(1, 2))
+    if similarity == "softmax":
+        if blocked is not None:
+            logits = logits.masked_fill(blocked, -torch.inf)
+        weights = logits.softmax(dim=-1)
+    else:
+        weights = torch.relu(logits + 1)
+        if temperature != 1.0:
+            weights = weights ** (1 / temperature)
+        if blocked is not None:
+            weights = weights.masked_fill(blocked, 0.0)
+        weights = weights / (weights.sum(dim=-1, keepdim=True) + NORM_EPSILON)
+    mean, square = torch.bmm(weights, both).chunk(2, dim=-1)
+    variance = square - mean.square()
+    return mean, torch.threshold(variance, STD_FLOOR**2, 0.0).sqrt()
+
+
+def widened(x: Tensor) -> Tensor:
+    """float32, unless it is float64 already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1; 1e-5 is added to each length, as in the published video code."""
+    return vectors / (vectors.norm(dim=-1, keepdim=True) + NORM_EPSILON)

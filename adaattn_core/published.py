@@ -1,0 +1,222 @@
+"""Other people's weights files: VGG-19 from any source, and the three layouts of published AdaAttN checkpoints.
+
+Hyper-parameters are read from the keys and shapes; anything left over or missing is an error that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoint import CheckpointError, empty_model, load_strict, read_tensors, ready
+from .encoder import VGG19_CONVS, VGGEncoder, conv_names
+from .model import VIDEO_LEVELS, ModelConfig, StyleTransferModel
+
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
+IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
+
+# VGG-19 files
+
+
+def load_vgg(source: str | Path) -> VGGEncoder:
+    """A full-size VGG-19 encoder from any of the usual files, told apart by their keys.
+
+    * `vgg_normalised.pth` of AdaIN and AdaAttN: `0.weight`, `2.weight`, ... (preprocessing is its first layer);
+    * torchvision's vgg19: `features.0.weight`, ... (RGB, ImageNet mean and deviation);
+    * caffe names `conv1_1.weight`, ... (BGR 0..255 minus the mean), with or without a preprocessing `conv0`;
+      `conv1_1.mean_activation`, ..., when present, undoes a per-channel normalisation.
+
+    Args:
+        source: a .pth or .safetensors file, or "torchvision" to download torchvision's (hash-checked, cached).
+
+    Raises:
+        CheckpointError: a file that holds no VGG-19.
+    """
+    tensors = _torchvision_vgg() if str(source) == "torchvision" else read_tensors(source)
+    encoder = VGGEncoder()
+    load_strict(encoder, _canonical_vgg(tensors, str(source)), str(source))
+    return encoder
+
+
+def _torchvision_vgg() -> dict[str, Tensor]:
+    from torchvision.models import VGG19_Weights  # imported late: it takes a second, and only this needs it
+
+    try:
+        return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
+    except OSError as error:
+        raise CheckpointError(
+            f"VGG-19 could not be downloaded ({error}). Check the connection, or name a local file instead."
+        ) from error
+
+
+def _canonical_vgg(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    names = conv_names(VGG19_CONVS)
+    if "0.weight" in tensors:
+        table = dict(zip(_published_indices(), ["conv0", *names], strict=True))
+        deepest = max(table)
+        found = {
+            f"{table[int(key.split('.')[0])]}.{key.split('.')[1]}": value
+            for key, value in tensors.items()
+            if re.fullmatch(r"\d+\.(weight|bias)", key) and int(key.split(".")[0]) in table
+            and int(key.split(".")[0]) <= deepest
+        }
+    elif "features.0.weight" in tensors:
+        table = dict(zip((index - 2 for index in _torchvision_indices()), names, strict=True))
+        found = {
+            f"{table[index]}.{part}": tensors[f"features.{index}.{part}"]
+            for index in table for part in ("weight", "bias") if f"features.{index}.{part}" in tensors
+        }
+        found |= _rgb_preprocessing()
+    elif "conv1_1.weight" in tensors:
+        found = _undo_normalisation(tensors, names)
+        if "conv0.weight" not in found:
+            found |= _caffe_preprocessing()
+    else:
+        raise CheckpointError(
+            f"{source} holds no VGG-19: none of the keys 0.weight, features.0.weight, conv1_1.weight is in it."
+        )
+    return {
+        (key if key.startswith("conv0.") else f"layers.{key}"): value.float() for key, value in found.items()
+    }
+
+
+def _published_indices() -> list[int]:
+    """Index of each convolution in vgg_normalised.pth: pads, ReLUs and pools take up indices too."""
+    indices, index = [0], 1
+    for count in VGG19_CONVS:
+        for _ in range(count):
+            indices.append(index + 1)
+            index += 3
+        index += 1
+    return indices
+
+
+def _torchvision_indices() -> list[int]:
+    """Index + 2 of each convolution in torchvision's `features` (convolution, ReLU; a pool after each block)."""
+    indices, index = [], 2
+    for count in VGG19_CONVS:
+        for _ in range(count):
+            indices.append(index)
+            index += 2
+        index += 1
+    return indices
+
+
+def _undo_normalisation(tensors: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """Weights of the network whose channels are not rescaled; unchanged without `mean_activation` tensors."""
+    found = {}
+    scale_in: Tensor | float = 1.0
+    for name in names:
+        if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
+            raise CheckpointError(f"the VGG-19 file has no {name}; all convolutions up to conv5_1 are needed.")
+        scale_out = tensors.get(f"{name}.mean_activation", torch.ones(())).float()
+        weight = tensors[f"{name}.weight"].float() / scale_in
+        found[f"{name}.weight"] = weight * scale_out.reshape(-1, 1, 1, 1)
+        found[f"{name}.bias"] = tensors[f"{name}.bias"].float() * scale_out
+        scale_in = scale_out.reshape(1, -1, 1, 1)
+    return found | {key: tensors[key] for key in ("conv0.weight", "conv0.bias") if key in tensors}
+
+
+def _rgb_preprocessing() -> dict[str, Tensor]:
+    """conv0 for torchvision's input: (RGB - mean) / deviation."""
+    std = torch.tensor(IMAGENET_STD_RGB)
+    return {
+        "conv0.weight": torch.diag(1 / std).reshape(3, 3, 1, 1),
+        "conv0.bias": -torch.tensor(IMAGENET_MEAN_RGB) / std,
+    }
+
+
+def _caffe_preprocessing() -> dict[str, Tensor]:
+    """conv0 for caffe's input: BGR 0..255 minus the mean."""
+    weight = 255 * torch.eye(3).flip(0).reshape(3, 3, 1, 1)
+    return {"conv0.weight": weight, "conv0.bias": -torch.tensor(CAFFE_MEAN_BGR)}
+
+
+# Published AdaAttN checkpoints
+
+ATTENTION_FILES = ("latest_net_adaattn_3.pth", "latest_net_attn_adain_3.pth")
+"""relu3_1 attention of the image model, and its name in the region-mask demo."""
+TRANSFORMER_FILE = "latest_net_transformer.pth"
+DECODER_FILE = "latest_net_decoder.pth"
+
+PROJECTIONS = {"f": "query_proj", "g": "key_proj", "h": "value_proj"}
+IMAGE_DECODER = {"decoder_layer_1.1": "deep", "decoder_layer_2.1": "blocks.0.0", "decoder_layer_2.4": "blocks.0.1",
+                 "decoder_layer_2.7": "blocks.0.2", "decoder_layer_2.10": "blocks.0.3", "decoder_layer_2.14": "blocks.1.0",
+                 "decoder_layer_2.17": "blocks.1.1", "decoder_layer_2.21": "blocks.2.0", "decoder_layer_2.24": "blocks.2.1"}
+VIDEO_DECODER = {key.replace("decoder_layer_2", "decoder"): name for key, name in list(IMAGE_DECODER.items())[1:]}
+
+
+def _attention_table(prefix: str, level: str) -> dict[str, str]:
+    return {f"{prefix}{old}": f"fusion.attention.{level}.{new}" for old, new in PROJECTIONS.items()}
+
+
+SHALLOW_TABLE = _attention_table("", "relu3_1")
+DEEP_TABLE = {**_attention_table("attn_adain_4_1.", "relu4_1"), **_attention_table("attn_adain_5_1.", "relu5_1"),
+              "merge_conv": "fusion.merge_conv"}
+"""published key -> ours, without `.weight` and `.bias`."""
+
+
+def convert_published(folder: str | Path, encoder: str | Path) -> StyleTransferModel:
+    """The model in a folder of published checkpoints: image, region-mask or video layout, told apart by keys.
+
+    Args:
+        folder: holds latest_net_transformer.pth, latest_net_decoder.pth and, for the image layouts,
+            latest_net_adaattn_3.pth (region-mask demo: latest_net_attn_adain_3.pth).
+        encoder: the vgg_normalised.pth the checkpoints were trained with.
+
+    Returns:
+        a full-size model, ready to stylise or to save.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or not of a known layout.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder. Name the folder that holds {TRANSFORMER_FILE} and {DECODER_FILE}.")
+    transformer, decoder = read_tensors(folder / TRANSFORMER_FILE), read_tensors(folder / DECODER_FILE)
+    if "f.weight" in transformer:
+        config = ModelConfig(levels=VIDEO_LEVELS, similarity="cosine")
+        tensors = renamed(transformer, SHALLOW_TABLE, folder / TRANSFORMER_FILE)
+        decoder_table = VIDEO_DECODER
+    elif "attn_adain_4_1.f.weight" in transformer:
+        config = ModelConfig()
+        shallow = _shallow_file(folder)
+        tensors = renamed(read_tensors(shallow), SHALLOW_TABLE, shallow)
+        tensors |= renamed(transformer, DEEP_TABLE, folder / TRANSFORMER_FILE)
+        decoder_table = IMAGE_DECODER
+    else:
+        raise CheckpointError(
+            f"{folder / TRANSFORMER_FILE} is of no published layout: neither f.weight nor attn_adain_4_1.f.weight is in it."
+        )
+    tensors |= renamed(decoder, {key: f"decoder.{name}" for key, name in decoder_table.items()}, folder / DECODER_FILE)
+    tensors |= {f"encoder.{key}": value for key, value in load_vgg(encoder).state_dict().items()}
+    model = empty_model(config)
+    load_strict(model, tensors, str(folder))
+    return ready(model)
+
+
+def _shallow_file(folder: Path) -> Path:
+    for name in ATTENTION_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} holds neither {' nor '.join(ATTENTION_FILES)}; the image model needs one of them.")
+
+
+def renamed(tensors: Mapping[str, Tensor], table: Mapping[str, str], source: Path) -> dict[str, Tensor]:
+    """Tensors under our names, in float32.
+
+    Raises:
+        CheckpointError: a key that the table does not know.
+    """
+    found = {}
+    for key, value in tensors.items():
+        stem, _, part = key.rpartition(".")
+        if stem not in table or part not in ("weight", "bias"):
+            raise CheckpointError(f"{source} holds {key}, which no published layout has. Is it the right file?")
+        found[f"{table[stem]}.{part}"] = value.float()
+    return found

@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can rerun, and the baseline they compare with."""

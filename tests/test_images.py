@@ -1,0 +1,744 @@
+"""adaattn_core.images: every reading rule against values worked out by hand, every error against its text."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+from torch import Tensor
+
+from adaattn_core import images
+from adaattn_core.images import (
+    ImageError,
+    atomic_path,
+    find_images,
+    from_numpy,
+    from_pil,
+    keep_color,
+    load_alpha,
+    load_image,
+    load_mask,
+    output_format,
+    resize_image,
+    save_image,
+    to_numpy,
+    to_pil,
+)
+
+SIZE = (20, 16)  # PIL's order: 20 wide, 16 high
+
+
+def assert_color(image: Tensor, expected: tuple[float, ...], atol: float = 1e-6) -> None:
+    """Every pixel of (1, 3, H, W) is `expected`."""
+    difference = (image - torch.tensor(expected).view(1, 3, 1, 1)).abs()
+    assert difference.max() <= atol, f"{image[0, :, 0, 0].tolist()} at the top left, {expected} wanted"
+
+
+# ---------------------------------------------------------------- modes
+
+
+MODES: dict[str, tuple[Image.Image, tuple[float, ...]]] = {
+    "rgb.png": (Image.new("RGB", SIZE, (255, 51, 0)), (1, 0.2, 0)),
+    "grey.png": (Image.new("L", SIZE, 51), (0.2, 0.2, 0.2)),
+    "bit.png": (Image.new("1", SIZE, 1), (1, 1, 1)),
+    # Over white: 0.2 * 0.4 + 0.6 = 0.68; the red stays 1, black becomes 0.6.
+    "rgba.png": (Image.new("RGBA", SIZE, (255, 51, 0, 102)), (1, 0.68, 0.6)),
+    "la.png": (Image.new("LA", SIZE, (51, 102)), (0.68, 0.68, 0.68)),
+    "cmyk.tif": (Image.new("CMYK", SIZE, (255, 0, 0, 0)), (0, 1, 1)),
+    "cmyk.jpg": (Image.new("CMYK", SIZE, (255, 0, 0, 0)), (0, 1, 1)),
+    "deep.png": (Image.new("I;16", SIZE, 13107), (0.2, 0.2, 0.2)),
+    "deep_big_endian.tif": (Image.new("I;16B", SIZE, 13107), (0.2, 0.2, 0.2)),
+    "deep.pgm": (Image.new("I", SIZE, 13107), (0.2, 0.2, 0.2)),
+    "dark.tif": (Image.new("I", SIZE, 255), (255 / 65535,) * 3),  # 8-bit values in 32 bits are not stretched
+    "beyond.tif": (Image.new("I", SIZE, 70000), (1, 1, 1)),
+    "unit.tif": (Image.new("F", SIZE, 0.25), (0.25, 0.25, 0.25)),
+    "bytes.tif": (Image.new("F", SIZE, 51.0), (0.2, 0.2, 0.2)),
+    "negative.tif": (Image.new("F", SIZE, -3.0), (0, 0, 0)),
+    "no_data.tif": (Image.new("F", SIZE, float("nan")), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_load_image_reads_every_mode(tmp_path: Path, name: str) -> None:
+    picture, expected = MODES[name]
+    picture.save(tmp_path / name)
+    image = load_image(tmp_path / name)
+    assert image.shape == (1, 3, 16, 20) and image.dtype == torch.float32 and image.is_contiguous()
+    # JPEG rounds in YCbCr: 2/255.
+    assert_color(image, expected, atol=2 / 255 if name.endswith("jpg") else 1e-6)
+
+
+def test_premultiplied_alpha_is_divided_out(tmp_path: Path) -> None:
+    """(102, 51, 0) at opacity 102 is the colour (255, 127.5, 0) at 0.4; over white (1, 0.8, 0.6)."""
+    assert_color(from_pil(Image.new("RGBa", SIZE, (102, 51, 0, 102))), (1, 0.8, 0.6), atol=0.5 / 255)
+    Image.new("RGBA", SIZE, (102, 51, 0, 102)).save(tmp_path / "a.tif")
+    straight, associated = (struct.pack("<HHIH", 338, 3, 1, kind) for kind in (2, 1))  # TIFF 6.0, ExtraSamples
+    data = (tmp_path / "a.tif").read_bytes()
+    assert data.count(straight) == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(straight, associated))
+    assert_color(load_image(tmp_path / "a.tif"), (1, 0.8, 0.6), atol=0.5 / 255)
+
+
+def test_16_bit_rgb_keeps_its_high_byte(tmp_path: Path) -> None:
+    """A 16-bit RGB PPM of 0x8000 is 128/255, as Pillow, which has no 16-bit RGB, reads it."""
+    (tmp_path / "deep.ppm").write_bytes(b"P6 20 16 65535\n" + b"\x80\x00" * (20 * 16 * 3))
+    assert_color(load_image(tmp_path / "deep.ppm"), (128 / 255,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("transparency", "expected"),
+    [
+        (1, (0, 1, 1)),  # entry 1 wholly transparent: white; entry 0, cyan, as it is
+        (b"\xff\x66", (0, 1, 1)),  # entry 1 at 0.4
+    ],
+)
+def test_palette_transparency(tmp_path: Path, transparency: int | bytes, expected: tuple[float, float, float]) -> None:
+    picture = Image.new("P", SIZE, 0)
+    picture.putpalette([0, 255, 255, 255, 51, 0])
+    picture.paste(1, (10, 0, 20, 16))
+    picture.save(tmp_path / "p.png", transparency=transparency)
+    image, alpha = load_image(tmp_path / "p.png"), load_alpha(tmp_path / "p.png")
+    assert_color(image[..., :10], expected)
+    assert_color(image[..., 10:], (1, 1, 1) if transparency == 1 else (1, 0.68, 0.6))
+    assert alpha is not None
+    assert alpha[..., :10].eq(1).all()
+    torch.testing.assert_close(alpha[..., 10:], torch.full((1, 1, 16, 10), 0.0 if transparency == 1 else 0.4))
+
+
+@pytest.mark.parametrize(("mode", "key"), [("1", 0), ("L", 0), ("RGB", (0, 0, 0)), ("I;16", 0)])
+def test_a_png_transparent_color_is_transparent(tmp_path: Path, mode: str, key: int | tuple[int, ...]) -> None:
+    picture = Image.new(mode, SIZE, key)
+    picture.paste(255 if mode != "RGB" else (255, 255, 255), (10, 0, 20, 16))
+    picture.save(tmp_path / "key.png", transparency=key)
+    alpha = load_alpha(tmp_path / "key.png")
+    assert alpha is not None
+    assert alpha[..., :10].eq(0).all() and alpha[..., 10:].eq(1).all()
+    assert_color(load_image(tmp_path / "key.png")[..., :10], (1, 1, 1))
+
+
+def test_load_alpha_is_none_when_opaque(tmp_path: Path) -> None:
+    Image.new("RGBA", SIZE, (9, 9, 9, 255)).save(tmp_path / "opaque.png")
+    Image.new("RGB", SIZE).save(tmp_path / "rgb.png")
+    assert load_alpha(tmp_path / "opaque.png") is None
+    assert load_alpha(tmp_path / "rgb.png") is None
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_the_first_frame_of_an_animation(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", SIZE, color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+    assert_color(load_image(tmp_path / name), (1, 0, 0))
+
+
+def test_a_large_picture_raises_no_warning_of_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's own limit neither warns nor stops a picture under ours, and is as before afterwards."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 320 pixels are over twice that: Pillow would refuse
+    Image.new("RGB", SIZE, "red").save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_color(load_image(tmp_path / "a.png"), (1, 0, 0))
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+# ---------------------------------------------------------------- EXIF
+
+# EXIF 2.32, tag 274: what the 0th row and the 0th column of the file are in the upright picture. From it follows by
+# hand where the file's first pixel goes and where the last pixel of its first row goes.
+CORNERS = {
+    1: ("top left", "top right"),
+    2: ("top right", "top left"),
+    3: ("bottom right", "bottom left"),
+    4: ("bottom left", "bottom right"),
+    5: ("top left", "bottom left"),
+    6: ("top right", "bottom right"),
+    7: ("bottom right", "top right"),
+    8: ("bottom left", "top left"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    pixels = np.zeros((16, 20, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[0, 0], pixels[0, -1] = (255, 0, 0, 254), (0, 255, 0, 254)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif, lossless=True)
+
+    image, alpha = load_image(path), load_alpha(path)
+    assert image.shape[-2:] == ((16, 20) if orientation < 5 else (20, 16))
+    assert alpha is not None and alpha.shape[-2:] == image.shape[-2:]
+    for channel, corner in enumerate(CORNERS[orientation]):
+        row, column = -int("bottom" in corner), -int("right" in corner)
+        assert image[0, channel, row, column] > 0.9, f"{corner} is {image[0, :, row, column].tolist()}"
+        assert alpha[0, 0, row, column] < 1
+
+
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
+    Image.new("RGB", SIZE, "red").save(tmp_path / "a.png", exif=b"Exif\x00\x00not a TIFF header")
+    assert_color(load_image(tmp_path / "a.png"), (1, 0, 0))
+
+
+# ---------------------------------------------------------------- colour profiles
+
+
+def icc_profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
+    """A version 2 ICC display profile with exactly these tags. Source: ICC.1:2001-04, sections 6.1 and 6.2."""
+    offset, table, data = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        content += b"\0" * (-len(content) % 4)
+        table += name + struct.pack(">II", offset + len(data), len(content))
+        data += content
+    illuminant = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)  # D50
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", offset + len(data), b"", 0x02100000, b"mntr", space, connection, b"", b"acsp"
+    )
+    return (head + b"\0" * 28 + illuminant).ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+def matrix_profile(red: str = "red", green: str = "green", blue: str = "blue") -> bytes:
+    """sRGB, its primaries assigned to the channels as named."""
+    primaries = {"red": (0.4361, 0.2225, 0.0139), "green": (0.3851, 0.7169, 0.0971), "blue": (0.1431, 0.0606, 0.7141)}
+    curve = b"para" + struct.pack(
+        ">IHH5i", 0, 3, 0, *(round(v * 65536) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+    )
+    tags = {}
+    for channel, name in ((b"r", red), (b"g", green), (b"b", blue)):
+        tags[channel + b"XYZ"] = b"XYZ " + struct.pack(">I3i", 0, *(round(value * 65536) for value in primaries[name]))
+        tags[channel + b"TRC"] = curve
+    return icc_profile(b"RGB ", tags)
+
+
+def gamma_profile(gamma: float) -> bytes:
+    return icc_profile(b"GRAY", {b"kTRC": b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256))})
+
+
+def black_ink_profile(darkest: int = 0) -> bytes:
+    """A press whose cyan, magenta and yellow are invisible and whose black takes the lightness from 255 to `darkest`.
+
+    It is a table of 2x2x2x2 inks to 8-bit Lab.
+    """
+    identity = bytes(range(256))
+    table = b"".join(bytes([darkest if index & 1 else 255, 128, 128]) for index in range(16))  # K varies fastest
+    matrix = struct.pack(">9i", *(65536 if index % 4 == 0 else 0 for index in range(9)))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + identity * 4 + table + identity * 3
+    return icc_profile(b"CMYK", {b"A2B0": lut, b"A2B1": lut}, b"Lab ")
+
+
+ONE_LEVEL = 1.01 / 255  # colour management works in 8 bits
+
+
+def test_swapped_primaries_are_swapped_back(tmp_path: Path) -> None:
+    """Where the first primary is green and the second red, (200, 100, 50) looks as (100, 200, 50) does in sRGB."""
+    picture = Image.new("RGB", SIZE, (200, 100, 50))
+    for name in ("a.png", "a.tif", "a.webp"):
+        picture.save(tmp_path / name, icc_profile=matrix_profile("green", "red"), lossless=True)
+        assert_color(load_image(tmp_path / name), (100 / 255, 200 / 255, 50 / 255), ONE_LEVEL)
+    picture.info["icc_profile"] = matrix_profile("green", "red")
+    assert_color(from_pil(picture), (100 / 255, 200 / 255, 50 / 255), ONE_LEVEL)
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=matrix_profile())
+    difference = (load_image(tmp_path / "a.png") - from_numpy(pixels)).abs()
+    assert difference.max() <= ONE_LEVEL, f"max {difference.max() * 255:.2f} levels"
+
+
+def test_alpha_and_palette_survive_a_profile(tmp_path: Path) -> None:
+    profile = matrix_profile("green", "red")
+    Image.new("RGBA", SIZE, (255, 0, 0, 102)).save(tmp_path / "rgba.png", icc_profile=profile)
+    assert_color(load_image(tmp_path / "rgba.png"), (0.6, 1, 0.6), ONE_LEVEL)
+    palette = Image.new("P", SIZE, 0)
+    palette.putpalette([255, 0, 0])
+    palette.save(tmp_path / "p.png", icc_profile=profile)
+    assert_color(load_image(tmp_path / "p.png"), (0, 1, 0), ONE_LEVEL)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_a_grey_profile(tmp_path: Path, mode: str) -> None:
+    """Linear grey 0.2 is sRGB 1.055 * 0.2^(1/2.4) - 0.055 = 0.4845; a mask is data and stays 0.2."""
+    value: int | tuple[int, int] = {"L": 51, "LA": (51, 255), "I;16": 13107}[mode]  # type: ignore[assignment]
+    Image.new(mode, SIZE, value).save(tmp_path / "a.png", icc_profile=gamma_profile(1.0))
+    assert_color(load_image(tmp_path / "a.png"), (0.4845, 0.4845, 0.4845), ONE_LEVEL)
+    torch.testing.assert_close(load_mask(tmp_path / "a.png"), torch.full((1, 1, 16, 20), 0.2))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_a_cmyk_profile(tmp_path: Path, name: str) -> None:
+    """Invisible cyan is white; K = 128/255 is L* = 49.8, so Y = 0.1827 and sRGB 0.4646 = 118.5/255."""
+    for ink, expected in (((255, 0, 0, 0), 1.0), ((0, 0, 0, 128), 0.4646), ((0, 0, 0, 255), 0.0)):
+        Image.new("CMYK", SIZE, ink).save(tmp_path / name, icc_profile=black_ink_profile(), quality=100)
+        assert_color(load_image(tmp_path / name), (expected,) * 3, 2 / 255)
+
+
+def test_the_darkest_ink_is_black(tmp_path: Path) -> None:
+    """Black point compensation: full ink of L* = 20, which is sRGB 48 of 255 taken literally, comes out as 0."""
+    Image.new("CMYK", SIZE, (0, 0, 0, 255)).save(tmp_path / "a.tif", icc_profile=black_ink_profile(darkest=51))
+    assert_color(load_image(tmp_path / "a.tif"), (0, 0, 0), ONE_LEVEL)
+
+
+@pytest.mark.parametrize("profile", [b"no profile at all", matrix_profile()[:200], gamma_profile(1.0)])
+def test_a_broken_or_foreign_profile_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, profile: bytes
+) -> None:
+    Image.new("RGB", SIZE, (255, 51, 0)).save(tmp_path / "a.png", icc_profile=profile)
+    with caplog.at_level(logging.WARNING):
+        assert_color(load_image(tmp_path / "a.png"), (1, 0.2, 0))
+    assert [record.message.split(":")[0] for record in caplog.records] == ["embedded colour profile ignored"]
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_mask_is_the_grey_value(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 51, 255]], np.uint8)).save(tmp_path / "m.png")
+    assert load_mask(tmp_path / "m.png").tolist() == [[[[0.0, pytest.approx(0.2), 1.0]]]]
+    Image.fromarray(np.array([[0, 13107, 65535]], np.uint16)).save(tmp_path / "m16.png")
+    assert load_mask(tmp_path / "m16.png").tolist() == [[[[0.0, pytest.approx(0.2), 1.0]]]]
+    Image.new("RGB", SIZE, (255, 255, 255)).save(tmp_path / "white.png")
+    assert load_mask(tmp_path / "white.png").eq(1).all()  # exactly: a mask of 1 must not leak the content
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_mask_of_a_shape_on_a_transparent_ground_is_its_alpha(tmp_path: Path, ink: int) -> None:
+    """Whatever the ink, and whatever is hidden under the transparent part."""
+    pixels = np.array([[[ink] * 3 + [255], [77, 77, 77, 0], [ink] * 3 + [51]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    assert load_mask(tmp_path / "m.png").tolist() == [[[[1.0, 0.0, pytest.approx(0.2)]]]]
+
+
+def test_mask_with_grey_and_alpha_is_their_product(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[255, 255], [51, 255], [255, 102], [255, 0]]], np.uint8), "LA").save(tmp_path / "m.png")
+    expected = torch.tensor([[[[1, 0.2, 0.4, 0]]]])
+    torch.testing.assert_close(load_mask(tmp_path / "m.png"), expected)
+
+
+# ---------------------------------------------------------------- reading errors
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        load_image(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(f"{path.parent}{os.sep}", "")
+
+
+def test_reading_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert error_of(tmp_path / "none.png") == "none.png does not exist. Check its name and folder."
+    (tmp_path / "folder.png").mkdir()
+    assert error_of(tmp_path / "folder.png") == "folder.png is a folder; a picture file is needed. Name a file in it."
+    Image.new("RGB", (12, 9)).save(tmp_path / "content.png")
+    assert error_of(tmp_path / "content.png") == (
+        "content.png is 12x9 pixels; at least 16x16 are needed. Resize the picture first."
+    )
+    for name, data in (("text.jpg", b"hello"), ("empty.png", b""), ("vector.png", b"%!PS-Adobe-3.0 EPSF-3.0\n")):
+        (tmp_path / name).write_bytes(data)
+        assert error_of(tmp_path / name) == (
+            f"{name} is not a picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). "
+            "Convert it to PNG first."
+        )
+    assert error_of(tmp_path / "nul\0.png") == (
+        "nul\0.png cannot be read: embedded null byte. Check its name and permissions."
+    )
+    Image.new("RGB", SIZE).save(tmp_path / "huge.png")
+    monkeypatch.setattr(images, "MAX_PIXELS", 319)
+    assert error_of(tmp_path / "huge.png") == (
+        "huge.png is 20x16 pixels; at most 0 million pixels are read. Resize it first."
+    )
+
+
+def test_a_file_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert error_of(tmp_path / "a.png") == ("a.png cannot be read: Permission denied. Check its name and permissions.")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """The header says 100000x100000, 30 GB as RGB; nothing but the header is there."""
+    (tmp_path / "bomb.ppm").write_bytes(b"P6 100000 100000 255\n")
+    assert error_of(tmp_path / "bomb.ppm") == (
+        "bomb.ppm is 100000x100000 pixels; at most 268 million pixels are read. Resize it first."
+    )
+
+
+@pytest.mark.parametrize("tolerant", [False, True], ids=["strict", "tolerant"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg", "a.webp", "a.tif", "a.bmp", "a.gif", "a.ppm"])
+def test_a_cut_file_is_never_read_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, tolerant: bool
+) -> None:
+    """Not even where other software in the process told Pillow to put up with cut files; its setting stays."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    path = tmp_path / name
+    Image.fromarray(pixels).save(path, progressive=name.startswith("progressive"))
+    data = path.read_bytes()
+    for share in (0.3, 0.6, 0.95):
+        path.write_bytes(data[: int(len(data) * share)])
+        message = error_of(path)
+        assert message.startswith(f"{name} is damaged or cut short ("), f"at {share}: {message}"
+        assert message.endswith("). Download or export it again.")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is tolerant
+
+
+# ---------------------------------------------------------------- numpy and PIL
+
+
+def test_all_byte_values_come_back() -> None:
+    pixels = np.arange(768, dtype=np.uint8).reshape(16, 16, 3)
+    assert (to_numpy(from_numpy(pixels)) == pixels).all()
+    assert (np.asarray(to_pil(from_pil(Image.fromarray(pixels)))) == pixels).all()
+
+
+def test_to_numpy_rounds_halves_up_and_clamps() -> None:
+    values = torch.tensor([-1.0, 0.5 / 255, 0.4 / 255, 127.5 / 255, 1.0, 7.0])
+    assert to_numpy(values.expand(3, 1, 6))[0, :, 0].tolist() == [0, 1, 0, 128, 255, 255]
+    assert to_numpy(torch.full((1, 3, 2, 4), 0.5, dtype=torch.bfloat16)).shape == (2, 4, 3)
+
+
+def test_from_numpy_kinds() -> None:
+    assert from_numpy(np.full((2, 3), 51, np.uint8)).shape == (1, 3, 2, 3)
+    for array in (np.full((2, 3), 51, np.uint8), np.full((2, 3, 3), 13107, np.uint16), np.full((2, 3), 0.2)):
+        image = from_numpy(array)
+        assert_color(image, (0.2, 0.2, 0.2))
+        image[0, 0] = 0  # its own memory, not one channel seen three times
+        assert image[0, 1, 0, 0] != 0
+    assert from_numpy(np.full((2, 3), 1.0005)).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 5, 4)), "array is (4, 5, 4); (H, W, 3) or (H, W) is needed."),
+        (np.zeros((0, 5)), "array is (0, 5); (H, W, 3) or (H, W) is needed."),
+        (np.zeros((4, 5), np.int64), "array is int64; uint8, uint16 or float is needed. Convert it first."),
+        (np.full((4, 5), 255.0), "array holds values from 255 to 255; [0, 1] is needed. Scale or clip them."),
+        (np.full((4, 5), np.nan), "array holds values from nan to nan; [0, 1] is needed. Scale or clip them."),
+    ],
+)
+def test_from_numpy_errors(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        from_numpy(array)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(2, 3, 4, 5), "image is (2, 3, 4, 5); one picture, (1, 3, H, W) or (3, H, W), is needed."),
+        (torch.zeros(4, 5, 3), "image is (4, 5, 3); one picture, (1, 3, H, W) or (3, H, W), is needed."),
+        (torch.zeros(3, 0, 5), "image is (3, 0, 5); one picture, (1, 3, H, W) or (3, H, W), is needed."),
+        (
+            torch.zeros(3, 4, 5, dtype=torch.uint8),
+            "image is torch.uint8; a floating-point tensor in [0, 1] is needed. Divide by 255.",
+        ),
+        (
+            torch.full((3, 4, 5), float("nan")),
+            "image holds NaN or infinity; finite values in [0, 1] are needed. Compute it in float32.",
+        ),
+        (
+            torch.full((3, 4, 5), float("inf")),
+            "image holds NaN or infinity; finite values in [0, 1] are needed. Compute it in float32.",
+        ),
+    ],
+)
+def test_image_errors(tmp_path: Path, image: Tensor, message: str) -> None:
+    for call in (to_numpy, lambda tensor: save_image(tensor, tmp_path / "a.png")):
+        with pytest.raises(ImageError) as caught:
+            call(image)
+        assert str(caught.value) == message
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- size and colour
+
+
+def test_resize_sides() -> None:
+    image = torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    assert resize_image(image, short_side=20).shape == (2, 3, 20, 30)
+    assert resize_image(image, long_side=90).shape == (2, 3, 60, 90)
+    assert resize_image(image, size=(17, 99)).shape == (2, 3, 17, 99)
+    assert resize_image(image, short_side=40) is image
+    assert resize_image(torch.zeros(1, 1, 20, 400), long_side=100).shape == (1, 1, 16, 100)  # 5 high would be too low
+
+
+def test_resize_averages_and_stays_in_range() -> None:
+    """A one-pixel checkerboard has no frequency left at a third of the size: grey. A hard edge does not overshoot."""
+    checkerboard = (torch.arange(96)[:, None] + torch.arange(96)).remainder(2).float()[None, None]
+    inside = resize_image(checkerboard, size=(32, 32))[..., 2:-2, 2:-2]
+    assert (inside - 0.5).abs().max() < 0.01  # without antialiasing it is 0 or 1
+    edge = (torch.arange(64) < 32).float().expand(1, 3, 64, 64)
+    enlarged = resize_image(edge, size=(64, 256))
+    assert enlarged.min() == 0 and enlarged.max() == 1
+    ramp = resize_image(torch.linspace(0, 1, 64).expand(1, 1, 64, 64), size=(16, 64))
+    torch.testing.assert_close(ramp[0, 0, 8], torch.linspace(0, 1, 64))  # rows alike: only the height changed
+
+
+@pytest.mark.parametrize(
+    ("sizes", "came"),
+    [
+        ({}, "no size"),
+        ({"short_side": 20, "long_side": 40}, "short_side=20 and long_side=40"),
+        ({"short_side": 15}, "short_side=15"),
+        ({"long_side": 0}, "long_side=0"),
+        ({"size": (32, 8)}, "size=(32, 8)"),
+    ],
+)
+def test_resize_errors(sizes: dict[str, int], came: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        resize_image(torch.zeros(1, 3, 32, 32), **sizes)  # type: ignore[arg-type]
+    assert str(caught.value) == (f"{came} came; one of short_side, long_side and size is needed, 16 pixels or more.")
+
+
+def luma(image: Tensor) -> Tensor:
+    return 0.2126 * image[:, 0] + 0.7152 * image[:, 1] + 0.0722 * image[:, 2]
+
+
+def test_keep_color_by_hand() -> None:
+    """Red (1, 0, 0) has luma 0.2126 and chroma (0.7874, -0.2126, -0.2126).
+
+    At luma 0.2126 it fits as it is. At 0.5 there is room for 0.5 / 0.7874 = 0.635 of it: (1, 0.365, 0.365).
+    At 0 and 1 there is room for none.
+    """
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    for grey, expected in ((0.2126, (1, 0, 0)), (0.5, (1, 0.365, 0.365)), (0, (0, 0, 0)), (1, (1, 1, 1))):
+        assert_color(keep_color(torch.full((1, 3, 1, 1), float(grey)), red), expected, atol=1e-4)
+
+
+def test_keep_color_has_the_luminance_of_one_and_the_hue_of_the_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stylized, content = (torch.rand(2, 3, 8, 8, generator=generator) for _ in range(2))
+    result = keep_color(stylized, content)
+    assert result.min() >= 0 and result.max() <= 1
+    torch.testing.assert_close(luma(result), luma(stylized))
+    hue = torch.nn.functional.cosine_similarity(result - luma(result)[:, None], content - luma(content)[:, None])
+    assert hue.min() > 0.999
+    torch.testing.assert_close(keep_color(content, content), content)
+    torch.testing.assert_close(
+        keep_color(stylized, content.mean(1, keepdim=True).expand_as(content)),
+        luma(stylized)[:, None].expand_as(content),
+    )
+
+
+def test_keep_color_needs_one_size() -> None:
+    with pytest.raises(ValueError) as caught:
+        keep_color(torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 6))
+    assert str(caught.value) == (
+        "stylized is (1, 3, 4, 5), content is (1, 3, 4, 6); one size is needed. Resize the content first."
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def noise(height: int = 16, width: int = 20) -> Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".webp"])
+def test_saved_pictures_come_back(tmp_path: Path, suffix: str) -> None:
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 80), indexing="ij")
+    pixels = from_numpy(to_numpy(torch.stack([rows, columns, rows * columns])))
+    save_image(pixels, tmp_path / f"a{suffix}")
+    difference = (load_image(tmp_path / f"a{suffix}") - pixels).abs()
+    is_lossy = suffix in (".jpg", ".jpeg", ".webp")
+    # Two levels: JPEG and WebP round YCbCr and its frequencies, of which a ramp has few. The others lose nothing.
+    assert difference.mean() <= (2 / 255 if is_lossy else 0), f"mean {difference.mean() * 255:.2f} levels"
+    assert load_alpha(tmp_path / f"a{suffix}") is None
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
+    with Image.open(tmp_path / f"a{suffix}") as picture:
+        assert picture.format == output_format(tmp_path / f"b{suffix}")
+
+
+def test_jpeg_keeps_full_color_resolution_and_obeys_quality(tmp_path: Path) -> None:
+    """Alternating red and blue columns survive 4:4:4; with halved colour all would be purple."""
+    stripes = torch.tensor([[1.0, 0], [0, 0], [0, 1.0]]).repeat(1, 10)[None, :, None].expand(1, 3, 16, 20)
+    save_image(stripes, tmp_path / "a.jpg")
+    assert (load_image(tmp_path / "a.jpg") - stripes).abs().mean() < 0.05
+    save_image(noise(), tmp_path / "good.jpg")
+    save_image(noise(), tmp_path / "poor.jpg", quality=10)
+    assert (tmp_path / "poor.jpg").stat().st_size < (tmp_path / "good.jpg").stat().st_size / 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg", "bmp"])
+def test_alpha_is_written_where_the_format_has_one(tmp_path: Path, suffix: str) -> None:
+    alpha = torch.zeros(1, 1, 16, 20)
+    alpha[..., 10:] = 0.2
+    save_image(noise(), tmp_path / f"a.{suffix}", alpha=alpha)
+    loaded = load_alpha(tmp_path / f"a.{suffix}")
+    if suffix in ("jpg", "bmp"):
+        assert loaded is None
+    else:
+        assert loaded is not None
+        torch.testing.assert_close(loaded, alpha)
+
+
+def test_an_existing_file_is_replaced_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("old")
+    (tmp_path / "link.png").symlink_to("a.png")
+    save_image(noise(), tmp_path / "link.png")
+    assert (tmp_path / "link.png").is_symlink()
+    assert load_image(tmp_path / "a.png").shape == (1, 3, 16, 20)
+
+
+def save_error(path: Path, image: Tensor | None = None) -> str:
+    with pytest.raises(ImageError) as caught:
+        save_image(noise() if image is None else image, path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(path.parent), "DIR")
+
+
+def test_writing_errors(tmp_path: Path) -> None:
+    known = ".png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp"
+    assert save_error(tmp_path / "a.xyz") == f"DIR/a.xyz ends in '.xyz'; one of {known} is needed. Rename the output."
+    assert save_error(tmp_path / "a") == f"DIR/a ends in ''; one of {known} is needed. Rename the output."
+    assert save_error(tmp_path / "none" / "a.png") == (
+        "DIR is not a folder, so DIR/a.png cannot be written. Create the folder first."
+    )
+    (tmp_path / "folder.png").mkdir()
+    assert save_error(tmp_path / "folder.png") == (
+        "DIR/folder.png is not a file, so it cannot be written over. Name a file."
+    )
+    (tmp_path / "folder.png").rmdir()
+    assert save_error(tmp_path / "a.webp", torch.zeros(3, 1, 16384)) == (
+        "DIR/a.webp: WEBP cannot hold 16384x1 pixels "
+        "(encoding error 5: Image size exceeds WebP limit of 16383 pixels). Use .png."
+    )
+    with pytest.raises(ImageError) as caught:
+        save_image(noise(), tmp_path / "a.png", alpha=torch.ones(1, 1, 20, 16))
+    assert str(caught.value) == "alpha is (1, 1, 20, 16); (1, 1, 16, 20) is needed. Resize it first."
+    with pytest.raises(ValueError) as quality_error:
+        save_image(noise(), tmp_path / "a.jpg", quality=0)
+    assert str(quality_error.value) == "quality is 0; 1 to 100 is needed."
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "disk full while writing DIR/a.png. Free some space or choose another disk."),
+        (errno.EDQUOT, "disk full while writing DIR/a.png. Free some space or choose another disk."),
+        (errno.EACCES, "DIR/a.png cannot be written: Permission denied. Choose another folder."),
+        (errno.EROFS, "DIR/a.png cannot be written: Read-only file system. Choose another folder."),
+    ],
+)
+@pytest.mark.parametrize("moment", ["write", "rename"])
+def test_a_failing_disk_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str, moment: str
+) -> None:
+    (tmp_path / "a.png").write_text("old")
+
+    def write_half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(bytes(data)[: len(data) // 2])
+        raise OSError(code, os.strerror(code))
+
+    def rename(source: Path, _: Path) -> None:
+        raise OSError(code, os.strerror(code), str(source))
+
+    if moment == "write":
+        monkeypatch.setattr(Path, "write_bytes", write_half)
+    else:
+        monkeypatch.setattr(os, "replace", rename)
+    assert save_error(tmp_path / "a.png") == message
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_text() == "old"
+
+
+def test_atomic_path_is_complete_or_absent(tmp_path: Path) -> None:
+    target = tmp_path / "run.safetensors"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path and temporary.suffix == ".safetensors" and temporary.name[0] == "."
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), RuntimeError("stop")])
+def test_atomic_path_cleans_up_after_any_interruption(tmp_path: Path, interruption: BaseException) -> None:
+    target = tmp_path / "a.mp4"
+    target.write_text("old")
+    with pytest.raises(type(interruption)), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise interruption
+    assert list(tmp_path.iterdir()) == [target] and target.read_text() == "old"
+
+
+def test_atomic_path_passes_on_errors_about_other_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.json"):
+        (tmp_path / "other").read_text()
+    nothing_written = pytest.raises(ImageError, match=r"a\.json cannot be written: No such file or directory")
+    with nothing_written, atomic_path(tmp_path / "a.json"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- finding
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in (
+        "b.png",
+        "a.JPG",
+        "notes.txt",
+        "sub/c.webp",
+        ".hidden.png",
+        ".cache/d.png",
+        "odd[1].png",
+        "empty/x.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["."], ["a.JPG", "b.png", "odd[1].png", "sub/c.webp"]),
+        (["b.png", "a.JPG"], ["b.png", "a.JPG"]),  # the order given
+        (["b.png", ".", "./b.png"], ["b.png", "a.JPG", "odd[1].png", "sub/c.webp"]),
+        (["*.png"], ["b.png", "odd[1].png"]),
+        (["**/*"], ["a.JPG", "b.png", "odd[1].png", "sub/c.webp"]),
+        (["odd[1].png"], ["odd[1].png"]),  # a file first, a glob second
+        (["notes.txt"], ["notes.txt"]),  # named outright: reading it will tell
+        ([".hidden.png"], [".hidden.png"]),
+        ("sub", ["sub/c.webp"]),
+        ([], []),
+    ],
+)
+def test_find_images(tree: Path, patterns: list[str | Path], expected: list[str]) -> None:
+    assert [path.as_posix() for path in find_images(patterns)] == expected
+    assert find_images([tree / "sub"]) == [tree / "sub" / "c.webp"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("none.png", "none.png does not exist. Check its name and folder."),
+        ("x" * 300, "x" * 300 + " does not exist. Check its name and folder."),
+        ("empty", "empty holds no picture; at least one is needed. Check the folder or the pattern."),
+        ("*.tif", "*.tif holds no picture; at least one is needed. Check the folder or the pattern."),
+    ],
+)
+@pytest.mark.usefixtures("tree")
+def test_find_images_errors(pattern: str, message: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        find_images(["b.png", pattern])
+    assert str(caught.value) == message
