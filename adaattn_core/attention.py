@@ -45,8 +45,22 @@ def stacked_key(features: Features, level: str) -> Tensor:
 
 
 def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A pixel mask on a level's grid: (B, 1, H, W) in [0, 1] -> (B, h * w) bool, resized nearest as published."""
-    return rearrange(F.interpolate(mask.float(), size=size) > 0.5, "b 1 h w -> b (h w)")
+    """A pixel mask on a level's grid: (B, 1, H, W) in [0, 1] -> (B, h * w) bool, resized nearest as published.
+
+    Differs from the published code: a mask so small that nearest resizing steps over all of it keeps the positions
+    that it touches, where the published code attends to everything.
+    """
+    mask = mask.float()
+    nearest, touched = F.interpolate(mask, size=size) > 0.5, F.adaptive_max_pool2d(mask, size) > 0.5
+    return rearrange(torch.where(nearest.any(dim=(2, 3), keepdim=True), nearest, touched), "b 1 h w -> b (h w)")
+
+
+def _sample(positions: int, count: int, allowed: Tensor | None, generator: torch.Generator) -> Tensor:
+    """`count` different positions at random; where chance meets nothing of a small mask, its positions come first."""
+    order = torch.randperm(positions, generator=generator)
+    if allowed is not None and not bool(allowed.cpu()[:, order[:count]].any(dim=1).all()):
+        order = order[allowed.cpu().any(dim=0)[order].logical_not().int().argsort(stable=True)]
+    return order[:count]
 
 
 class AdaAttention(nn.Module):
@@ -74,13 +88,14 @@ class AdaAttention(nn.Module):
         self.value_proj = nn.Conv2d(value_channels, value_channels, kernel_size=1)
 
     def initialize(self) -> None:
-        """f = g a scaled orthogonal projection and h the identity: like attends to like from the first step.
+        """f = g a scaled orthogonal projection and h the identity: like attends to like from the first step, softly.
 
-        With random f, g and h nothing of the style comes through, and training from there tends to collapse to one
-        look for every style. Uses the global generator, as all of torch's initialisers do.
+        The logits start as those of scaled dot-product attention, q . k / sqrt(K). With the unscaled product each
+        position would copy one style position, mostly a wrong one: noise, which the decoder learns to ignore, and
+        the style with it. Training sharpens what deserves it. Uses the global generator, as torch's initialisers do.
         """
         projection, keys = self.query_proj.weight.shape[:2]
-        nn.init.orthogonal_(self.query_proj.weight, gain=(keys / projection) ** 0.5 * 0.5**0.5)
+        nn.init.orthogonal_(self.query_proj.weight, gain=(keys / projection) ** 0.5 * keys**-0.25)
         with torch.no_grad():
             self.key_proj.weight.copy_(self.query_proj.weight)
         nn.init.dirac_(self.value_proj.weight)
@@ -111,7 +126,7 @@ class AdaAttention(nn.Module):
         if samples is not None and samples < key.shape[1]:
             if generator is None:
                 raise ValueError("sampled attention needs a torch.Generator, so that the same seed gives one picture")
-            chosen = torch.randperm(key.shape[1], generator=generator)[:samples].to(key.device)
+            chosen = _sample(key.shape[1], samples, allowed, generator).to(key.device)
             key, value = key[:, chosen], value[:, chosen]
             allowed = None if allowed is None else allowed[:, chosen]
         return StyleLevel(key, value, allowed)

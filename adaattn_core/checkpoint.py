@@ -13,11 +13,10 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .images import atomic_path
@@ -71,12 +70,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _opened(path: str | Path) -> Any:
+def _opened(path: str | Path) -> safe_open:
     _check_exists(Path(path))
     try:
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file. Get it again, or use adaattn convert.") from error
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file. Get it again, or use adaattn convert."
+        ) from error
 
 
 def _check_exists(path: Path) -> None:
@@ -109,7 +110,7 @@ def save_model(
     }
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata=about)
+        temporary.write_bytes(save(tensors, metadata=about))  # save_file hides a full disk in an error of its own
 
 
 def load_model(
@@ -131,14 +132,13 @@ def load_model(
     """
     path = find_model(name)
     metadata = read_metadata(path)
-    config = _config_of(path, metadata)
-    model = empty_model(config)
+    model = _model_of(path, metadata)
     load_strict(model, {key: value.to(dtype) for key, value in read_tensors(path).items()}, str(path))
     return ready(model, device)
 
 
 def empty_model(config: ModelConfig) -> StyleTransferModel:
-    """A model without storage for its weights; made so, it costs no time and draws nothing from the global generator."""
+    """A model without storage for its weights; made in no time, and drawing nothing from the global generator."""
     with torch.device("meta"):
         return StyleTransferModel(config)
 
@@ -159,7 +159,9 @@ def find_model(name: str | Path) -> Path:
     if path.suffix in (".pth", ".pt", ".ckpt"):
         raise CheckpointError(f"{path} is a published checkpoint; make a model file of it with adaattn convert first.")
     if not path.suffix:
-        raise CheckpointError(f"unknown model {str(name)!r}; known are {', '.join(MODEL_NAMES)}, or a .safetensors file.")
+        raise CheckpointError(
+            f"unknown model {str(name)!r}; known are {', '.join(MODEL_NAMES)}, or a .safetensors file."
+        )
     return path
 
 
@@ -181,14 +183,19 @@ def _find_base() -> Path:
     )
 
 
-def _config_of(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
+def _model_of(path: Path, metadata: Mapping[str, str]) -> StyleTransferModel:
+    """The model that a file's metadata describes, without weights."""
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not an AdaAttN model file (no format {FORMAT!r} in its metadata). Use adaattn convert.")
+        raise CheckpointError(
+            f"{path} is not an AdaAttN model file (no format {FORMAT!r} in its metadata). Use adaattn convert."
+        )
     if metadata.get("version") != VERSION:
-        raise CheckpointError(f"{path} has version {metadata.get('version')!r}, this library reads {VERSION!r}. Update adaattn.")
+        raise CheckpointError(
+            f"{path} has version {metadata.get('version')!r}, this library reads {VERSION!r}. Update adaattn."
+        )
     try:
-        return ModelConfig.from_dict(json.loads(metadata["config"]))
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        return empty_model(ModelConfig.from_dict(json.loads(metadata["config"])))
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} has a config that cannot be read: {error}.") from error
 
 

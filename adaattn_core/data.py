@@ -5,16 +5,21 @@ Nothing here keeps a state between items, so a run that resumes at step n draws 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from .images import find_images
+from .images import find_images, from_pil, to_pil
+
+PATIENCE = 100
+"""Unreadable pictures in a row before the folders are taken to be wrong."""
 
 
 class DataError(ValueError):
@@ -22,13 +27,31 @@ class DataError(ValueError):
 
 
 class Sample(NamedTuple):
-    """One training pair. content, style, target: (3, crop, crop) in [0, 1]; broken: names of unreadable files, one
-    per line. `target` is what the result should be, pixel by pixel, and only means something for a self pair."""
+    """One training pair.
+
+    content, style, target: (3, crop, crop) in [0, 1]. `target` is what the result should be, pixel by pixel, and only
+    means something for a self pair. broken: unreadable files met on the way.
+    """
 
     content: Tensor
     style: Tensor
     target: Tensor
-    broken: str
+    broken: tuple[str, ...]
+
+
+class Batch(NamedTuple):
+    """Samples of one step: (B, 3, crop, crop) each, and the unreadable files of all."""
+
+    content: Tensor
+    style: Tensor
+    target: Tensor
+    broken: tuple[str, ...]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as a batch."""
+    content, style, target = (torch.stack(images) for images in list(zip(*samples, strict=True))[:3])
+    return Batch(content, style, target, tuple(name for sample in samples for name in sample.broken))
 
 
 class TrainingPairs(Dataset[Sample]):
@@ -49,8 +72,16 @@ class TrainingPairs(Dataset[Sample]):
     """
 
     def __init__(
-        self, content: str | Path, style: str | Path, *, crop: int, seed: int, length: int, batch: int,
-        self_items: int, self_only_until: int,
+        self,
+        content: str | Path,
+        style: str | Path,
+        *,
+        crop: int,
+        seed: int,
+        length: int,
+        batch: int,
+        self_items: int,
+        self_only_until: int,
     ) -> None:
         self.content, self.style = find_images([content]), find_images([style])
         self.crop, self.seed, self.length = crop, seed, length
@@ -60,7 +91,7 @@ class TrainingPairs(Dataset[Sample]):
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        generator = torch.Generator().manual_seed((self.seed << 40) + index)
+        generator = seeded_generator(self.seed, index)
         broken: list[str] = []
         if index < self.self_only_until or index % self.batch < self.self_items:
             picture = self._draw([*self.content, *self.style], generator, broken)
@@ -71,38 +102,68 @@ class TrainingPairs(Dataset[Sample]):
             if uniform(generator) < 0.3:
                 style = jitter_colors(style, generator)
             target = content
-        return Sample(content, style, target, "\n".join(broken))
+        return Sample(content, style, target, tuple(broken))
 
     def _draw(self, paths: list[Path], generator: torch.Generator, broken: list[str]) -> Image.Image:
         """A random readable picture; unreadable ones met on the way are named in `broken`."""
-        for _ in range(100):
+        reason = ""
+        for _ in range(PATIENCE):
             path = paths[int(torch.randint(len(paths), (), generator=generator))]
             try:
                 return read_picture(path, self.crop)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            except Exception as error:  # codecs raise anything on damaged data; one file must not end a run of days
                 broken.append(str(path))
-        raise DataError(f"100 pictures in a row cannot be read, the last is {path}. Check the training folders.")
+                reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{PATIENCE} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
+        )
 
 
-def read_picture(path: Path, min_side: int) -> Image.Image:
-    """RGB, at least `min_side` on each side, decoded at a reduced scale where the format can."""
-    with Image.open(path) as image:
-        image.draft("RGB", (4 * min_side, 4 * min_side))
-        picture = image.convert("RGB")
-    scale = min_side / min(picture.size)
-    if scale > 1:
-        picture = picture.resize((max(min_side, round(picture.width * scale)), max(min_side, round(picture.height * scale))))
-    return picture
+def batches(pairs: TrainingPairs, step: int, workers: int) -> Iterator[Batch]:
+    """Batches from a step of the run to its end, read by so many processes (0: this one)."""
+    loader: DataLoader[Any] = DataLoader(
+        pairs,
+        batch_size=pairs.batch,
+        sampler=range(step * pairs.batch, len(pairs)),
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # else torch draws the workers' seed from the global one
+        prefetch_factor=4 if workers else None,
+    )
+    try:
+        yield from loader
+    except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
+        raise DataError(str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: ")) from None
+
+
+def seeded_generator(seed: int, index: int) -> torch.Generator:
+    """A generator of its own for an item or a step.
+
+    Torch's CPU generator takes 32 bits of its seed; runs of different seeds take theirs from far apart in these.
+    """
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + index) % 2**32)
+
+
+def read_picture(path: Path, crop: int) -> Image.Image:
+    """RGB, over white where transparent, for crops of `crop` pixels: a JPEG is decoded at a reduced scale.
+
+    Nothing is scaled up, and the EXIF orientation of plain pictures is ignored: training mirrors and turns anyway.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are that large
+        with Image.open(path) as image:
+            image.draft("RGB", (4 * crop, 4 * crop))
+            if image.mode in ("1", "L", "RGB", "CMYK", "YCbCr") and not image.has_transparency_data:
+                return image.convert("RGB")
+            return to_pil(from_pil(image))  # 16 bit, palettes, alpha
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def random_crop(
-    picture: Image.Image, crop: int, scale: tuple[float, float], generator: torch.Generator
-) -> Tensor:
-    """A square of `scale` times `crop` pixels (less where the picture is smaller), resized to `crop`, maybe mirrored."""
+def random_crop(picture: Image.Image, crop: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """A square of `scale` times `crop` pixels, less where the picture is smaller; resized to `crop`, maybe mirrored."""
     side = min(uniform(generator, *scale) * crop, *picture.size)
     left, top = (uniform(generator, 0, length - side) for length in picture.size)
     square = _cut(picture, left, top, side, crop)
@@ -128,7 +189,8 @@ def self_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tu
 
 def jitter_colors(image: Tensor, generator: torch.Generator) -> Tensor:
     """(3, H, W) with channels mixed at random, other contrast, brightness and gamma; structure is kept."""
-    mixing = torch.eye(3)[torch.randperm(3, generator=generator)] + 0.35 * torch.randn(3, 3, generator=generator)
+    order = torch.randperm(3, generator=generator) if uniform(generator) < 0.3 else torch.arange(3)
+    mixing = torch.eye(3)[order] + 0.2 * torch.randn(3, 3, generator=generator)
     mixed = torch.einsum("oc,chw->ohw", mixing / mixing.sum(dim=1, keepdim=True).abs().clamp_min(0.5), image)
     contrast = uniform(generator, 0.6, 1.3)
     shift = 0.15 * torch.randn(3, 1, 1, generator=generator)

@@ -34,10 +34,25 @@ class Decoder(nn.Module):
         self.deep = ReflectConv2d(channels[3], channels[2]) if skip else None
         width = 2 * channels[2] if skip else channels[2]
         self.blocks = nn.ModuleList()
-        for block_width, next_width, count in zip((channels[2], channels[1], channels[0]), (*channels[1::-1], 3), convs, strict=True):
+        for block_width, next_width, count in zip(
+            (channels[2], channels[1], channels[0]), (*channels[1::-1], 3), convs, strict=True
+        ):
             widths = [width, *[block_width] * (count - 1), next_width]
             self.blocks.append(nn.ModuleList(ReflectConv2d(a, b) for a, b in zip(widths, widths[1:], strict=False)))
             width = next_width
+
+    def initialize(self) -> None:
+        """Weights that keep the size of the signal through every layer, and a mid-grey picture to start from.
+
+        torch's default shrinks it to a third at each layer, and the first thousand steps with it.
+        """
+        convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        for conv in convs:
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        with torch.no_grad():
+            convs[-1].weight.mul_(0.1)
+            nn.init.constant_(convs[-1].bias, 0.5)  # type: ignore[arg-type]
 
     def forward(self, fused: Fused, size: Sequence[int]) -> Tensor:
         """Paint.

@@ -34,11 +34,12 @@ class ReflectConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, Cin, H, W) -> (B, Cout, H, W); an axis of one position has nothing to mirror and is repeated."""
         with torch.autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
-            x = _pad_one(x)
+            x = pad_one(x)
         return super().forward(x)
 
 
-def _pad_one(x: Tensor) -> Tensor:
+def pad_one(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H + 2, W + 2), mirrored at the border."""
     height, width = x.shape[-2:]
     if min(height, width) > 1:
         return F.pad(x, (1, 1, 1, 1), mode="reflect")
@@ -110,5 +111,6 @@ def check_images(images: Tensor, role: str = "picture") -> None:
     height, width = images.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
-            f"the {role} is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed. Resize the picture first."
+            f"the {role} is {width}x{height} pixels; at least {MIN_SIDE}x{MIN_SIDE} are needed. "
+            "Resize the picture first."
         )

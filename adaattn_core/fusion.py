@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .attention import AdaAttention, StyleLevel, stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d
-from .moments import BLOCK_BYTES, Similarity, normalize_channels
+from .moments import BLOCK_BYTES, Similarity, normalize_channels, widened
 
 StyleFeatures = dict[str, StyleLevel]
 """level name -> keys and values of a style: all that attention needs of it."""
@@ -67,6 +67,9 @@ class MultiLevelFusion(nn.Module):
         """Attention that means something before any training; see `AdaAttention.initialize`."""
         for level in self.levels:
             self._at(level).initialize()
+        if len(self.levels) > 1:
+            nn.init.kaiming_normal_(self.merge_conv.weight, nonlinearity="linear")
+            nn.init.zeros_(self.merge_conv.bias)  # type: ignore[arg-type]
 
     def encode_style(
         self,
@@ -127,7 +130,7 @@ class MultiLevelFusion(nn.Module):
         for level, (mean, std) in statistics.items():
             own = content[level]
             full = std * normalize_channels(own) + mean
-            painted[level] = (full if strength == 1 else torch.lerp(own.float(), full, strength)).to(own.dtype)
+            painted[level] = (full if strength == 1 else torch.lerp(widened(own), full, strength)).to(own.dtype)
         return painted
 
     def merge(self, painted: Features) -> Fused:

@@ -181,7 +181,7 @@ def _to_bytes(image: Tensor) -> NDArray[np.uint8]:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned as its EXIF asks. Differs from ImageOps.exif_transpose: EXIF is not written back, where odd tags fail."""
-    picture.load()  # a PNG's EXIF may follow its pixels
+    picture.load()  # first: a TIFF turns itself on loading, a PNG's EXIF may follow its pixels
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except _CODEC_ERRORS as error:

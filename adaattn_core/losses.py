@@ -6,7 +6,7 @@ published code, whose loss weights 10 and 3 mean that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ from einops import rearrange
 from torch import Tensor
 
 from .attention import stacked_key
-from .encoder import LEVELS, Features, VGGEncoder
-from .moments import attention_moments, channel_mean_std, normalize_channels
+from .encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
+from .moments import attention_moments, channel_mean_std, normalize_channels, widened
 
 PUBLISHED_LEVELS = LEVELS[1:]
 """relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""
@@ -45,9 +45,7 @@ def local_feature_loss(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Squared distance to `local_target` at each level."""
-    return _sum(
-        F.mse_loss(stylized[x].float(), local_target(content, style, x, samples, generator)) for x in levels
-    )
+    return _sum(F.mse_loss(widened(stylized[x]), local_target(content, style, x, samples, generator)) for x in levels)
 
 
 @torch.no_grad()
@@ -80,8 +78,8 @@ def local_target(
     return std * normalize_channels(content[level]) + mean
 
 
-def _sum(terms: object) -> Tensor:
-    return torch.stack(list(terms)).sum()  # type: ignore[call-overload]
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()
 
 
 @torch.no_grad()
@@ -95,19 +93,21 @@ def normalize_activations(encoder: VGGEncoder, images: Tensor, floor: float = 0.
         encoder: VGG-19 from any source.
         images: (B, 3, H, W) in [0, 1], a few dozen training pictures.
         floor: channels quieter than this share of their layer's mean activation are scaled as if they were at it;
-            without a floor nearly dead channels are blown up and dominate every loss.
+            without a floor nearly dead channels are blown up and dominate every loss. Channels that are silent
+            on all pictures, in a layer without a floor or silent altogether, stay as they are.
     """
     x = encoder.conv0(images)
-    previous: Tensor | None = None
+    previous = x.new_ones(())
     for name, conv in encoder.layers.items():
+        assert isinstance(conv, ReflectConv2d) and conv.bias is not None
         if name.endswith("_1") and name != "conv1_1":
             x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True)
-        if previous is not None:
-            conv.weight.mul_(previous.reshape(1, -1, 1, 1))  # type: ignore[union-attr]
+        conv.weight.mul_(previous.reshape(1, -1, 1, 1))
         x = torch.relu(conv(x))
         activation = x.mean(dim=(0, 2, 3))
         scale = activation.clamp_min(floor * float(activation.mean()))
-        conv.weight.div_(scale.reshape(-1, 1, 1, 1))  # type: ignore[union-attr]
-        conv.bias.div_(scale)  # type: ignore[union-attr]
+        scale = torch.where(scale > 0, scale, 1.0)
+        conv.weight.div_(scale.reshape(-1, 1, 1, 1))
+        conv.bias.div_(scale)
         x = x / scale.reshape(1, -1, 1, 1)
         previous = scale

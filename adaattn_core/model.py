@@ -38,6 +38,12 @@ class ModelConfig:
     """How decoder features grow; published: nearest."""
 
     def __post_init__(self) -> None:
+        for name, count in (("channels", 5), ("encoder_convs", 5), ("decoder_convs", 3)):
+            numbers = getattr(self, name)
+            if len(numbers) != count or min(numbers) < 1:
+                raise ValueError(f"{name} is {numbers}; {count} numbers above 0 are needed, one for each block")
+        if len(self.levels) > 1 and self.channels[3] != self.channels[4]:
+            raise ValueError(f"channels is {self.channels}; the last two must be equal, since these levels are added")
         if self.levels not in (IMAGE_LEVELS, VIDEO_LEVELS):
             raise ValueError(f"levels are {self.levels}; known are {IMAGE_LEVELS} and {VIDEO_LEVELS}")
         if self.similarity not in SIMILARITIES:
@@ -45,7 +51,9 @@ class ModelConfig:
         if self.upsample not in get_args(Upsample):
             raise ValueError(f"upsample is {self.upsample!r}; known are {', '.join(get_args(Upsample))}")
         if self.projection_channels is not None and len(self.projection_channels) != len(self.levels):
-            raise ValueError(f"projection_channels {self.projection_channels} need one number for each of {self.levels}")
+            raise ValueError(
+                f"projection_channels {self.projection_channels} need one number for each of {self.levels}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -57,7 +65,8 @@ class ModelConfig:
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown model settings {', '.join(unknown)}; the file is newer than this library")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
 
 
 COMPACT = ModelConfig(
@@ -67,7 +76,8 @@ COMPACT = ModelConfig(
     projection_channels=(48, 96, 128),
     upsample="bilinear",
 )
-"""The built-in model's architecture: half of VGG-19's channels or less, two convolutions a block, narrow queries and keys."""
+"""The built-in model's architecture: half of VGG-19's channels or less, two convolutions a block, narrow queries and
+keys."""
 
 
 class StyleTransferModel(nn.Module):

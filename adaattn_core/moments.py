@@ -127,41 +127,51 @@ def _blockwise(
     recompute = torch.is_grad_enabled() and len(starts) > 1
     parts = []
     for start in starts:
-        stop = start + rows
-        blocked = _blocked_pairs(content_mask, style_mask, start, stop)
-        arguments = (query[:, start:stop], key, both, blocked, similarity, temperature)
+        window = slice(start, start + rows)
+        applies = None if content_mask is None else content_mask[:, window]
+        arguments = (query[:, window], key, both, applies, style_mask, similarity, temperature)
         parts.append(checkpoint(_moments, *arguments, use_reentrant=False) if recompute else _moments(*arguments))
     mean, std = zip(*parts, strict=True)
     return torch.cat(mean, dim=1), torch.cat(std, dim=1)
 
 
-def _blocked_pairs(content_mask: Tensor | None, style_mask: Tensor | None, start: int, stop: int) -> Tensor | None:
+def _moments(
+    query: Tensor,
+    key: Tensor,
+    both: Tensor,
+    content_mask: Tensor | None,
+    style_mask: Tensor | None,
+    similarity: Similarity,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    logits = torch.bmm(query, key.transpose(1, 2))
+    weights = _weights(logits, _blocked_pairs(content_mask, style_mask), similarity, temperature)
+    mean, square = torch.bmm(weights, both).chunk(2, dim=-1)
+    variance = square - mean.square()
+    return mean, torch.threshold(variance, STD_FLOOR**2, 0.0).sqrt()
+
+
+def _weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float) -> Tensor:
+    """Logits (cosines) to rows that sum to 1, 0 where `blocked`; softmax logits come divided by the temperature."""
+    if similarity == "cosine" and temperature == 1.0:
+        weights = torch.relu(logits + 1)
+        if blocked is not None:
+            weights = weights.masked_fill(blocked, 0.0)
+        return weights / (weights.sum(dim=-1, keepdim=True) + NORM_EPSILON)
+    if similarity == "cosine":  # a power by logarithm and softmax: 2 ** (1 / 0.005) is beyond float32
+        logits = (logits + 1).clamp_min(torch.finfo(logits.dtype).tiny).log() / temperature
+    if blocked is not None:
+        logits = logits.masked_fill(blocked, -torch.inf)
+    return logits.softmax(dim=-1)
+
+
+def _blocked_pairs(content_mask: Tensor | None, style_mask: Tensor | None) -> Tensor | None:
     """(B, rows or 1, Ns) bool, True where a pair of positions may not attend; None when all may."""
     if style_mask is None:
         return None
     if content_mask is None:
         return ~style_mask[:, None, :]
-    return content_mask[:, start:stop, None] & ~style_mask[:, None, :]
-
-
-def _moments(
-    query: Tensor, key: Tensor, both: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logits = torch.bmm(query, key.transpose(1, 2))
-    if similarity == "softmax":
-        if blocked is not None:
-            logits = logits.masked_fill(blocked, -torch.inf)
-        weights = logits.softmax(dim=-1)
-    else:
-        weights = torch.relu(logits + 1)
-        if temperature != 1.0:
-            weights = weights ** (1 / temperature)
-        if blocked is not None:
-            weights = weights.masked_fill(blocked, 0.0)
-        weights = weights / (weights.sum(dim=-1, keepdim=True) + NORM_EPSILON)
-    mean, square = torch.bmm(weights, both).chunk(2, dim=-1)
-    variance = square - mean.square()
-    return mean, torch.threshold(variance, STD_FLOOR**2, 0.0).sqrt()
+    return content_mask[:, :, None] & ~style_mask[:, None, :]
 
 
 def widened(x: Tensor) -> Tensor:
@@ -171,4 +181,5 @@ def widened(x: Tensor) -> Tensor:
 
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1; 1e-5 is added to each length, as in the published video code."""
-    return vectors / (vectors.norm(dim=-1, keepdim=True) + NORM_EPSILON)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / (lengths + NORM_EPSILON)

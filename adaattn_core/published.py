@@ -44,11 +44,11 @@ def load_vgg(source: str | Path) -> VGGEncoder:
 
 
 def _torchvision_vgg() -> dict[str, Tensor]:
-    from torchvision.models import VGG19_Weights  # imported late: it takes a second, and only this needs it
+    from torchvision.models import VGG19_Weights  # type: ignore[import-untyped]  # imported late: it takes a second, and only this needs it
 
     try:
         return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no connection; a file whose hash is wrong
         raise CheckpointError(
             f"VGG-19 could not be downloaded ({error}). Check the connection, or name a local file instead."
         ) from error
@@ -57,19 +57,22 @@ def _torchvision_vgg() -> dict[str, Tensor]:
 def _canonical_vgg(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     names = conv_names(VGG19_CONVS)
     if "0.weight" in tensors:
-        table = dict(zip(_published_indices(), ["conv0", *names], strict=True))
+        table = dict(zip(published_indices(), ["conv0", *names], strict=True))
         deepest = max(table)
         found = {
             f"{table[int(key.split('.')[0])]}.{key.split('.')[1]}": value
             for key, value in tensors.items()
-            if re.fullmatch(r"\d+\.(weight|bias)", key) and int(key.split(".")[0]) in table
+            if re.fullmatch(r"\d+\.(weight|bias)", key)
+            and int(key.split(".")[0]) in table
             and int(key.split(".")[0]) <= deepest
         }
     elif "features.0.weight" in tensors:
         table = dict(zip((index - 2 for index in _torchvision_indices()), names, strict=True))
         found = {
             f"{table[index]}.{part}": tensors[f"features.{index}.{part}"]
-            for index in table for part in ("weight", "bias") if f"features.{index}.{part}" in tensors
+            for index in table
+            for part in ("weight", "bias")
+            if f"features.{index}.{part}" in tensors
         }
         found |= _rgb_preprocessing()
     elif "conv1_1.weight" in tensors:
@@ -80,12 +83,10 @@ def _canonical_vgg(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tens
         raise CheckpointError(
             f"{source} holds no VGG-19: none of the keys 0.weight, features.0.weight, conv1_1.weight is in it."
         )
-    return {
-        (key if key.startswith("conv0.") else f"layers.{key}"): value.float() for key, value in found.items()
-    }
+    return {(key if key.startswith("conv0.") else f"layers.{key}"): value.float() for key, value in found.items()}
 
 
-def _published_indices() -> list[int]:
+def published_indices() -> list[int]:
     """Index of each convolution in vgg_normalised.pth: pads, ReLUs and pools take up indices too."""
     indices, index = [0], 1
     for count in VGG19_CONVS:
@@ -145,9 +146,17 @@ TRANSFORMER_FILE = "latest_net_transformer.pth"
 DECODER_FILE = "latest_net_decoder.pth"
 
 PROJECTIONS = {"f": "query_proj", "g": "key_proj", "h": "value_proj"}
-IMAGE_DECODER = {"decoder_layer_1.1": "deep", "decoder_layer_2.1": "blocks.0.0", "decoder_layer_2.4": "blocks.0.1",
-                 "decoder_layer_2.7": "blocks.0.2", "decoder_layer_2.10": "blocks.0.3", "decoder_layer_2.14": "blocks.1.0",
-                 "decoder_layer_2.17": "blocks.1.1", "decoder_layer_2.21": "blocks.2.0", "decoder_layer_2.24": "blocks.2.1"}
+IMAGE_DECODER = {
+    "decoder_layer_1.1": "deep",
+    "decoder_layer_2.1": "blocks.0.0",
+    "decoder_layer_2.4": "blocks.0.1",
+    "decoder_layer_2.7": "blocks.0.2",
+    "decoder_layer_2.10": "blocks.0.3",
+    "decoder_layer_2.14": "blocks.1.0",
+    "decoder_layer_2.17": "blocks.1.1",
+    "decoder_layer_2.21": "blocks.2.0",
+    "decoder_layer_2.24": "blocks.2.1",
+}
 VIDEO_DECODER = {key.replace("decoder_layer_2", "decoder"): name for key, name in list(IMAGE_DECODER.items())[1:]}
 
 
@@ -156,8 +165,11 @@ def _attention_table(prefix: str, level: str) -> dict[str, str]:
 
 
 SHALLOW_TABLE = _attention_table("", "relu3_1")
-DEEP_TABLE = {**_attention_table("attn_adain_4_1.", "relu4_1"), **_attention_table("attn_adain_5_1.", "relu5_1"),
-              "merge_conv": "fusion.merge_conv"}
+DEEP_TABLE = {
+    **_attention_table("attn_adain_4_1.", "relu4_1"),
+    **_attention_table("attn_adain_5_1.", "relu5_1"),
+    "merge_conv": "fusion.merge_conv",
+}
 """published key -> ours, without `.weight` and `.bias`."""
 
 
@@ -177,7 +189,9 @@ def convert_published(folder: str | Path, encoder: str | Path) -> StyleTransferM
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder. Name the folder that holds {TRANSFORMER_FILE} and {DECODER_FILE}.")
+        raise CheckpointError(
+            f"{folder}: no such folder. Name the folder that holds {TRANSFORMER_FILE} and {DECODER_FILE}."
+        )
     transformer, decoder = read_tensors(folder / TRANSFORMER_FILE), read_tensors(folder / DECODER_FILE)
     if "f.weight" in transformer:
         config = ModelConfig(levels=VIDEO_LEVELS, similarity="cosine")
@@ -191,7 +205,7 @@ def convert_published(folder: str | Path, encoder: str | Path) -> StyleTransferM
         decoder_table = IMAGE_DECODER
     else:
         raise CheckpointError(
-            f"{folder / TRANSFORMER_FILE} is of no published layout: neither f.weight nor attn_adain_4_1.f.weight is in it."
+            f"{folder / TRANSFORMER_FILE} is of no published layout: no f.weight and no attn_adain_4_1.f.weight."
         )
     tensors |= renamed(decoder, {key: f"decoder.{name}" for key, name in decoder_table.items()}, folder / DECODER_FILE)
     tensors |= {f"encoder.{key}": value for key, value in load_vgg(encoder).state_dict().items()}

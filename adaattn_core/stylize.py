@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention import StyleLevel
 from .encoder import check_images
 from .fusion import StyleFeatures
 from .images import keep_color as keep_content_color
@@ -56,9 +57,11 @@ def encode_style(
         raise ValueError(f"attention is {attention!r}; known are {', '.join(ATTENTIONS)}")
     _check_picture(style, "style")
     if mask is not None:
-        mask = _fitted_mask(mask, style, "style").to(_device(model))
+        mask = fit_mask(mask, style, "style").to(_device(model))
         if not bool((mask > 0.5).flatten(1).any(dim=1).all()):
-            raise ValueError("the style mask is empty: no part of the style is left to look at. Paint some of it white.")
+            raise ValueError(
+                "the style mask is empty: no part of the style is left to look at. Paint some of it white."
+            )
     samples = SAMPLED_POSITIONS if attention == "sampled" else None
     with torch.no_grad():
         features = model.encoder(_on_model(model, style), model.deepest)
@@ -113,7 +116,7 @@ def stylize(
     painted = [
         _encoded(model, one, mask, len(content), attention, seed) for one, mask in zip(styles, masks, strict=True)
     ]
-    fitted = None if content_mask is None else _fitted_mask(content_mask, content, "content").to(content.device)
+    fitted = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     if strength == 0:
         return content.float().clamp(0, 1)
     chunk = max(1, CHUNK_PIXELS // (content.shape[-1] * content.shape[-2]))
@@ -122,7 +125,12 @@ def stylize(
         for start in range(0, len(content), chunk):
             window = slice(start, start + chunk)
             part = _stylize_chunk(
-                model, content[window], [_items(one, window) for one in painted], weights, strength, temperature,
+                model,
+                content[window],
+                [_items(one, window) for one in painted],
+                weights,
+                strength,
+                temperature,
                 _block_bytes(max_memory_gb),
             )
             parts.append(part.to(content.device))
@@ -152,15 +160,22 @@ def _stylize_chunk(
     features = model.encoder(images, model.deepest)
     statistics = model.fusion.statistics(features, styles, weights, temperature=temperature, block_bytes=block_bytes)
     fused = model.fusion.merge(model.fusion.repaint(features, statistics, strength))
+    own = model.fusion.merge(features) if strength < 1 else None
+    del features, statistics  # the shallow levels are the largest tensors there are; the decoder needs none of them
     result = model.decode(fused, size).float()
-    if strength == 1:
+    if own is None:
         return result
-    unchanged = model.decode(model.fusion.merge(features), size).float()
+    unchanged = model.decode(own, size).float()
     return result + (1 - strength) * (images.float() - unchanged)
 
 
 def _encoded(
-    model: StyleTransferModel, style: Tensor | StyleFeatures, mask: Tensor | None, batch: int, attention: Attention, seed: int
+    model: StyleTransferModel,
+    style: Tensor | StyleFeatures,
+    mask: Tensor | None,
+    batch: int,
+    attention: Attention,
+    seed: int,
 ) -> StyleFeatures:
     if isinstance(style, Tensor):
         style = encode_style(model, style, mask=mask, attention=attention, seed=seed)
@@ -175,7 +190,9 @@ def _encoded(
 def _items(style: StyleFeatures, window: slice) -> StyleFeatures:
     """The styles of some content items; a single one serves them all."""
     return {
-        level: one if len(one.key) == 1 else type(one)(*(None if x is None else x[window] for x in one))
+        level: one
+        if len(one.key) == 1
+        else StyleLevel(one.key[window], one.value[window], None if one.mask is None else one.mask[window])
         for level, one in style.items()
     }
 
@@ -191,7 +208,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
     return [share / sum(shares) for share in shares]
 
 
-def _fitted_mask(mask: Tensor, picture: Tensor, role: str) -> Tensor:
+def fit_mask(mask: Tensor, picture: Tensor, role: str) -> Tensor:
     """A mask at its picture's size, float32 in [0, 1]."""
     height, width = picture.shape[-2:]
     if mask.ndim == 2:
@@ -199,7 +216,9 @@ def _fitted_mask(mask: Tensor, picture: Tensor, role: str) -> Tensor:
     if mask.ndim == 3:
         mask = mask[:, None]
     if mask.ndim != 4 or mask.shape[1] != 1 or len(mask) not in (1, len(picture)):
-        raise ValueError(f"the {role} mask has shape {tuple(mask.shape)}; ({len(picture)} or 1, 1, height, width) is needed")
+        raise ValueError(
+            f"the {role} mask has shape {tuple(mask.shape)}; ({len(picture)} or 1, 1, height, width) is needed"
+        )
     rows, columns = mask.shape[-2:]
     if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
         raise ValueError(
@@ -207,13 +226,19 @@ def _fitted_mask(mask: Tensor, picture: Tensor, role: str) -> Tensor:
             f"Crop or draw the mask to fit the {role}."
         )
     mask = mask.float().clamp(0, 1)
-    return mask if (rows, columns) == (height, width) else F.interpolate(mask, size=(height, width), mode="bilinear", antialias=True)
+    return (
+        mask
+        if (rows, columns) == (height, width)
+        else F.interpolate(mask, size=(height, width), mode="bilinear", antialias=True)
+    )
 
 
 def _check_picture(picture: Tensor, role: str) -> None:
     check_images(picture, role)
     if not picture.is_floating_point():
-        raise ValueError(f"the {role} has dtype {picture.dtype}; floating point in [0, 1] is needed. Divide by 255 first.")
+        raise ValueError(
+            f"the {role} has dtype {picture.dtype}; floating point in [0, 1] is needed. Divide by 255 first."
+        )
     if not bool(torch.isfinite(picture).all()):
         raise ValueError(f"the {role} holds NaN or infinite values; numbers in [0, 1] are needed")
 

@@ -10,6 +10,7 @@ import torch
 
 from .data import TrainingPairs
 from .images import atomic_path, save_image
+from .losscurve import loss_curve_svg
 from .model import StyleTransferModel
 
 COLUMNS = ("step", "stage", "total", "distill", "pixel", "global", "local", "content", "gradient_norm")
@@ -20,15 +21,14 @@ class TrainLog:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
-        self.rows: list[dict[str, str]] = []
         path = folder / "losses.csv"
-        if path.exists() and step:
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        self.file = path.open("w", newline="", buffering=1)
+        self.rows = _read_rows(path, step) if step and path.exists() else []
+        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+            rewriter = csv.DictWriter(file, COLUMNS)
+            rewriter.writeheader()
+            rewriter.writerows(self.rows)
+        self.file = path.open("a", newline="", buffering=1)
         self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.writer.writeheader()
-        self.writer.writerows(self.rows)
 
     def __enter__(self) -> TrainLog:
         return self
@@ -40,13 +40,15 @@ class TrainLog:
         self.draw()
 
     def add(self, step: int, stage: str, losses: dict[str, float]) -> None:
+        """The losses of the step that made `step` steps done."""
         row = {"step": str(step), "stage": stage, **{name: f"{value:.6g}" for name, value in losses.items()}}
         self.rows.append(row)
         self.writer.writerow(row)
 
     def sample(self, model: StyleTransferModel, pairs: TrainingPairs, step: int, count: int = 8) -> None:
         """samples/step-N.jpg: contents above styles above results, the same pairs each time; losses.svg too."""
-        indices = [i for i in range(len(pairs) - 4 * count, len(pairs)) if i >= 0 and i % pairs.batch >= pairs.self_items]
+        candidates = range(max(0, len(pairs) - 4 * count), len(pairs))
+        indices = [i for i in candidates if i % pairs.batch >= pairs.self_items]
         chosen = [pairs[i] for i in indices[-count:] or [len(pairs) - 1]]
         content = torch.stack([sample.content for sample in chosen])
         style = torch.stack([sample.style for sample in chosen])
@@ -58,11 +60,13 @@ class TrainLog:
         self.draw()
 
     def draw(self) -> None:
-        """losses.svg: the total loss of each stage over steps, smoothed, logarithmic."""
+        """losses.svg: the total loss of each stage over steps."""
+        points = [(int(row["step"]), row["stage"], float(row["total"])) for row in self.rows]
         with atomic_path(self.folder / "losses.svg") as temporary:
-            temporary.write_text(loss_curve_svg([(int(r["step"]), r["stage"], float(r["total"])) for r in self.rows]))
+            temporary.write_text(loss_curve_svg(points), encoding="utf-8")
 
 
-def loss_curve_svg(points: list[tuple[int, str, float]], width: int = 900, height: int = 360) -> str:
-    """An SVG picture of (step, stage, loss) points."""
-    return f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}'/>"
+def _read_rows(path: Path, step: int) -> list[dict[str, str]]:
+    """Rows up to a step; one that was cut short, by a kill in the middle of writing, is left out."""
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= step]

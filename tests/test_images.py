@@ -63,6 +63,7 @@ MODES: dict[str, tuple[Image.Image, tuple[float, ...]]] = {
     "bytes.tif": (Image.new("F", SIZE, 51.0), (0.2, 0.2, 0.2)),
     "negative.tif": (Image.new("F", SIZE, -3.0), (0, 0, 0)),
     "no_data.tif": (Image.new("F", SIZE, float("nan")), (0, 0, 0)),
+    "infinite.tif": (Image.new("F", SIZE, float("inf")), (0, 0, 0)),
 }
 
 
@@ -184,6 +185,19 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
         assert alpha[0, 0, row, column] < 1
 
 
+def test_a_pil_image_not_loaded_yet_is_turned_once(tmp_path: Path) -> None:
+    """Pillow turns a TIFF itself, but only while it loads."""
+    pixels = np.zeros((16, 20, 3), np.uint8)
+    pixels[0] = 255
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.tif", exif=exif)
+    with Image.open(tmp_path / "a.tif") as picture:
+        image = from_pil(picture)
+    assert image.shape == (1, 3, 20, 16)
+    assert image[..., -1].eq(1).all() and image[..., :-1].eq(0).all()  # the 0th row is the right-hand side
+
+
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     Image.new("RGB", SIZE, "red").save(tmp_path / "a.png", exif=b"Exif\x00\x00not a TIFF header")
     assert_color(load_image(tmp_path / "a.png"), (1, 0, 0))
@@ -274,6 +288,12 @@ def test_a_grey_profile(tmp_path: Path, mode: str) -> None:
     torch.testing.assert_close(load_mask(tmp_path / "a.png"), torch.full((1, 1, 16, 20), 0.2))
 
 
+def test_a_grey_picture_may_have_an_rgb_profile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("L", SIZE, 51).save(tmp_path / "a.png", icc_profile=matrix_profile("green", "red"))
+    assert_color(load_image(tmp_path / "a.png"), (0.2, 0.2, 0.2), ONE_LEVEL)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
 def test_a_cmyk_profile(tmp_path: Path, name: str) -> None:
     """Invisible cyan is white; K = 128/255 is L* = 49.8, so Y = 0.1827 and sRGB 0.4646 = 118.5/255."""
@@ -343,15 +363,14 @@ def test_reading_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert error_of(tmp_path / "content.png") == (
         "content.png is 12x9 pixels; at least 16x16 are needed. Resize the picture first."
     )
-    for name, data in (("text.jpg", b"hello"), ("empty.png", b""), ("vector.png", b"%!PS-Adobe-3.0 EPSF-3.0\n")):
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n"  # Pillow would run Ghostscript
+    for name, data in (("text.jpg", b"hello"), ("empty.png", b""), ("program.png", postscript)):
         (tmp_path / name).write_bytes(data)
         assert error_of(tmp_path / name) == (
             f"{name} is not a picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). "
             "Convert it to PNG first."
         )
-    assert error_of(tmp_path / "nul\0.png") == (
-        "nul\0.png cannot be read: embedded null byte. Check its name and permissions."
-    )
+    assert error_of(tmp_path / "nul\0.png").startswith("nul\0.png cannot be read: embedded null ")
     Image.new("RGB", SIZE).save(tmp_path / "huge.png")
     monkeypatch.setattr(images, "MAX_PIXELS", 319)
     assert error_of(tmp_path / "huge.png") == (
@@ -613,10 +632,9 @@ def test_writing_errors(tmp_path: Path) -> None:
         "DIR/folder.png is not a file, so it cannot be written over. Name a file."
     )
     (tmp_path / "folder.png").rmdir()
-    assert save_error(tmp_path / "a.webp", torch.zeros(3, 1, 16384)) == (
-        "DIR/a.webp: WEBP cannot hold 16384x1 pixels "
-        "(encoding error 5: Image size exceeds WebP limit of 16383 pixels). Use .png."
-    )
+    message = save_error(tmp_path / "a.webp", torch.zeros(3, 1, 16384))  # in brackets come the encoder's words
+    assert message.startswith("DIR/a.webp: WEBP cannot hold 16384x1 pixels (encoding error 5")
+    assert message.endswith("). Use .png.")
     with pytest.raises(ImageError) as caught:
         save_image(noise(), tmp_path / "a.png", alpha=torch.ones(1, 1, 20, 16))
     assert str(caught.value) == "alpha is (1, 1, 20, 16); (1, 1, 16, 20) is needed. Resize it first."

@@ -1,0 +1,55 @@
+"""Paint a grid of contents and styles as one picture."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
+
+from ..images import find_images, load_image, save_image
+from ..progress import Progress, progress_bar
+from ..sheet import center_square, comparison_sheet
+from .options import add_model_options, check_output, open_model, pixels
+
+EXAMPLES = """\
+example:
+  adaattn compare --content photos/ --style a.jpg b.jpg -o sheet.jpg
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    for name, place in (("content", "down the left"), ("style", "along the top")):
+        parser.add_argument(
+            f"--{name}", nargs="+", required=True, metavar=name[0].upper(), help=f"pictures, folders or globs, {place}"
+        )
+    parser.add_argument("-o", "--output", required=True, metavar="SHEET", help="picture to write")
+    parser.add_argument(
+        "--size", type=pixels, default=256, metavar="PX",
+        help="side of each cell: pictures are cropped to squares before they are painted (default: %(default)s)",
+    )  # fmt: skip
+    add_model_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    check_output(args.output)
+    contents, styles = (
+        [center_square(load_image(path), args.size) for path in find_images(patterns)]
+        for patterns in (args.content, args.style)
+    )
+    model = open_model(args)
+    bar = progress_bar(len(styles), unit="style")
+    with bar:
+        sheet = comparison_sheet(model, contents, _counted(styles, bar))
+    save_image(sheet, args.output)
+    print(f"{args.output}  {sheet.shape[-1]}x{sheet.shape[-2]}  {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def _counted(styles: Iterable[Tensor], bar: Progress) -> Iterator[Tensor]:
+    for style in styles:
+        yield style
+        bar.update()

@@ -1,0 +1,43 @@
+"""Errors as a person reads them: an exit code and one line."""
+
+from __future__ import annotations
+
+import errno
+
+import torch
+
+from ..checkpoint import CheckpointError
+from ..train import TrainingError
+
+WRONG_INPUT = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """Exit code and line: what came, what is needed, what to do."""
+    if is_out_of_memory(error):
+        return WRONG_INPUT, "out of memory. Make the picture smaller (--size), or add --max-memory-gb or --device cpu."
+    if isinstance(error, OSError) and error.strerror:
+        return WRONG_INPUT, _explain_os_error(error)
+    line = " ".join(str(error).split())
+    if isinstance(error, ValueError | CheckpointError | OSError) and line:
+        return WRONG_INPUT, line
+    if isinstance(error, TrainingError):
+        return FAILED, line
+    return FAILED, f"unexpected {type(error).__name__}: {line}. Please report it, with what --verbose shows."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left; on the CPU and on MPS, torch says so in words only."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _explain_os_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}disk full. Free some space or choose another disk."
+    return f"{where}{error.strerror}. Check the path and its permissions."

@@ -1,0 +1,99 @@
+"""Options that several commands share, and the kinds of value they take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+from ..checkpoint import BUILT_IN, MODEL_NAMES, load_model
+from ..devices import PRECISIONS, pick_device, pick_dtype
+from ..images import MIN_SIDE, ImageError, output_format
+from ..model import StyleTransferModel
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default=BUILT_IN, metavar="NAME|FILE",
+        help=f"{' or '.join(MODEL_NAMES)}, or a .safetensors file (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, cuda:1, mps, ... (default: the best there is; see adaattn info)",
+    )
+    group.add_argument(
+        "--precision", default="auto", choices=PRECISIONS,
+        help="of weights and convolutions; auto is bfloat16 where the device computes it natively, else float32",
+    )  # fmt: skip
+
+
+def open_model(args: argparse.Namespace) -> StyleTransferModel:
+    """The model that the options of `add_model_options` name."""
+    device = pick_device(args.device)
+    return load_model(args.model, device=device, dtype=pick_dtype(args.precision, device))
+
+
+def check_output(path: str | Path) -> None:
+    """Raises an ImageError where a picture cannot be written, before any work is done for it."""
+    output_format(path)
+    check_folder(Path(path).parent)
+
+
+def check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder, and the output goes there. Create it first.")
+    if not os.access(folder, os.W_OK):
+        raise ImageError(f"{folder} may not be written to. Choose another folder, or change its permissions.")
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def unit(text: str) -> float:
+    """0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text} is out of range; it must be between 0 and 1")
+    return value
+
+
+def positive(text: str) -> float:
+    value = number(text)
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{text} is out of range; it must be above 0")
+    return value
+
+
+def pixels(text: str) -> int:
+    value = whole(text)
+    if value < MIN_SIDE:
+        raise ArgumentTypeError(f"{text} is out of range; at least {MIN_SIDE} pixels are needed")
+    return value
+
+
+def side(text: str) -> int:
+    """Pixels; 0 keeps the picture's own size."""
+    return 0 if text == "0" else pixels(text)
+
+
+def shares(text: str) -> list[float]:
+    """Numbers separated by commas, none negative, one above 0."""
+    values = [number(part) for part in text.split(",")]
+    if not all(0 <= value < math.inf for value in values) or not sum(values):
+        raise ArgumentTypeError(f"{text} will not do; shares must not be negative, and one must be above 0")
+    return values

@@ -1,0 +1,272 @@
+"""Repaint pictures in the style of others."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..checkpoint import find_model
+from ..devices import pick_device
+from ..fusion import StyleFeatures
+from ..images import ImageError, find_images, load_alpha, load_image, load_mask, resize_image, save_image
+from ..model import StyleTransferModel
+from ..progress import progress_bar
+from ..stylize import ATTENTIONS, encode_style, fit_mask, stylize
+from .errors import explain, is_out_of_memory
+from .options import add_model_options, check_folder, check_output, open_model, positive, shares, side, unit, whole
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = """\
+examples:
+  adaattn stylize photo.jpg --style painting.jpg -o result.png
+  adaattn stylize holiday/ --style painting.jpg -o results/
+  adaattn stylize photo.jpg --style a.jpg --style b.jpg --style-weights .7,.3 -o mixed.png
+  adaattn stylize photo.jpg --style "paintings/*.jpg" -o results/      in each style, as photo__painting.png
+"""
+NO_MASK = "none"
+STYLE_SIDE = 512
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    parser.add_argument("content", nargs="+", metavar="CONTENT", help="pictures, folders or globs to repaint")
+    parser.add_argument(
+        "--style", action="append", required=True, metavar="S",
+        help="a picture to take the style from; several are mixed; a folder or glob alone: one result for each",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT",
+        help="picture to write, or a folder that exists: results are named after their contents, as PNG",
+    )  # fmt: skip
+    _add_paint_options(parser.add_argument_group("painting"))
+    _add_region_options(parser.add_argument_group("sizes and regions"))
+    add_model_options(parser)
+    parser.add_argument(
+        "--max-memory-gb", type=positive, metavar="X", help="use smaller attention blocks (default: the fastest size)"
+    )
+
+
+def _add_paint_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--strength", type=unit, default=1.0, metavar="X", help="0 is the content, 1 the full style (default: 1)"
+    )
+    group.add_argument(
+        "--style-weights", type=shares, metavar="X,X", help="share of each style in a mix (default: the same for all)"
+    )
+    group.add_argument("--keep-color", action="store_true", help="keep the content's colours, take only brightness")
+    group.add_argument(
+        "--temperature", type=positive, default=1.0, metavar="X",
+        help="above 1 blends more of the style into each place, below 1 less (default: 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--attention", choices=ATTENTIONS, default=ATTENTIONS[0],
+        help="exact looks at all of the style, sampled at 4096 random places (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--seed", type=whole, default=0, metavar="N", help="of sampled attention (default: 0)")
+
+
+def _add_region_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--size", type=side, default=0, metavar="PX", help="resize contents to this short side (default: 0, their own)"
+    )
+    group.add_argument(
+        "--style-size", type=side, default=STYLE_SIDE, metavar="PX",
+        help="reduce styles to this short side where theirs is longer; 0 keeps them (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--content-mask", metavar="M", help="picture, white where to repaint")
+    group.add_argument(
+        "--style-mask", action="append", metavar="M",
+        help=f"picture, white where to take the style from; once for each --style, {NO_MASK} for all of it",
+    )  # fmt: skip
+
+
+class Group(NamedTuple):
+    """Results that share their styles, which are mixed."""
+
+    styles: list[Path]
+    masks: list[str]
+    results: list[tuple[Path, Path]]
+    """content, output"""
+
+
+def run(args: argparse.Namespace) -> int:
+    started = time.monotonic()
+    groups = plan(args)
+    total = sum(len(group.results) for group in groups)
+    painter = Painter(args)
+    failures: list[str] = []
+    bar = progress_bar(total, unit="picture", enabled=None if total > 1 else False)
+    with bar:
+        for group in groups:
+            styles = Styles(group, args)
+            for content, output in group.results:
+                try:
+                    picture, alpha = painter.paint(content, styles)
+                except (ValueError, RuntimeError, MemoryError) as error:
+                    if total == 1 or not (isinstance(error, ValueError) or is_out_of_memory(error)):
+                        raise
+                    logger.debug("%s failed", output, exc_info=True)
+                    failures.append(explain(error)[1])
+                else:  # what cannot be written ends the run: the other results go to the same folder
+                    save_image(picture, output, alpha=alpha)
+                bar.update()
+    if failures:
+        raise ImageError(f"{len(failures)} of {total} pictures failed, the others are done. The first: {failures[0]}")
+    what = f"{output}  {picture.shape[-1]}x{picture.shape[-2]}" if total == 1 else f"{total} pictures in {args.output}"
+    print(f"{what}  {time.monotonic() - started:.1f} s")
+    return 0
+
+
+class Painter:
+    """Paints one content after the other. The model is loaded after the first pictures: a wrong one is told at once."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.mask = load_mask(args.content_mask) if args.content_mask else None
+        find_model(args.model)
+        pick_device(args.device)
+
+    @cached_property
+    def model(self) -> StyleTransferModel:
+        return open_model(self.args)
+
+    def paint(self, content: Path, styles: Styles) -> tuple[Tensor, Tensor | None]:
+        """The content in the styles, (1, 3, H, W), and its opacity, (1, 1, H, W)."""
+        args = self.args
+        styles.read()
+        picture, alpha = load_image(content), load_alpha(content)
+        if args.size:
+            picture = resize_image(picture, short_side=args.size)
+        if alpha is not None:
+            alpha = resize_image(alpha, size=(picture.shape[-2], picture.shape[-1]))
+        if self.mask is not None:
+            fit_mask(self.mask, picture, "content")
+        result = stylize(
+            self.model, picture, styles.encoded(self.model), style_weights=args.style_weights, strength=args.strength,
+            temperature=args.temperature, content_mask=self.mask, keep_color=args.keep_color,
+            max_memory_gb=args.max_memory_gb,
+        )  # fmt: skip
+        return result, alpha
+
+
+class Styles:
+    """The styles of a group, read once and encoded once."""
+
+    def __init__(self, group: Group, args: argparse.Namespace) -> None:
+        self.group, self.args = group, args
+        self.pictures: list[tuple[Tensor, Tensor | None]] = []
+        self.features: list[StyleFeatures] = []
+
+    def read(self) -> None:
+        """Raises what is wrong with a picture or its mask."""
+        if self.pictures:
+            return
+        pictures = []
+        for path, mask_path in zip(self.group.styles, self.group.masks, strict=True):
+            picture = load_image(path)
+            mask = None if mask_path == NO_MASK else fit_mask(load_mask(mask_path), picture, "style")
+            if self.args.style_size and min(picture.shape[-2:]) > self.args.style_size:
+                picture = resize_image(picture, short_side=self.args.style_size)
+            pictures.append((picture, mask))
+        self.pictures = pictures
+
+    def encoded(self, model: StyleTransferModel) -> list[StyleFeatures]:
+        """What `stylize` takes."""
+        if not self.features:
+            self.features = [
+                encode_style(model, picture, mask=mask, attention=self.args.attention, seed=self.args.seed)
+                for picture, mask in self.pictures
+            ]
+        return self.features
+
+
+# What is made of what, and where it goes
+
+
+def plan(args: argparse.Namespace) -> list[Group]:
+    """All results, with their paths checked.
+
+    Raises:
+        ImageError: a path that will not do.
+        ValueError: options that do not fit together.
+    """
+    contents, styles = find_images(args.content), _find_styles(args.style)
+    masks = args.style_mask or [NO_MASK] * len(styles)
+    if len(masks) != len(styles):
+        raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one for each, or {NO_MASK!r}.")
+    is_mix = len(styles) == len(args.style)
+    if args.style_weights and not (is_mix and len(args.style_weights) == len(styles)):
+        how = "to mix" if is_mix else "to be used one by one"
+        came = f"{len(args.style_weights)} style weights came for {len(styles)} styles {how}"
+        raise ValueError(f"{came}; one is needed for each --style to mix. Add or leave out some.")
+    mixes = [(styles, masks)] if is_mix else [([style], [mask]) for style, mask in zip(styles, masks, strict=True)]
+    names = [content.stem if is_mix else f"{content.stem}__{mix[0].stem}" for mix, _ in mixes for content in contents]
+    outputs = _outputs(args.output, names)
+    _check_no_input_among(outputs, [*contents, *styles, *masks, args.content_mask or NO_MASK])
+    remaining = iter(outputs)
+    return [Group(mix, mix_masks, [(content, next(remaining)) for content in contents]) for mix, mix_masks in mixes]
+
+
+def _find_styles(patterns: Sequence[str]) -> list[Path]:
+    """Several patterns name a picture each."""
+    found = [find_images([pattern]) for pattern in patterns]
+    for pattern, paths in zip(patterns, found, strict=True):
+        if len(patterns) > 1 and len(paths) > 1:
+            raise ValueError(
+                f"--style {pattern} holds {len(paths)} pictures; where several --style are mixed, each is one picture. "
+                "Name the pictures, or give this one alone to use one after the other."
+            )
+    return [path for paths in found for path in paths]
+
+
+def _outputs(output: str, names: Sequence[str]) -> list[Path]:
+    """Paths to write, all different."""
+    folder = Path(output)
+    if len(names) == 1 and not folder.is_dir() and not output.endswith(("/", os.sep)):
+        check_output(folder)
+        return [folder]
+    if len(names) > 1 and not folder.is_dir():
+        raise ImageError(f"{folder} is no folder, and {len(names)} pictures are to go there. Create the folder first.")
+    check_folder(folder)
+    return [folder / name for name in distinct_names(names)]
+
+
+def distinct_names(stems: Iterable[str], suffix: str = ".png") -> Iterator[str]:
+    """File names, numbered where stems repeat; case does not tell files apart on every system.
+
+    >>> list(distinct_names(["sea", "hill", "Sea"]))
+    ['sea.png', 'hill.png', 'Sea-2.png']
+    """
+    taken: set[str] = set()
+    for stem in stems:
+        numbered = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+        name = next(name for name in numbered if name.casefold() not in taken)
+        taken.add(name.casefold())
+        yield name + suffix
+
+
+def _check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """So that nobody loses a photo to its own repainted version."""
+    originals = {_file_id(path) for path in inputs} - {None}
+    for path in outputs:
+        if _file_id(path) in originals:
+            raise ImageError(f"{path} is one of the pictures to read and would be lost. Choose another output.")
+
+
+def _file_id(path: str | Path) -> tuple[int, int] | None:
+    """The same for all names of a file; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

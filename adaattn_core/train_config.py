@@ -1,0 +1,183 @@
+"""What a training run can be told, and which stage each of its steps belongs to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from .encoder import LEVELS
+from .model import COMPACT, ModelConfig
+
+Architecture = Literal["compact", "base"]
+Optimizer = Literal["adam", "adamw"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Stage = Literal["distill", "reconstruct", "style"]
+
+MAX_SEED = 2**32 - 1
+"""Torch's CPU generator takes 32 bits."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Steps count optimiser steps; crops are squares in pixels."""
+
+    content: str
+    """Folder of content pictures, searched recursively."""
+    style: str
+    """Folder of style pictures."""
+    vgg: str
+    """VGG-19 for the losses: a file, or "torchvision"."""
+    output: str
+    """Run folder: model.safetensors, checkpoints/, samples/, losses.csv, losses.svg."""
+    steps: int = 50_000
+    """Steps of the style stage; the paper trains about 50,000."""
+    distill_steps: int = 1500
+    """Steps of the distill stage; not run with a frozen encoder."""
+    reconstruct_steps: int = 1500
+    """Steps of the reconstruct stage."""
+    batch: int = 8
+    """Pairs in each step."""
+    crop: int = 256
+    """Side of the squares cut from the pictures; at least 32."""
+    lr: float = 1e-4
+    """Learning rate of the style stage, after warm-up; a cosine takes it to a hundredth."""
+    pretrain_lr: float = 1e-3
+    """Learning rate of the first two stages."""
+    encoder_lr_scale: float = 0.25
+    """Encoder's share of the learning rate in the last two stages."""
+    warmup_steps: int = 100
+    """Steps over which each stage's learning rate rises from 0."""
+    optimizer: Optimizer = "adam"
+    """How gradients become steps; the paper takes adam."""
+    weight_decay: float = 0.0
+    """Pull of the weights towards 0, as the optimizer defines it."""
+    clip_norm: float = 10.0
+    """Gradients longer than this are shortened to it; 0 leaves them."""
+    ema_decay: float = 0.999
+    """Moving average of the weights, which is what model.safetensors holds; 0 keeps the weights themselves."""
+    architecture: Architecture = "compact"
+    """Shapes of the model: the small built-in one, or the published full-size one."""
+    width: float = 1.0
+    """Factor on every channel count of the architecture."""
+    freeze_encoder: bool = False
+    """Use the VGG-19 of the losses as the encoder and leave it as it is ("base" at width 1 only)."""
+    init: str = ""
+    """Weights file to start from, instead of at random; its architecture (and frozen encoder) is taken over."""
+    global_weight: float = 10.0
+    """Weight of the global style loss."""
+    local_weight: float = 3.0
+    """Weight of the local feature loss."""
+    content_weight: float = 0.0
+    """Weight of the content loss, which the paper does not have."""
+    pixel_weight: float = 20.0
+    """Weight of the pixel loss on self pairs, in the style stage."""
+    self_pairs: float = 0.2
+    """Share of self pairs kept in the style stage, rounded to whole pairs of a batch."""
+    global_levels: tuple[str, ...] = LEVELS[1:]
+    """VGG-19 levels of the global style loss."""
+    local_levels: tuple[str, ...] = LEVELS[2:]
+    """VGG-19 levels of the local feature loss."""
+    content_levels: tuple[str, ...] = LEVELS[3:4]
+    """VGG-19 levels of the content loss."""
+    local_samples: int = 4096
+    """The local target looks at no more than that many random style positions (exact up to 256-pixel crops on
+    relu3_1): an approximation, for speed; 0 looks at all."""
+    vgg_floor: float = 0.2
+    """Floor of the per-channel normalisation of the VGG-19 (losses.normalize_activations); 0 takes its weights as
+    they are, which only suits an already normalised file."""
+    seed: int = 0
+    """Of all that is random; the same seed and settings give the same run."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda, cuda:1, mps, ..."""
+    precision: Precision = "auto"
+    """Of convolutions; auto is bfloat16 where the device computes it natively."""
+    workers: int = 1
+    """Processes that read pictures; 0 reads them in the training process."""
+    checkpoint_every: int = 500
+    """Steps between saves."""
+    sample_every: int = 500
+    """Steps between pictures in samples/."""
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        for name, choices in (("architecture", Architecture), ("optimizer", Optimizer), ("precision", Precision)):
+            if getattr(self, name) not in get_args(choices):
+                known = ", ".join(get_args(choices))
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {known}")
+        for name in ("global_levels", "local_levels", "content_levels"):
+            _check_levels(name, getattr(self, name))
+        if self.freeze_encoder and (self.architecture, self.width) != ("base", 1.0):
+            raise ValueError("freeze_encoder needs architecture base at width 1: the encoder is the VGG-19 itself")
+        if not self.stage_ends["style"]:
+            raise ValueError("no stage has a step to run; set steps to at least 1")
+
+    def _check_numbers(self) -> None:
+        minima = {
+            **dict.fromkeys(("batch", "checkpoint_every", "sample_every"), 1),
+            **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
+            **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
+            **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
+            **dict.fromkeys(("local_samples", "vgg_floor", "seed"), 0),
+            "crop": 32,
+        }
+        for name, least in minima.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name, most in (("self_pairs", 1), ("ema_decay", 1), ("seed", MAX_SEED)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {most}")
+        if not self.width > 0:
+            raise ValueError(f"width is {self.width}; it must be above 0")
+
+    @property
+    def stage_ends(self) -> dict[Stage, int]:
+        """First step after each stage, in order."""
+        distill = 0 if self.freeze_encoder else self.distill_steps
+        return {
+            "distill": distill,
+            "reconstruct": distill + self.reconstruct_steps,
+            "style": distill + self.reconstruct_steps + self.steps,
+        }
+
+    @property
+    def self_items(self) -> int:
+        """Self pairs in each batch of the style stage."""
+        return round(self.self_pairs * self.batch)
+
+    def stage(self, step: int) -> tuple[Stage, int, int]:
+        """Name, step within the stage, and length of the stage that a step belongs to."""
+        start = 0
+        for name, end in self.stage_ends.items():
+            if step < end:
+                return name, step - start, end - start
+            start = end
+        raise ValueError(f"step {step} is past the end of the run")
+
+    def learning_rates(self, step: int) -> tuple[float, float]:
+        """Learning rates of a step: of the encoder, and of all the rest."""
+        stage, position, length = self.stage(step)
+        warm = min(1.0, (position + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if stage == "distill":
+            return self.pretrain_lr * warm, self.pretrain_lr * warm
+        falling = 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * position / length))
+        rest = warm * (self.lr * falling if stage == "style" else self.pretrain_lr)
+        return rest * self.encoder_lr_scale, rest
+
+    def averaging(self, step: int) -> float:
+        """Share of the averaged weights that a step keeps: 0 before the style stage, then rising to `ema_decay`."""
+        stage, position, _ = self.stage(step)
+        return min(self.ema_decay, (1 + position) / (10 + position)) if stage == "style" else 0.0
+
+    def model_config(self) -> ModelConfig:
+        """Shapes of the model to train."""
+        base = {"compact": COMPACT, "base": ModelConfig()}[self.architecture]
+        return replace(base, channels=tuple(max(8, 8 * round(c * self.width / 8)) for c in base.channels))
+
+
+def _check_levels(name: str, levels: Sequence[str]) -> None:
+    unknown = [level for level in levels if level not in LEVELS]
+    if unknown or not levels:
+        came = ", ".join(map(repr, unknown)) or "empty"
+        raise ValueError(f"{name} is {came}; one or more of {', '.join(LEVELS)} is needed")

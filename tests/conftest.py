@@ -1,0 +1,26 @@
+"""Fixtures that are too dear to make twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from golden_oracle import write_published_files
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with files in every published layout: vgg_normalised.pth and the folders AdaAttN (image model),
+    region (the same weights as the region-mask demo names them) and attn_adain_video. 146 MB, removed at the end."""
+    folder = tmp_path_factory.mktemp("published")
+    write_published_files(folder)
+    (folder / "region").mkdir()
+    for name in ("adaattn_3", "transformer", "decoder"):
+        renamed = name.replace("adaattn_3", "attn_adain_3")
+        os.link(folder / "AdaAttN" / f"latest_net_{name}.pth", folder / "region" / f"latest_net_{renamed}.pth")
+    yield folder
+    shutil.rmtree(folder)

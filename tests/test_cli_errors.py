@@ -1,0 +1,471 @@
+"""Wrong input ends with exit code 2 and one line: what came, what is needed, what to do. Nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shlex
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from adaattn_core import save_image, save_model
+from adaattn_core.checkpoint import read_metadata
+from adaattn_core.cli import main
+from adaattn_core.commands.errors import explain
+from small_models import picture, small_model
+
+Complain = Callable[[str], str]
+PAINT = "--style style.png -o out/a.png --model m.safetensors --device cpu"
+SEA = "stylize sea.png --style style.png -o out/a.png --device cpu"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: sea.png (56x40), style.png, m.safetensors, and an empty out/."""
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    save_image(picture(40, 56, seed=1), "sea.png")
+    save_image(picture(32, 32, seed=2), "style.png")
+    save_model(small_model(), "m.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def complain(folder: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
+    """Runs a command that has to fail; returns its line."""
+
+    def failing(line: str, code: int = 2) -> str:
+        assert main(shlex.split(line)) == code
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert errors.count("\n") == 1, errors
+        assert errors.startswith("adaattn: ")
+        assert "Traceback" not in errors
+        assert list((folder / "out").iterdir()) == [], "something was left behind"
+        return errors.removeprefix("adaattn: ").rstrip("\n")
+
+    return failing
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_no_such_file(complain: Complain) -> None:
+    line = "nope.png does not exist. Check its name and folder."
+    assert complain(f"stylize nope.png {PAINT}") == line
+    assert complain("stylize sea.png --style nope.png -o out/a.png") == line
+    assert complain("compare --content sea.png --style nope.png -o out/a.png") == line
+    assert complain(f"stylize sea.png {PAINT} --content-mask nope.png") == line
+    assert complain(f"stylize sea.png {PAINT} --style-mask nope.png") == line
+
+
+def test_no_picture(complain: Complain) -> None:
+    Path("a.jpg").write_text("hello")
+    assert complain(f"stylize a.jpg {PAINT}") == (
+        "a.jpg is not a picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). "
+        "Convert it to PNG first."
+    )
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_a_picture_cut_short(complain: Complain, suffix: str) -> None:
+    save_image(picture(64, 64), f"whole{suffix}")
+    data = Path(f"whole{suffix}").read_bytes()
+    Path(f"cut{suffix}").write_bytes(data[: len(data) // 2])
+    line = complain(f"stylize cut{suffix} {PAINT}")
+    assert line.startswith(f"cut{suffix} is ")
+    assert line.endswith(("Download or export it again.", "Convert it to PNG first."))
+
+
+def test_a_picture_too_small(complain: Complain) -> None:
+    Image.new("RGB", (12, 9)).save("small.png")
+    line = "small.png is 12x9 pixels; at least 16x16 are needed. Resize the picture first."
+    assert complain(f"stylize small.png {PAINT}") == line
+    assert complain("stylize sea.png --style small.png -o out/a.png") == line
+
+
+def test_a_decompression_bomb(complain: Complain) -> None:
+    """A few bytes that say they are 60000x60000 pixels, which would be 40 GiB as float32."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    bomb = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**5))) + chunk(b"IEND", b"")
+    Path("bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bomb)
+    assert complain(f"stylize bomb.png {PAINT}") == (
+        "bomb.png is 60000x60000 pixels; at most 268 million pixels are read. Resize it first."
+    )
+
+
+def test_a_folder_without_pictures(complain: Complain) -> None:
+    Path("empty").mkdir()
+    line = "empty holds no picture; at least one is needed. Check the folder or the pattern."
+    assert complain(f"stylize empty {PAINT}") == line
+    assert complain("stylize sea.png --style empty -o out/a.png") == line
+    assert complain(f"stylize 'empty/*.png' {PAINT}") == line.replace("empty", "empty/*.png")
+
+
+def test_a_mask_of_another_aspect(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaattn_core.commands.stylize.open_model", lambda args: pytest.fail("told too late"))
+    save_image(picture(48, 24), "mask.png")
+    assert complain(f"stylize sea.png {PAINT} --content-mask mask.png") == (
+        "the content mask is 24x48 pixels, the content 56x40: another aspect ratio. "
+        "Crop or draw the mask to fit the content."
+    )
+    assert complain(f"stylize sea.png {PAINT} --style-mask mask.png") == (
+        "the style mask is 24x48 pixels, the style 32x32: another aspect ratio. Crop or draw the mask to fit the style."
+    )
+
+
+def test_an_empty_style_mask(complain: Complain) -> None:
+    save_image(torch.zeros(1, 3, 32, 32), "black.png")
+    assert complain(f"stylize sea.png {PAINT} --style-mask black.png") == (
+        "the style mask is empty: no part of the style is left to look at. Paint some of it white."
+    )
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--strength 1.5", "argument --strength: 1.5 is out of range; it must be between 0 and 1"),
+        ("--strength nan", "argument --strength: nan is out of range; it must be between 0 and 1"),
+        ("--strength much", "argument --strength: 'much' is not a number"),
+        ("--temperature 0", "argument --temperature: 0 is out of range; it must be above 0"),
+        ("--max-memory-gb 0", "argument --max-memory-gb: 0 is out of range; it must be above 0"),
+        ("--size 8", "argument --size: 8 is out of range; at least 16 pixels are needed"),
+        ("--style-size big", "argument --style-size: 'big' is not a whole number"),
+        (
+            "--style-weights 1,-1",
+            "argument --style-weights: 1,-1 will not do; shares must not be negative, and one must be",
+        ),
+        ("--attention some", "argument --attention: invalid choice: 'some' (choose from"),
+        ("--precision int8", "argument --precision: invalid choice: 'int8' (choose from"),
+        ("--colour", "unrecognized arguments: --colour"),
+    ],
+)
+def test_an_argument_out_of_its_range(complain: Complain, words: str, expected: str) -> None:
+    line = complain(f"stylize sea.png {PAINT} {words}")
+    assert line.startswith(expected)
+    assert line.endswith("--help.")
+
+
+def test_arguments_that_are_missing(complain: Complain) -> None:
+    assert complain("") == "the following arguments are required: COMMAND. See adaattn --help."
+    assert complain("paint").startswith("argument COMMAND: invalid choice: 'paint'")
+    assert complain("stylize sea.png") == (
+        "the following arguments are required: --style, -o/--output. See adaattn stylize --help."
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--style style.png --style-weights 1,2", "2 style weights came for 1 styles to mix; one is needed for each"),
+        (
+            "--style styles --style-weights 1,2",
+            "2 style weights came for 2 styles to be used one by one; one is needed",
+        ),
+        (
+            "--style style.png --style-mask a.png --style-mask b.png",
+            "2 style masks came for 1 styles; give one for each",
+        ),
+        (
+            "--style style.png --style styles",
+            "--style styles holds 2 pictures; where several --style are mixed, each is",
+        ),
+    ],
+)
+def test_styles_that_do_not_fit_together(complain: Complain, words: str, expected: str) -> None:
+    Path("styles").mkdir()
+    for name in "ab":
+        save_image(picture(16, 16), f"styles/{name}.png")
+    assert complain(f"stylize sea.png {words} -o out").startswith(expected)
+
+
+@pytest.mark.parametrize("device", ["tpu9", "cuda:99", "meta:x", "''"])
+def test_an_unknown_device(complain: Complain, device: str) -> None:
+    line = complain(f"stylize sea.png --style style.png -o out/a.png --model m.safetensors --device {device}")
+    name = device if device != "''" else ""
+    assert line.startswith(f"device {name!r} is not there; this machine has ")
+    assert line.endswith("cpu. Choose one of these, or auto.")
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_an_unknown_model(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = "unknown model 'huge'; known are compact, base, or a .safetensors file."
+    for command in (
+        f"{SEA} --model huge",
+        "info huge",
+        "compare --content sea.png --style style.png -o out/a.jpg --model huge",
+    ):
+        assert complain(command) == known
+    assert complain("info huge.safetensors") == "huge.safetensors: no such weights file. Check the path."
+    monkeypatch.setenv("ADAATTN_MODELS", "nowhere")
+    line = complain("info base")
+    assert line.startswith(f"no full-size model at {Path('nowhere', 'adaattn_base.safetensors')} or ")
+    assert "adaattn convert FOLDER --encoder vgg_normalised.pth -o " in line
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_weights_file(complain: Complain, share: float) -> None:
+    data = Path("m.safetensors").read_bytes()
+    Path("cut.safetensors").write_bytes(data[: int(share * len(data))])
+    line = "cut.safetensors is truncated or no safetensors file. Get it again, or use adaattn convert."
+    assert complain(f"{SEA} --model cut.safetensors") == line
+    assert complain("info cut.safetensors") == line
+
+
+def test_weights_of_another_architecture(complain: Complain) -> None:
+    save_file({"weight": torch.zeros(3)}, "other.safetensors")
+    assert complain(f"{SEA} --model other.safetensors") == (
+        "other.safetensors is not an AdaAttN model file (no format 'adaattn' in its metadata). Use adaattn convert."
+    )
+
+
+def test_weights_that_do_not_fit_their_config(complain: Complain) -> None:
+    tensors, metadata = load_file("m.safetensors"), read_metadata("m.safetensors")
+    name = "fusion.merge_conv.bias"
+    save_file({key: value for key, value in tensors.items() if key != name}, "less.safetensors", metadata)
+    save_file({**tensors, "more": torch.zeros(1)}, "more.safetensors", metadata)
+    save_file({**tensors, name: torch.zeros(5)}, "shape.safetensors", metadata)
+    doubts = "Is it the right file?"
+    assert (
+        complain(f"{SEA} --model less.safetensors")
+        == f"less.safetensors does not fit the model: {name} is missing. {doubts}"
+    )
+    assert (
+        complain(f"{SEA} --model more.safetensors")
+        == f"more.safetensors does not fit the model: more does not belong. {doubts}"
+    )
+    assert complain(f"{SEA} --model shape.safetensors") == (
+        f"shape.safetensors does not fit the model: {name} has shape (5,) instead of (12,). {doubts}"
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "[]",
+        "{}x",
+        json.dumps({"channels": ["a", 1, 2, 3, 4]}),
+        json.dumps({"channels": [4, 4]}),
+        json.dumps({"channels": 4}),
+        json.dumps({"channels": [4, 4, 8, 8, -8]}),
+        json.dumps({"levels": ["relu9_1"]}),
+        json.dumps({"decoder_convs": [1]}),
+        json.dumps({"projection_channels": ["a", "b", "c"]}),
+        json.dumps({"colour": "blue"}),
+    ],
+)
+def test_weights_with_a_config_that_means_nothing(complain: Complain, config: str) -> None:
+    metadata = {**read_metadata("m.safetensors"), "config": config}
+    save_file(load_file("m.safetensors"), "odd.safetensors", metadata)
+    assert complain("info odd.safetensors").startswith("odd.safetensors has a config that cannot be read: ")
+
+
+class Dangerous:
+    """Unpickling it makes a file."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, ("executed.txt", "w")
+
+
+def write_pickle(path: str) -> None:
+    if path.endswith(".pth"):
+        torch.save({"0.weight": Dangerous()}, path)
+    else:
+        Path(path).write_bytes(pickle.dumps(Dangerous()))
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.pt", "evil.ckpt", "evil.safetensors", "evil.bin"])
+def test_a_pickle_with_code_is_refused_and_never_executed(complain: Complain, name: str) -> None:
+    write_pickle(name)
+    assert complain(f"{SEA} --model {name}").startswith(f"{name} is ")
+    assert not Path("executed.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["latest_net_transformer.pth", "latest_net_decoder.pth"])
+def test_convert_refuses_a_pickle_with_code(complain: Complain, name: str) -> None:
+    Path("published").mkdir()
+    for file in ("latest_net_transformer.pth", "latest_net_decoder.pth"):
+        torch.save({"f.weight": torch.zeros(1)}, f"published/{file}")
+    write_pickle(f"published/{name}")
+    line = complain("convert published --encoder vgg.pth -o out/new.safetensors")
+    assert line == (
+        f"{Path('published', name)} is a pickle that holds more than tensors, or is damaged; it was not executed. "
+        "Get the file from its author as safetensors or as a plain state dict."
+    )
+    assert not Path("executed.txt").exists()
+
+
+def test_convert_says_what_it_needs(complain: Complain) -> None:
+    assert complain("convert nowhere --encoder vgg.pth -o out/new.safetensors") == (
+        "nowhere: no such folder. Name the folder that holds latest_net_transformer.pth and latest_net_decoder.pth."
+    )
+    assert complain("convert out --encoder vgg.pth -o out/new.pth") == (
+        "out/new.pth does not end in .safetensors, which a model file has to. Rename the output."
+    )
+    assert complain("convert out --encoder vgg.pth -o nowhere/new.safetensors") == (
+        "nowhere is not a folder, and the output goes there. Create it first."
+    )
+    assert complain("convert out --encoder vgg.pth -o out/new.safetensors") == (
+        f"{Path('out', 'latest_net_transformer.pth')}: no such weights file. Check the path."
+    )
+
+
+# ---------------------------------------------------------------- outputs
+
+
+def test_an_output_that_cannot_be(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is told before a model is looked for."""
+    monkeypatch.setattr("adaattn_core.commands.stylize.open_model", lambda args: pytest.fail("told too late"))
+    stylize = "stylize sea.png --style style.png -o"
+    suffixes = "one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp is needed. Rename the output."
+    assert complain(f"{stylize} out/a.gif") == f"out/a.gif ends in '.gif'; {suffixes}"
+    assert complain(f"{stylize} out/a") == f"out/a ends in ''; {suffixes}"
+    assert complain(f"{stylize} nowhere/a.png") == (
+        "nowhere is not a folder, so nowhere/a.png cannot be written. Create the folder first."
+    )
+    assert complain(f"{stylize} nowhere/") == "nowhere is not a folder, and the output goes there. Create it first."
+    assert complain(f"{stylize} sea.png/a.png") == (
+        "sea.png is not a folder, so sea.png/a.png cannot be written. Create the folder first."
+    )
+    assert complain("stylize sea.png style.png --style style.png -o nowhere") == (
+        "nowhere is no folder, and 2 pictures are to go there. Create the folder first."
+    )
+    assert (
+        complain("compare --content sea.png --style style.png -o out/sheet.txt")
+        == f"out/sheet.txt ends in '.txt'; {suffixes}"
+    )
+
+
+def test_a_folder_that_may_not_be_written_to(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated: nothing is forbidden to root, who runs tests in containers."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    line = "out may not be written to. Choose another folder, or change its permissions."
+    for command in (SEA, "stylize sea.png --style style.png -o out", "convert x --encoder y -o out/m.safetensors"):
+        assert complain(command) == line
+
+
+def test_an_input_is_not_written_over(complain: Complain) -> None:
+    before = Path("sea.png").read_bytes()
+    line = "sea.png is one of the pictures to read and would be lost. Choose another output."
+    assert complain("stylize sea.png --style style.png -o sea.png") == line
+    assert complain("stylize sea.png style.png --style style.png -o .") == line
+    assert complain("stylize style.png --style style.png --content-mask sea.png -o sea.png") == line
+    assert Path("sea.png").read_bytes() == before
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refuses every byte, exists on Linux only")
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (f"{SEA} --model m.safetensors", "out/a.png"),
+        ("compare --content sea.png --style style.png -o out/a.jpg --size 16 --model m.safetensors", "out/a.jpg"),
+        ("convert published --encoder vgg.pth -o out/a.safetensors", "out/a.safetensors"),
+    ],
+)
+def test_a_full_disk(complain: Complain, monkeypatch: pytest.MonkeyPatch, command: str, name: str) -> None:
+    """The temporary file is a link to a device that is always full."""
+    monkeypatch.setattr("adaattn_core.images.secrets.token_hex", lambda length: "0")
+    monkeypatch.setattr("adaattn_core.commands.convert.convert_published", lambda source, encoder: small_model())
+    Path("out", f".adaattn-0{Path(name).suffix}").symlink_to(FULL)
+    assert complain(command) == f"disk full while writing {name}. Free some space or choose another disk."
+
+
+def test_a_disk_that_fails_at_the_last_moment(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(source: object, target: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", failing)
+    assert complain(f"{SEA} --model m.safetensors") == (
+        "disk full while writing out/a.png. Free some space or choose another disk."
+    )
+
+
+def test_ctrl_c_leaves_nothing_behind(complain: Callable[[str, int], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(source: object, target: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    assert complain(f"{SEA} --model m.safetensors", 130) == "interrupted"
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ("steps = ", "run.toml cannot be used: Invalid value"),
+        (
+            "stepz = 5",
+            "run.toml cannot be used: it has a setting 'stepz'; known are content, style, vgg, output, steps",
+        ),
+        ("[train]\nsteps = 5", "run.toml cannot be used: it has a setting 'train'; known are content"),
+        ("steps = 'many'", "argument --steps: invalid int value: 'many'"),
+        ("optimizer = 'sgd'", "argument --optimizer: invalid choice: 'sgd'"),
+        ("[style]\na = 1", "run.toml cannot be used: style is a table; a plain value is needed"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used(complain: Complain, toml: str, expected: str) -> None:
+    Path("run.toml").write_text(toml)
+    assert complain("train --config run.toml").startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--config none.toml", "none.toml cannot be used: [Errno 2] No such file"),
+        ("--content a", "--style, --vgg, --output missing. Give them as flags or in a --config file."),
+        ("--content a --style b --vgg c --output d --crop 16", "crop is 16; it must be at least 32"),
+        ("--content a --style b --vgg c --output d --device tpu9", "device 'tpu9' is not there; this machine has"),
+        ("--content a --style b --vgg c --output d --device cpu", "a does not exist. Check its name and folder."),
+        ("--content . --style . --vgg c.pth --output d --device cpu", "c.pth: no such weights file. Check the path."),
+        (
+            "--content . --style . --vgg c.pth --output d --resume",
+            "d/checkpoints/latest.pt: no checkpoint to resume from.",
+        ),
+    ],
+)
+def test_a_run_that_cannot_start(complain: Complain, words: str, expected: str) -> None:
+    assert complain(f"train {words}").startswith(expected)
+    assert not Path("d").exists()
+
+
+# ---------------------------------------------------------------- errors of other kinds
+
+
+def test_what_no_command_expects_is_one_line_too() -> None:
+    assert explain(ZeroDivisionError("division\nby zero")) == (
+        1, "unexpected ZeroDivisionError: division by zero. Please report it, with what --verbose shows.",
+    )  # fmt: skip
+    assert explain(PermissionError(errno.EACCES, "Permission denied", "runs")) == (
+        2, "runs: Permission denied. Check the path and its permissions.",
+    )  # fmt: skip
+    assert explain(OSError(errno.ENOSPC, "No space left on device")) == (
+        2, "disk full. Free some space or choose another disk.",
+    )  # fmt: skip
+    for error in (torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()):
+        assert explain(error)[1].startswith("out of memory. Make the picture smaller")

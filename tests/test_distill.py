@@ -1,0 +1,67 @@
+"""The linear start of a trained encoder."""
+
+from __future__ import annotations
+
+import torch
+from adaattn_core.distill import fit_encoder, representative_channels
+from adaattn_core.encoder import LEVELS, VGGEncoder
+from adaattn_core.losses import normalize_activations
+
+
+def encoder(seed: int, channels: tuple[int, ...], convs: tuple[int, ...]) -> VGGEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VGGEncoder(channels, convs).requires_grad_(False)
+
+
+def pictures(count: int, seed: int) -> torch.Tensor:
+    """Smooth noise, so that neighbouring positions go together as in photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 16, 16, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bicubic").clamp(0, 1)
+
+
+def teacher() -> VGGEncoder:
+    network = encoder(0, (6, 8, 8, 8, 8), (2, 2, 3, 2, 1))
+    normalize_activations(network, pictures(8, seed=1))
+    return network
+
+
+def explained(
+    student: VGGEncoder, wanted: VGGEncoder, adapters: torch.nn.ModuleList, images: torch.Tensor
+) -> list[float]:
+    """Share of each level's variance, on new pictures, that the adapters predict from the student."""
+    found, targets = student(images), wanted(images)
+    shares = []
+    for adapter, level in zip(adapters, LEVELS, strict=True):
+        error = (adapter(found[level]).detach() - targets[level]).square().mean()
+        shares.append(1 - float(error / targets[level].var(dim=(0, 2, 3)).mean()))
+    return shares
+
+
+def test_channels_that_say_the_same_are_chosen_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    three = torch.randn(2, 3, 10, 10, generator=generator)
+    features = torch.cat([three[:, :1], 2 * three[:, :1], three[:, 1:], three[:, :1] - three[:, 1:2]], dim=1)
+    chosen = representative_channels(features, 3)
+    rows = features[:, chosen].permute(1, 0, 2, 3).flatten(1)
+    assert len(set(chosen.tolist())) == 3
+    assert torch.linalg.matrix_rank(rows - rows.mean(dim=1, keepdim=True)) == 3
+
+
+def test_a_student_of_the_teachers_shape_becomes_the_teacher() -> None:
+    student, wanted = encoder(5, (6, 8, 8, 8, 8), (2, 2, 3, 2, 1)), teacher()
+    adapters = fit_encoder(student, wanted, pictures(64, seed=2))
+    shares = explained(student, wanted, adapters, pictures(8, seed=3))
+    assert min(shares[:3]) > 0.95, shares  # not 1: the ridge, and the pictures it has never seen
+    assert min(shares) > 0.8, shares  # deeper levels have fewer positions to learn from
+
+
+def test_a_narrower_shorter_student_predicts_most_and_a_random_one_does_not() -> None:
+    wanted, images = teacher(), pictures(8, seed=3)
+    student = encoder(5, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
+    adapters = fit_encoder(student, wanted, pictures(64, seed=2))
+    shares = explained(student, wanted, adapters, images)
+    assert min(shares[:4]) > 0.5, shares
+    shuffled = encoder(6, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
+    assert max(explained(shuffled, wanted, adapters, images)) < 0.3

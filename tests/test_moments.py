@@ -1,0 +1,360 @@
+"""Statistics by hand, by property, and against the same formulas written out in float64 with nothing streamed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adaattn_core.moments import (
+    BLOCK_BYTES,
+    SIMILARITIES,
+    STD_FLOOR,
+    Similarity,
+    attention_moments,
+    channel_mean_std,
+    normalize_channels,
+)
+
+TINY_BLOCKS = 1
+"""block_bytes that gives the smallest blocks there are: 16 content positions."""
+
+
+def normals(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normals of `seed`."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def column(*values: float) -> Tensor:
+    """(1, positions, 1): one channel."""
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1)
+
+
+# ---------------------------------------------------------------- channels
+
+
+def test_channel_mean_std_by_hand() -> None:
+    """1, 2, 3, 6: mean 3, squares of the deviations 4 + 1 + 0 + 9 = 14, unbiased variance 14 / 3."""
+    mean, std = channel_mean_std(torch.tensor([1.0, 2.0, 3.0, 6.0]).reshape(1, 1, 2, 2))
+    assert mean.shape == std.shape == (1, 1, 1, 1)
+    assert mean.item() == 3
+    assert std.item() == pytest.approx(math.sqrt(14 / 3 + 1e-5), rel=1e-6)
+
+
+def test_one_position_has_variance_zero() -> None:
+    mean, std = channel_mean_std(torch.full((2, 3, 1, 1), 7.0))
+    assert mean.eq(7).all()
+    torch.testing.assert_close(std, torch.full((2, 3, 1, 1), math.sqrt(1e-5)))
+    assert normalize_channels(torch.full((2, 3, 1, 1), 7.0)).eq(0).all()
+
+
+def test_normalized_channels_have_mean_0_and_deviation_1() -> None:
+    normalized = normalize_channels(5 + 3 * normals(2, 4, 6, 7))
+    torch.testing.assert_close(normalized.mean(dim=(2, 3)), torch.zeros(2, 4), rtol=0, atol=1e-6)
+    # 1e-5 in the variance, which is about 9: the deviation is short of 1 by 1e-5 / 18.
+    torch.testing.assert_close(normalized.std(dim=(2, 3)), torch.ones(2, 4), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_channels_of_half_precision_are_computed_in_float32(dtype: torch.dtype) -> None:
+    features = (30 + normals(1, 2, 8, 8)).to(dtype)
+    for ours, widened in zip(channel_mean_std(features), channel_mean_std(features.float()), strict=True):
+        assert ours.dtype == torch.float32 and torch.equal(ours, widened)
+    assert torch.equal(normalize_channels(features), normalize_channels(features.float()))
+
+
+# ---------------------------------------------------------------- attention, by hand
+
+
+def test_softmax_moments_by_hand() -> None:
+    """Logits 0 and ln 3 are weights 1/4 and 3/4; of values 1 and 5: mean 4, mean square 19, variance 3."""
+    mean, std = attention_moments(column(1), column(0, math.log(3)), column(1, 5))
+    assert mean.item() == pytest.approx(4, rel=1e-6)
+    assert std.item() == pytest.approx(math.sqrt(3), rel=1e-6)
+
+
+def test_temperature_divides_the_logits() -> None:
+    """ln 9 at temperature 2 is ln 3: the case above."""
+    mean, std = attention_moments(column(1), column(0, math.log(9)), column(1, 5), temperature=2)
+    assert mean.item() == pytest.approx(4, rel=1e-6)
+    assert std.item() == pytest.approx(math.sqrt(3), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "mean", "variance"),
+    [
+        (1.0, 2.0, 2.0),  # cos + 1 is 2, 1, 0: weights 2/3, 1/3, 0 of values 3, 0, 1: mean square 6
+        (0.5, 2.4, 1.44),  # squared, 4, 1, 0: weights 4/5, 1/5, 0: mean square 7.2
+        (0.005, 3.0, 0.0),  # to the 200th power, 2 is beyond float32; only the first position is left
+    ],
+)
+def test_cosine_moments_by_hand(temperature: float, mean: float, variance: float) -> None:
+    query, key = torch.tensor([[[5.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]]])
+    ours = attention_moments(query, key, column(3, 0, 1), similarity="cosine", temperature=temperature)
+    # 1e-5 is added to each length and to the sum of the weights.
+    assert ours[0].item() == pytest.approx(mean, abs=5e-5)
+    assert ours[1].item() == pytest.approx(math.sqrt(variance), abs=5e-5)
+
+
+def test_masks_by_hand() -> None:
+    """Uniform logits. The content position in the mask sees the style's masked values 1 and 3, the other 8 as well."""
+    arguments = torch.zeros(1, 2, 1), torch.zeros(1, 3, 1), column(1, 8, 3)
+    style_mask = torch.tensor([[True, False, True]])
+    mean, std = attention_moments(*arguments, content_mask=torch.tensor([[True, False]]), style_mask=style_mask)
+    torch.testing.assert_close(mean, column(2, 4))
+    torch.testing.assert_close(std, column(1, math.sqrt(74 / 3 - 16)))
+    everywhere, _ = attention_moments(*arguments, style_mask=style_mask)
+    torch.testing.assert_close(everywhere, column(2, 2))
+    free, _ = attention_moments(*arguments, content_mask=torch.tensor([[True, False]]))
+    torch.testing.assert_close(free, column(4, 4))
+
+
+# ---------------------------------------------------------------- attention, properties
+
+
+class Case(NamedTuple):
+    """Arguments of `attention_moments`; query (2, 40, 3), key (2, 30, 3), value (2, 30, 4)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    content_mask: Tensor | None
+    style_mask: Tensor | None
+
+
+def case(masked: bool, dtype: torch.dtype = torch.float32) -> Case:
+    content_mask, style_mask = normals(2, 40, seed=3) > 0, normals(2, 30, seed=4) > 0.5
+    query, key, value = (normals(2, n, c, seed=c, dtype=dtype) for n, c in ((40, 3), (30, 3), (30, 4)))
+    return Case(query, key, value, content_mask if masked else None, style_mask if masked else None)
+
+
+def written_out(one: Case, similarity: Similarity, temperature: float) -> tuple[Tensor, Tensor]:
+    """The same moments in float64 from the whole matrix of weights, not centred."""
+    query, key, value = (x.double() for x in one[:3])
+    if similarity == "softmax":
+        weights = (torch.einsum("bik,bjk->bij", query, key) / temperature).exp()
+    else:
+        query, key = (x / (x.square().sum(dim=-1, keepdim=True).sqrt() + 1e-5) for x in (query, key))
+        weights = (torch.einsum("bik,bjk->bij", query, key) + 1).clamp(min=0) ** (1 / temperature)
+    if one.content_mask is not None and one.style_mask is not None:
+        weights = weights * ~(one.content_mask[:, :, None] & ~one.style_mask[:, None, :])
+    added = 1e-5 if similarity == "cosine" and temperature == 1 else 0  # the published video code's
+    weights = weights / (weights.sum(dim=-1, keepdim=True) + added)
+    mean, square = (torch.einsum("bij,bjc->bic", weights, x) for x in (value, value**2))
+    return mean, (square - mean**2).clamp(min=1e-8).sqrt()
+
+
+def ours(one: Case, similarity: Similarity, temperature: float, block_bytes: int) -> tuple[Tensor, Tensor]:
+    return attention_moments(
+        *one[:3],
+        similarity=similarity,
+        temperature=temperature,
+        content_mask=one.content_mask,
+        style_mask=one.style_mask,
+        block_bytes=block_bytes,
+    )
+
+
+VARIANTS = pytest.mark.parametrize(
+    ("similarity", "temperature", "masked"),
+    [(similarity, temperature, masked) for similarity in SIMILARITIES for temperature, masked in
+     ((1.0, False), (1.0, True), (0.7, False), (3.0, True))],
+)  # fmt: skip
+BLOCKS = pytest.mark.parametrize("block_bytes", [TINY_BLOCKS, BLOCK_BYTES])
+
+
+@VARIANTS
+@BLOCKS
+def test_streamed_is_written_out(similarity: Similarity, temperature: float, masked: bool, block_bytes: int) -> None:
+    """Values and gradients. Where weights do not quite sum to 1 (cosine, by 1e-5 / 30), centring shifts the mean."""
+    one, exact = case(masked), case(masked, torch.float64)
+    for x in (*one[:3], *exact[:3]):
+        x.requires_grad_()
+    found, wanted = ours(one, similarity, temperature, block_bytes), written_out(exact, similarity, temperature)
+    upstream = normals(2, 2, 40, 4, seed=9, dtype=torch.float64)
+    for moment, moment_wanted in zip(found, wanted, strict=True):
+        torch.testing.assert_close(moment.double(), moment_wanted, rtol=1e-5, atol=5e-6)
+    gradients = torch.autograd.grad(found, one[:3], [x.float() for x in upstream])
+    gradients_wanted = torch.autograd.grad(wanted, exact[:3], list(upstream))
+    for gradient, gradient_wanted in zip(gradients, gradients_wanted, strict=True):
+        torch.testing.assert_close(gradient.double(), gradient_wanted, rtol=1e-4, atol=1e-4)
+
+
+@VARIANTS
+def test_gradcheck(similarity: Similarity, temperature: float, masked: bool) -> None:
+    """Derivatives are those of finite differences, through two blocks, recomputed in the backward pass."""
+    one = case(masked, torch.float64)
+    query, key, value = one.query[:1, :18, :2], one.key[:1, :4, :2], one.value[:1, :4, :1]
+    masks = (torch.arange(18)[None] % 2 == 0, torch.tensor([[True, False, True, True]])) if masked else (None, None)
+
+    def moments(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        small = Case(query, key, value, *masks)
+        return ours(small, similarity, temperature, TINY_BLOCKS)
+
+    inputs = [x.clone().requires_grad_() for x in (query, key, value)]
+    assert torch.autograd.gradcheck(moments, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_permuting_style_positions_changes_nothing(similarity: Similarity) -> None:
+    one = case(masked=True)
+    assert one.style_mask is not None
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    permuted = one._replace(key=one.key[:, order], value=one.value[:, order], style_mask=one.style_mask[:, order])
+    pairs = zip(ours(one, similarity, 1.0, BLOCK_BYTES), ours(permuted, similarity, 1.0, BLOCK_BYTES), strict=True)
+    for moment, other in pairs:
+        torch.testing.assert_close(moment, other, rtol=1e-5, atol=1e-6)  # sums in another order
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_uniform_attention_gives_global_statistics(similarity: Similarity) -> None:
+    """Equal keys: for every content position, the mean and (biased) deviation over all style positions."""
+    one = case(masked=False)
+    one = one._replace(query=one.query.abs(), key=torch.ones_like(one.key))  # no cosine near -1, no weight near 0
+    mean, std = ours(one, similarity, 1.0, TINY_BLOCKS)
+    torch.testing.assert_close(mean, one.value.mean(dim=1, keepdim=True).expand_as(mean), rtol=0, atol=1e-5)
+    wanted = one.value.std(dim=1, keepdim=True, correction=0).expand_as(std)
+    torch.testing.assert_close(std, wanted, rtol=1e-5, atol=0)
+
+
+def one_hot_case() -> tuple[Case, Tensor]:
+    """Content position i looks at style position `chosen[i]` only: logits 300 there, 0 elsewhere."""
+    chosen = torch.tensor([2, 0, 2, 4])
+    key = 300 * torch.eye(5)[None]
+    return Case(torch.eye(5)[chosen][None], key, 10 * normals(1, 5, 3), None, None), chosen
+
+
+def test_one_hot_attention_copies_a_position_with_deviation_0() -> None:
+    one, chosen = one_hot_case()
+    mean, std = ours(one, "softmax", 1.0, BLOCK_BYTES)
+    torch.testing.assert_close(mean, one.value[:, chosen], rtol=1e-6, atol=1e-6)
+    assert std.eq(0).all()
+
+
+def test_one_hot_attention_has_a_finite_gradient() -> None:
+    """The root's slope at variance 0 is unbounded; there the gradient is 0 by definition."""
+    one, chosen = one_hot_case()
+    inputs = [x.requires_grad_() for x in one[:3]]
+    mean, std = ours(one, "softmax", 1.0, BLOCK_BYTES)
+    of_std = torch.autograd.grad(std.sum(), inputs, retain_graph=True)
+    assert all(gradient.eq(0).all() for gradient in of_std)
+    of_value = torch.autograd.grad(mean.sum(), one.value)[0]
+    counts = torch.bincount(chosen, minlength=5).float()[None, :, None].expand(1, 5, 3)
+    torch.testing.assert_close(of_value, counts)  # each value counts as often as it is looked at
+
+
+def test_deviations_under_the_floor_are_0_and_those_above_it_are_not() -> None:
+    for share, wanted in ((0.9, 0.0), (1.1, 1.1 * STD_FLOOR)):
+        _, std = attention_moments(column(0), column(0, 0), column(-share * STD_FLOOR, share * STD_FLOOR))
+        assert std.item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_common_offset_loses_no_accuracy() -> None:
+    """Values of mean 1000 and deviation 1: E[v^2] - E[v]^2 in float32 is off by 0.06, the centred one by rounding."""
+    one = case(masked=False)
+    shifted = one._replace(value=one.value + 1000)
+    mean, std = ours(shifted, "softmax", 1.0, BLOCK_BYTES)
+    mean_wanted, std_wanted = written_out(shifted, "softmax", 1.0)
+    torch.testing.assert_close(mean.double(), mean_wanted, rtol=0, atol=1.3e-4)  # float32 near 1000: steps of 6e-5
+    torch.testing.assert_close(std.double(), std_wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype, similarity: Similarity) -> None:
+    one = case(masked=True)
+    half = Case(*(x.to(dtype) for x in one[:3]), *one[3:])
+    widened = Case(*(x.float() for x in half[:3]), *one[3:])
+    for moment, other in zip(
+        ours(half, similarity, 0.9, BLOCK_BYTES), ours(widened, similarity, 0.9, BLOCK_BYTES), strict=True
+    ):
+        assert moment.dtype == torch.float32 and torch.equal(moment, other)
+
+
+def test_autocast_does_not_reach_the_moments() -> None:
+    one = case(masked=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ours(one, "softmax", 1.0, BLOCK_BYTES)
+    for moment, other in zip(inside, ours(one, "softmax", 1.0, BLOCK_BYTES), strict=True):
+        assert torch.equal(moment, other)
+
+
+# ---------------------------------------------------------------- memory
+
+MATRIX_BYTES = 4 * 100 * 500
+"""One float32 attention matrix of the cases below."""
+
+
+class LargestTensor(TorchDispatchMode):
+    """Sees every operation below autograd, those of the backward pass too; `numel` is the largest result so far."""
+
+    numel = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor))])
+        return result
+
+
+def largest_and_kept(similarity: Similarity, block_bytes: int) -> tuple[int, int]:
+    """For 100 x 500 positions: elements of the largest tensor made, forward or backward, and bytes kept in between."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return x
+
+    query, key, value = (normals(1, n, 2, seed=n).requires_grad_() for n in (100, 500, 501))
+    masks = {"content_mask": torch.ones(1, 100, dtype=torch.bool), "style_mask": torch.ones(1, 500, dtype=torch.bool)}
+    with LargestTensor() as largest:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            mean, std = attention_moments(
+                query, key, value[:, :500], similarity=similarity, temperature=2, block_bytes=block_bytes, **masks
+            )
+        kept_bytes = sum(storage.nbytes() for storage in kept.values())
+        torch.autograd.grad((mean.sum() + std.sum()), (query, key, value))
+    return largest.numel, kept_bytes
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_memory_is_bounded_forward_and_backward(similarity: Similarity) -> None:
+    """No tensor of the backward or forward pass has more than a block's rows, and no block is kept for the backward."""
+    largest, kept = largest_and_kept(similarity, TINY_BLOCKS)
+    assert largest <= 16 * 500
+    assert kept < MATRIX_BYTES / 10
+    largest, kept = largest_and_kept(similarity, block_bytes=4 * 500 * 40)
+    assert 40 * 500 <= largest < 100 * 500 / 2
+    assert kept < MATRIX_BYTES / 10
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_the_memory_test_can_fail(similarity: Similarity) -> None:
+    largest, kept = largest_and_kept(similarity, BLOCK_BYTES)
+    assert largest >= 100 * 500
+    assert kept >= MATRIX_BYTES
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("style_mask", [[[False] * 3] * 2, [[True] * 3, [False] * 3]])
+def test_an_empty_style_mask_is_an_error(style_mask: list[list[bool]]) -> None:
+    text = "^the style mask is empty: no style position is left to attend to. Paint some of it white.$"
+    with pytest.raises(ValueError, match=text):
+        attention_moments(torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.zeros(2, 3, 1),
+                          style_mask=torch.tensor(style_mask))  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_a_temperature_that_is_not_above_0_is_an_error(temperature: float) -> None:
+    with pytest.raises(ValueError, match=rf"^temperature is {temperature}; it must be above 0 \(1 is neutral\)$"):
+        attention_moments(column(1), column(1), column(1), temperature=temperature)

@@ -1,0 +1,555 @@
+"""Training: what a step does, what a stopped run comes back as, and what is said when it cannot go on.
+
+All runs are narrow and tiny. The loss network is a narrow VGG-19 with random weights, except where the full-size one
+is the subject.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import adaattn_core.train
+from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
+from adaattn_core.data import Batch, DataError, collate
+from adaattn_core.encoder import LEVELS, VGGEncoder
+from adaattn_core.images import ImageError
+from adaattn_core.model import ModelConfig, StyleTransferModel
+from adaattn_core.train import CHECKPOINT, MODEL, Run, TrainingError, read_checkpoint, train
+from adaattn_core.train_config import TrainConfig
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
+)
+
+Configure = Callable[..., TrainConfig]
+
+
+def small_vgg(source: str) -> VGGEncoder:
+    """Stands in for `load_vgg`: no smaller than the student, weights that keep the size of the signal."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        vgg = VGGEncoder((8, 8, 16, 32, 32), (2, 2, 2, 2, 1))
+        for conv in vgg.layers.values():
+            torch.nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            torch.nn.init.zeros_(conv.bias)
+    return vgg
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """content/ and style/, two pictures each."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, part in enumerate(("content", "style")):
+        (folder / part).mkdir()
+        for index in range(2):
+            coarse = np.random.default_rng(2 * number + index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((64, 48)).save(folder / part / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """Makes the config of a tiny run of 2 + 2 + 2 steps; arguments override."""
+    monkeypatch.setattr(adaattn_core.train, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.train, "FIT_CROPS", 4)
+    tiny = TrainConfig(
+        content=str(pictures / "content"), style=str(pictures / "style"), vgg="small", output=str(tmp_path / "run"),
+        steps=2, distill_steps=2, reconstruct_steps=2, batch=2, crop=32, width=0.125, warmup_steps=2, self_pairs=0.5,
+        local_samples=50, device="cpu", precision="float32", workers=0, checkpoint_every=100, sample_every=100,
+    )  # fmt: skip
+
+    def make(**changes: Any) -> TrainConfig:
+        return replace(tiny, **changes)
+
+    return make
+
+
+def style_only(**changes: Any) -> dict[str, Any]:
+    return {"distill_steps": 0, "reconstruct_steps": 0, "self_pairs": 0.0, "warmup_steps": 0, **changes}
+
+
+def first_batch(run: Run) -> Batch:
+    return collate([run.pairs[index] for index in range(run.config.batch)])
+
+
+def tensors(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All leaves of nested dicts and lists, by path."""
+    if isinstance(state, dict | list):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from tensors(value, f"{name}.{key}")
+    else:
+        yield name, state
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    """The same run, bit for bit: weights, averaged weights, adapters, optimizer, model file and log."""
+    a, b = (dict(tensors(read_checkpoint(folder / CHECKPOINT))) for folder in (one, other))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        if name == ".config":
+            continue  # it names the output folder
+        same = torch.equal(value, b[name]) if isinstance(value, Tensor) else value == b[name]
+        assert same, f"{name} differs"
+    models = [load_model(folder / MODEL).state_dict() for folder in (one, other)]
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+    assert (one / "losses.csv").read_text() == (other / "losses.csv").read_text()
+
+
+def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when that step would start, once."""
+    original = Run.train_step
+
+    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+        if run.step == step:
+            monkeypatch.setattr(Run, "train_step", original)
+            raise KeyboardInterrupt
+        return original(run, batch)
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stopped_run_ends_as_an_uninterrupted_one(
+    workers: int, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = configure(output=str(tmp_path / "whole")), configure(workers=workers)
+    state = torch.get_rng_state()
+    train(whole)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+    for step in (1, 2, 4, 5):  # in a stage, on each boundary, and in the last stage
+        stop_before(step, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped, resume=step > 1)
+        assert read_checkpoint(Path(stopped.output) / CHECKPOINT)["step"] == step
+    assert train(stopped, resume=True) == Path(stopped.output) / MODEL
+    assert_same_files(Path(whole.output), Path(stopped.output))
+
+
+def test_the_seed_changes_the_run(configure: Configure, tmp_path: Path) -> None:
+    changes = style_only(steps=1)
+    losses = [Run(configure(seed=seed, **changes)) for seed in (0, 0, 1)]
+    found = [run.train_step(first_batch(run)) for run in losses]
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_finished_run_is_left_alone(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    config = configure(steps=1, distill_steps=0, reconstruct_steps=0)
+    train(config)
+    files = {path: path.stat().st_mtime_ns for path in Path(config.output).rglob("*")}
+    assert train(config, resume=True) == Path(config.output) / MODEL
+    assert {path: path.stat().st_mtime_ns for path in Path(config.output).rglob("*")} == files
+    assert "is finished: all 1 steps are done, nothing is left to do" in caplog.text
+
+
+def test_a_stop_in_the_middle_of_an_update_keeps_the_last_save(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(checkpoint_every=1)
+    original = Run._update_ema
+
+    def update(run: Run) -> None:
+        if run.step == 3:
+            raise KeyboardInterrupt  # the optimizer has moved the weights by now, their average has not followed
+        original(run)
+
+    monkeypatch.setattr(Run, "_update_ema", update)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 3
+    monkeypatch.setattr(Run, "_update_ema", original)
+    train(config, resume=True)
+    whole = configure(output=str(tmp_path / "whole"))
+    train(whole)
+    assert_same_files(Path(whole.output), Path(config.output))
+
+
+def test_a_save_that_fails_leaves_the_save_before(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(configure())
+    (run.folder / "checkpoints").mkdir(parents=True)
+    run.save()
+    before = (run.folder / CHECKPOINT).read_bytes()
+
+    def full_disk(state: object, path: Path) -> None:
+        path.write_bytes(b"half a ")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(KeyboardInterrupt):
+        run.save()
+    assert (run.folder / CHECKPOINT).read_bytes() == before
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == [CHECKPOINT.name]
+
+
+# ---------------------------------------------------------------- when it cannot go on
+
+
+def test_nan_stops_the_run_and_leaves_the_last_save(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(steps=4, distill_steps=0, reconstruct_steps=0, checkpoint_every=2)
+    original = adaattn_core.train.global_style_loss
+    calls = 0
+
+    def poisoned(*arguments: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return original(*arguments) * (math.nan if calls == 4 else 1.0)
+
+    monkeypatch.setattr(adaattn_core.train, "global_style_loss", poisoned)
+    with pytest.raises(TrainingError) as caught:
+        train(config)
+    assert str(caught.value) == (
+        f"step 3: the global loss became nan. The save of step 2 is intact: start a new run from it (--init "
+        f"{Path(config.output) / MODEL}) with a lower learning rate (style: 0.0001) or --precision float32."
+    )
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
+    assert len((Path(config.output) / "losses.csv").read_text().splitlines()) == 1 + 3
+    monkeypatch.setattr(adaattn_core.train, "global_style_loss", original)
+    train(config, resume=True)
+    whole = replace(config, output=str(tmp_path / "whole"))
+    train(whole)
+    assert_same_files(Path(whole.output), Path(config.output))
+
+
+def test_a_bad_gradient_changes_no_weight(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(configure(**style_only()))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    next(run.model.decoder.parameters()).register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match=r"^step 0: the gradient became (nan|inf)\. Nothing is saved yet: start"):
+        run.train_step(first_batch(run))
+    assert run.step == 0
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+def test_weights_that_ran_away_are_not_saved(configure: Configure) -> None:
+    config = configure(steps=0, distill_steps=0, reconstruct_steps=3, pretrain_lr=1e30, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"^step 1: weight \S+ became 5\S*e\+29\. Nothing is saved yet"):
+        train(config)  # warm-up makes the first rate 5e29, which is Adam's first step
+    assert not (Path(config.output) / CHECKPOINT).exists() and not (Path(config.output) / MODEL).exists()
+
+
+def test_no_memory_is_said_in_one_line(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmany lines")
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    with pytest.raises(TrainingError) as caught:
+        train(configure())
+    assert str(caught.value) == "step 0: cpu has no memory left. Make --batch (now 2) or --crop (now 32) smaller."
+
+
+def test_broken_pictures_are_named_once(
+    configure: Configure,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    content = shutil.copytree(pictures / "content", tmp_path / "content")
+    (content / "broken.jpg").write_bytes(b"not a picture")
+    config = configure(content=str(content), batch=4, workers=1)
+    stop_before(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    train(config, resume=True)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"skipped {content / 'broken.jpg'}: not a readable picture (1 so far)"]
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["skipped"] == [str(content / "broken.jpg")]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_only_broken_pictures_are_an_error_of_one_line(workers: int, configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_bytes(b"not a picture")
+    with pytest.raises(DataError) as caught:
+        train(configure(content=str(tmp_path / "text.jpg"), workers=workers, vgg_floor=0.0, **style_only()))
+    line = str(caught.value)
+    assert line.startswith("100 pictures in a row cannot be read, the last is ") and "\n" not in line
+
+
+def test_folders_without_pictures_leave_no_run_behind(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    for folder, text in (("bare", "bare holds no picture; at least one"), ("nowhere", "nowhere does not exist")):
+        with pytest.raises(ImageError, match=text):
+            train(configure(style=str(tmp_path / folder)))
+    assert not Path(configure().output).exists()
+
+
+def test_one_picture_serves_any_batch(configure: Configure, pictures: Path) -> None:
+    one = str(pictures / "content" / "0.png")
+    train(configure(content=one, style=one, batch=5, steps=1, distill_steps=0, reconstruct_steps=1))
+
+
+def test_a_run_is_not_written_over(configure: Configure) -> None:
+    config = configure(steps=1, distill_steps=0, reconstruct_steps=0)
+    with pytest.raises(CheckpointError, match=r"latest\.pt: no checkpoint to resume from\. Start without --resume\.$"):
+        train(config, resume=True)
+    train(config)
+    with pytest.raises(DataError, match=r"run already holds a run\. Add --resume to go on, or choose another --output"):
+        train(config)
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(configure: Configure) -> None:
+    config = configure(steps=1, distill_steps=0, reconstruct_steps=0)
+    train(config)
+    with pytest.raises(CheckpointError) as caught:
+        train(replace(config, lr=1.0, steps=2), resume=True)
+    assert str(caught.value) == (
+        f"the run in {config.output} was started with other settings (steps 1 -> 2; lr 0.0001 -> 1.0). "
+        "Resume with the same, or start a new run from its weights with --init."
+    )
+    train(replace(config, workers=1, checkpoint_every=7, vgg="elsewhere"), resume=True)  # these may change
+
+
+def test_a_checkpoint_of_another_model_is_refused(configure: Configure, tmp_path: Path) -> None:
+    narrow, wide = (ModelConfig(channels=(c, c, c, c, c)) for c in (8, 16))
+    for name, model_config in (("narrow", narrow), ("wide", wide)):
+        save_model(StyleTransferModel(model_config), tmp_path / f"{name}.safetensors")
+    config = configure(init=str(tmp_path / "narrow.safetensors"), steps=1, distill_steps=0, reconstruct_steps=0)
+    train(config)
+    with pytest.raises(CheckpointError) as caught:
+        train(replace(config, init=str(tmp_path / "wide.safetensors")), resume=True)
+    line = str(caught.value)
+    assert line.startswith(
+        f"{Path(config.output) / CHECKPOINT} does not fit the model of these settings: size mismatch"
+    )
+    assert line.endswith("Resume with the --init of its first start.") and "\n" not in line
+
+
+def damaged(whole: bytes) -> dict[str, bytes]:
+    return {"half": whole[: len(whole) // 2], "nothing": b"", "text": b"no checkpoint", "no end": whole[:-10]}
+
+
+@pytest.mark.parametrize("damage", damaged(b""))
+def test_a_damaged_checkpoint_is_refused(damage: str, configure: Configure) -> None:
+    run = Run(configure())
+    path = run.folder / CHECKPOINT
+    path.parent.mkdir(parents=True)
+    run.save()
+    path.write_bytes(damaged(path.read_bytes())[damage])
+    with pytest.raises(CheckpointError) as caught:
+        train(run.config, resume=True)
+    assert str(caught.value) == (
+        f"{path} is damaged or no training checkpoint. Start a new run, from {run.folder / MODEL} with --init."
+    )
+
+
+def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    torch.save({"step": 3, "model": {}}, tmp_path / "latest.pt")
+    with pytest.raises(
+        CheckpointError, match=r"no training checkpoint: it has no adapters, config, ema, optimizer, skip"
+    ):
+        read_checkpoint(tmp_path / "latest.pt")
+
+
+# ---------------------------------------------------------------- what is learnt
+
+
+def fall(run: Run, loss: str, steps: int) -> float:
+    """Last loss over first, of one batch again and again."""
+    batch = first_batch(run)
+    losses = [run.train_step(batch)[loss] for _ in range(steps)]
+    return losses[-1] / losses[0]
+
+
+def test_distilling_lowers_its_loss(configure: Configure) -> None:
+    run = Run(configure(distill_steps=60, pretrain_lr=1e-2))
+    decoder = [value.clone() for value in run.model.decoder.state_dict().values()]
+    assert fall(run, "distill", 60) < 0.7
+    assert all(map(torch.equal, decoder, run.model.decoder.state_dict().values())), "the decoder has no part in it"
+
+
+def test_reconstructing_lowers_its_loss(configure: Configure) -> None:
+    run = Run(configure(distill_steps=0, reconstruct_steps=60, pretrain_lr=1e-2))
+    assert fall(run, "pixel", 60) < 0.5
+
+
+def test_one_pair_is_overfitted(configure: Configure) -> None:
+    run = Run(configure(**style_only(steps=60, lr=1e-2, batch=1)))
+    assert fall(run, "total", 60) < 0.5
+
+
+def test_bfloat16_learns_too(configure: Configure) -> None:
+    run = Run(configure(**style_only(steps=30, lr=1e-2, batch=1, precision="bfloat16")))
+    assert fall(run, "total", 30) < 0.8
+    assert all(value.dtype == torch.float32 for value in run.model.state_dict().values())
+
+
+# ---------------------------------------------------------------- what a step does
+
+
+def test_a_run_leaves_all_that_it_promises(configure: Configure) -> None:
+    config = configure(sample_every=4, ema_decay=0.0)
+    train(config)
+    folder = Path(config.output)
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    samples = {"samples/step-000004.jpg", "samples/step-000006.jpg"}
+    assert names == {MODEL, str(CHECKPOINT), "losses.csv", "losses.svg", *samples}
+    trained = read_checkpoint(folder / CHECKPOINT)["model"]
+    for name, value in load_model(folder / MODEL).state_dict().items():
+        torch.testing.assert_close(value, trained[name], rtol=1e-3, atol=1e-7)  # float16 has 11 bits
+    assert '"steps": 6' in read_metadata(folder / MODEL)["trained_on"]
+
+
+def test_learning_rates_by_hand(configure: Configure) -> None:
+    config = configure(
+        distill_steps=3, reconstruct_steps=1, steps=4, warmup_steps=2, lr=8.0, pretrain_lr=6.0, encoder_lr_scale=0.5
+    )
+    assert [config.learning_rates(step)[1] for step in range(4)] == [3, 6, 6, 3]  # warm-up starts anew with each stage
+    cosine = [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)]  # at 0, 45, 90, 135 degrees, from 1 to 0
+    style = [8 * warm * (0.01 + 0.99 * share) for warm, share in zip((0.5, 1, 1, 1), cosine, strict=True)]
+    assert [config.learning_rates(step)[1] for step in range(4, 8)] == pytest.approx(style)
+    assert [config.learning_rates(step)[0] for step in range(8)] == pytest.approx([3, 6, 6, 3, *(x / 2 for x in style)])
+    with pytest.raises(ValueError, match="step 8 is past the end of the run"):
+        config.learning_rates(8)
+
+
+def test_the_optimizer_gets_these_learning_rates(configure: Configure) -> None:
+    run = Run(configure(**style_only(steps=4, lr=1e-3)))
+    for step in range(4):
+        run.train_step(first_batch(run))
+        rest, encoder = (group["lr"] for group in run.optimizer.param_groups)
+        assert (encoder, rest) == run.config.learning_rates(step)
+        assert {id(p) for p in run.optimizer.param_groups[1]["params"]} == {
+            id(p) for p in run.model.encoder.parameters()
+        }
+
+
+def test_every_stage_starts_with_a_fresh_optimizer(configure: Configure) -> None:
+    run = Run(configure())
+    for step in range(6):
+        run.train_step(first_batch(run))
+        counts = {int(state["step"]) for state in run.optimizer.state.values()}
+        assert counts == {step % 2 + 1}
+
+
+def test_averaged_weights_by_hand(configure: Configure) -> None:
+    run = Run(configure(steps=3, distill_steps=1, reconstruct_steps=0, lr=1e-2))
+    seen: list[Tensor] = []
+    for _ in range(4):
+        run.train_step(first_batch(run))
+        seen.append(run.model.state_dict()["decoder.deep.weight"].clone())
+        if len(seen) == 1:
+            assert torch.equal(run.ema["decoder.deep.weight"], seen[0])  # before the style stage: the weights
+    expected = seen[0]
+    for kept, weight in zip((1 / 10, 2 / 11, 3 / 12), seen[1:], strict=True):
+        expected = kept * expected + (1 - kept) * weight
+    torch.testing.assert_close(run.ema["decoder.deep.weight"], expected)
+    averaged = run.averaged_model().state_dict()["decoder.deep.weight"]
+    assert torch.equal(averaged, run.ema["decoder.deep.weight"])
+    long = configure(steps=100_000)
+    assert long.averaging(90_000) == long.ema_decay == 0.999
+
+
+def test_long_gradients_are_shortened(configure: Configure) -> None:
+    def gradient(clip_norm: float) -> tuple[float, float]:
+        run = Run(configure(**style_only(clip_norm=clip_norm)))
+        reported = run.train_step(first_batch(run))["gradient_norm"]
+        parts = [p.grad.norm() for p in run.model.parameters() if p.grad is not None]
+        return reported, float(torch.stack(parts).norm())
+
+    whole, left = gradient(0.0)
+    assert left == pytest.approx(whole, rel=1e-4)
+    whole_again, shortened = gradient(whole / 8)
+    assert whole_again == whole and shortened == pytest.approx(whole / 8, rel=1e-4)
+
+
+def test_adamw_shrinks_what_adam_leaves(configure: Configure) -> None:
+    weights = {}
+    for decay in (0.0, 0.5):
+        run = Run(configure(**style_only(optimizer="adamw", weight_decay=decay, lr=0.1)))
+        before = run.model.decoder.state_dict()["deep.weight"].clone()
+        run.train_step(first_batch(run))
+        weights[decay] = run.model.decoder.state_dict()["deep.weight"]
+    torch.testing.assert_close(weights[0.0] - weights[0.5], 0.1 * 0.5 * before, rtol=1e-4, atol=1e-7)
+
+
+def test_the_total_is_the_weighted_sum(configure: Configure) -> None:
+    run = Run(configure(distill_steps=0, reconstruct_steps=0, content_weight=7.0, pixel_weight=5.0))
+    losses = run.train_step(first_batch(run))
+    total = 10 * losses["global"] + 3 * losses["local"] + 7 * losses["content"] + 5 * losses["pixel"]
+    assert losses["total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_self_pairs_alone_need_no_style_loss(configure: Configure) -> None:
+    run = Run(configure(distill_steps=0, reconstruct_steps=0, self_pairs=1.0))
+    assert run.train_step(first_batch(run)).keys() == {"pixel", "total", "gradient_norm"}
+
+
+def test_a_run_starts_from_weights(configure: Configure, tmp_path: Path) -> None:
+    first = configure(steps=1, distill_steps=0, reconstruct_steps=0)
+    file = train(first)
+    run = Run(configure(init=str(file), output=str(tmp_path / "second"), **style_only(), width=1.0))
+    assert run.model.config == first.model_config(), "the file's architecture is taken over"
+    for name, value in load_model(file).state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], value)
+    assert all(p.requires_grad for p in run.model.parameters())
+    run.train_step(first_batch(run))
+
+
+def test_a_frozen_encoder_is_the_vgg_and_stays_so(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real load_vgg
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        torch.save(
+            {f"{name.removeprefix('layers.')}": x for name, x in VGGEncoder().state_dict().items()}, tmp_path / "v.pth"
+        )
+    frozen = {"architecture": "base", "width": 1.0, "freeze_encoder": True, "optimizer": "adamw", "weight_decay": 0.1}
+    run = Run(configure(vgg=str(tmp_path / "v.pth"), batch=1, reconstruct_steps=0, steps=2, self_pairs=0.0, **frozen))
+    vgg = {name: value.clone() for name, value in run.vgg.state_dict().items()}
+    assert [run.config.stage(step)[0] for step in (0, 1)] == ["style", "style"], "there is nothing to distill"
+    decoder = run.model.decoder.state_dict()["deep.weight"].clone()
+    run.train_step(first_batch(run))
+    assert not torch.equal(decoder, run.model.decoder.state_dict()["deep.weight"])
+    for state in (run.model.encoder.state_dict(), run.averaged_model().encoder.state_dict()):
+        assert all(torch.equal(value, vgg[name]) for name, value in state.items())
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"batch": 0}, "batch is 0; it must be at least 1"),
+        ({"crop": 31}, "crop is 31; it must be at least 32"),
+        ({"lr": -1.0}, "lr is -1.0; it must be at least 0"),
+        ({"lr": math.nan}, "lr is nan; it must be at least 0"),
+        ({"self_pairs": 1.5}, "self_pairs is 1.5; it must be at most 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"width": 0.0}, "width is 0.0; it must be above 0"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; known are adam, adamw"),
+        ({"precision": "float16"}, "precision is 'float16'; known are auto, float32, bfloat16"),
+        ({"architecture": "huge"}, "architecture is 'huge'; known are compact, base"),
+        ({"local_levels": ()}, f"local_levels is empty; one or more of {', '.join(LEVELS)} is needed"),
+        ({"global_levels": ("conv1",)}, f"global_levels is 'conv1'; one or more of {', '.join(LEVELS)} is needed"),
+        (
+            {"freeze_encoder": True},
+            "freeze_encoder needs architecture base at width 1: the encoder is the VGG-19 itself",
+        ),
+        (
+            {"steps": 0, "distill_steps": 0, "reconstruct_steps": 0},
+            "no stage has a step to run; set steps to at least 1",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, Any], text: str, configure: Configure) -> None:
+    with pytest.raises(ValueError) as caught:
+        configure(**changes)
+    assert str(caught.value) == text
