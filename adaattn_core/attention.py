@@ -115,14 +115,14 @@ class AdaAttention(nn.Module):
         Args:
             style_key: (B, K, H, W) stacked key.
             style_value: (B, C, H, W) features of this level.
-            mask: (B, 1, h, w) in [0, 1], any size, or None: where the style may be looked at.
+            mask: (B or 1, 1, h, w) in [0, 1], any size, or None: where the style may be looked at.
             samples: keep that many randomly chosen positions, as the published code does; None keeps all.
             generator: source of that choice (on the CPU), required with `samples`.
         """
         size = (style_key.shape[-2], style_key.shape[-1])
         key = rearrange(self.key_proj(style_key.to(self.key_proj.weight.dtype)), "b k h w -> b (h w) k")
         value = rearrange(self.value_proj(style_value), "b c h w -> b (h w) c")
-        allowed = None if mask is None else positions_mask(mask, size)
+        allowed = None if mask is None else positions_mask(mask, size).expand(len(key), -1)
         if samples is not None and samples < key.shape[1]:
             if generator is None:
                 raise ValueError("sampled attention needs a torch.Generator, so that the same seed gives one picture")

@@ -1,4 +1,4 @@
-"""`adaattn bench`: seconds and peak memory, beside a plain reference of the published algorithm, in one run.
+"""Measure seconds and peak memory, beside a plain reference of the published algorithm.
 
 Every measurement is a process of its own, so that its peak memory is its own too. Subjects take turns, so that a
 machine that gets slower or faster during the run does so for all of them.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn, Protocol
 
-from . import __version__
+from . import __version__, bench
 from .commands import compare, convert, info, stylize, train
 from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
 
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "convert": convert,
     "train": train,
+    "bench": bench,
     "info": info,
 }
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not args.verbose:  # what libraries say to programmers, in several lines, nobody here can act on
                 warnings.simplefilter("ignore")
             code: int = args.run(args)
-        sys.stdout.flush()
+        print(end="", flush=True)  # a closed pipe shows here
     except KeyboardInterrupt:
         print("adaattn: interrupted", file=sys.stderr)
         return INTERRUPTED

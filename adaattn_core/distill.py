@@ -1,8 +1,9 @@
-"""A small encoder that sees what VGG-19 sees: the starting point of training, by linear algebra alone.
+"""A small model that sees and attends as VGG-19 does: the starting point of training, by linear algebra alone.
 
 Layer by layer, the small encoder's convolution is fitted, by ridge regression on its own inputs, to the
 pre-activations of the VGG-19 channels that best stand for all of that layer's channels. Minutes of gradient descent
-from random weights do not reach what this gives in seconds.
+from random weights do not reach what this gives in seconds. Queries and keys are fitted the same way, so that
+attention starts where the local loss's target (losses.local_target) looks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .attention import AdaAttention, stacked_key
 from .encoder import LEVELS, VGGEncoder, pad_one
+from .fusion import MultiLevelFusion
 
 MAX_POSITIONS = 65_536
 """Positions that one regression looks at: several times the unknowns of a row (9 x 256)."""
@@ -75,6 +78,43 @@ def _counterpart(name: str, student: VGGEncoder, teacher: VGGEncoder) -> str:
     return f"conv{block}_{index}"
 
 
+@torch.no_grad()
+def fit_attention(fusion: MultiLevelFusion, student: VGGEncoder, teacher: VGGEncoder, images: Tensor) -> None:
+    """Give `fusion` queries and keys whose products approximate those of the teacher's stacked keys.
+
+    f = g: the linear prediction of the teacher's stacked key from the student's, on its principal components; the
+    logits are halved, which leaves the softmax peaked but not dead.
+
+    Args:
+        fusion: changed in place. images: (B, 3, H, W) in [0, 1].
+    """
+    found, wanted = student(images), teacher(images)
+    for level, attention in fusion.attention.items():
+        assert isinstance(attention, AdaAttention)
+        x, y = (rearrange(stacked_key(features, level), "b c h w -> (b h w) c") for features in (found, wanted))
+        stride = max(1, len(x) // MAX_POSITIONS)
+        x, y = x[::stride], y[::stride]
+        solution = _ridge(x, y)
+        predicted = x @ solution
+        _, directions = torch.linalg.eigh((predicted.T @ predicted).cpu().double())
+        count = attention.query_proj.out_channels
+        projection = solution @ directions[:, -count:].float().to(x.device) * 0.5**0.5
+        padded = torch.zeros_like(attention.query_proj.weight)
+        padded[: projection.shape[1], :, 0, 0] = projection.T
+        for conv in (attention.query_proj, attention.key_proj):
+            conv.weight.copy_(padded)
+            assert conv.bias is not None
+            conv.bias.zero_()
+
+
+def _ridge(x: Tensor, y: Tensor) -> Tensor:
+    """(N, I), (N, O), both of mean 0 -> (I, O), the linear prediction of y from x."""
+    gram, moment = ((x.T @ z).cpu().double() for z in (x, y))  # on the CPU: not every device has float64
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    solution: Tensor = torch.linalg.solve(gram + ridge, moment)
+    return solution.float().to(x.device)
+
+
 def representative_channels(features: Tensor, count: int) -> Tensor:
     """Indices of the channels that, greedily, explain most of all channels' variance: pivoted Cholesky of their Gram.
 
@@ -112,9 +152,7 @@ def _fit(conv: nn.Conv2d, inputs: Tensor, targets: Tensor) -> None:
     y = rearrange(targets, "b c h w -> (b h w) c")
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     x, y = x - x_mean, y - y_mean
-    gram, moment = ((x.T @ z).cpu().double() for z in (x, y))  # on the CPU: not every device has float64
-    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    solution = torch.linalg.solve(gram + ridge, moment).float().to(x.device)
+    solution = _ridge(x, y)
     conv.weight.copy_(rearrange(solution, "(i h w) o -> o i h w", h=kernel, w=kernel))
     assert conv.bias is not None
     conv.bias.copy_(y_mean - x_mean @ solution)

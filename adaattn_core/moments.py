@@ -181,5 +181,5 @@ def widened(x: Tensor) -> Tensor:
 
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1; 1e-5 is added to each length, as in the published video code."""
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    lengths: Tensor = vectors.norm(dim=-1, keepdim=True)
     return vectors / (lengths + NORM_EPSILON)

@@ -11,7 +11,7 @@ from typing import Protocol
 class Progress(Protocol):
     """What long work reports to, in a `with` block; tqdm's names, so that tqdm is one."""
 
-    def __enter__(self) -> object: ...
+    def __enter__(self) -> Progress: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

@@ -38,7 +38,8 @@ def load_vgg(source: str | Path) -> VGGEncoder:
         CheckpointError: a file that holds no VGG-19.
     """
     tensors = _torchvision_vgg() if str(source) == "torchvision" else read_tensors(source)
-    encoder = VGGEncoder()
+    with torch.device("meta"):  # nothing is drawn from the global generator
+        encoder = VGGEncoder()
     load_strict(encoder, _canonical_vgg(tensors, str(source)), str(source))
     return encoder
 

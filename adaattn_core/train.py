@@ -16,10 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import pickle
 import sys
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +28,20 @@ from torch import Tensor, nn
 from .checkpoint import CheckpointError, empty_model, load_model, ready, save_model
 from .data import Batch, DataError, TrainingPairs, batches, seeded_generator
 from .devices import pick_device, pick_dtype
+from .distill import fit_attention, fit_encoder
 from .encoder import LEVELS, Features, VGGEncoder
-from .distill import fit_encoder
-from .images import atomic_path
 from .losses import content_loss, global_style_loss, local_feature_loss, normalize_activations
 from .model import StyleTransferModel
 from .progress import progress_bar
 from .published import load_vgg
 from .train_config import Stage, TrainConfig
+from .train_state import CHECKPOINT as CHECKPOINT
+from .train_state import MODEL, check_same_settings, public_settings, read_checkpoint, write_checkpoint
 from .trainlog import TrainLog
-
-CHECKPOINT = Path("checkpoints") / "latest.pt"
-MODEL = "model.safetensors"
-"""What a run folder holds, as paths inside it."""
 
 FIT_CROPS = 160
 """Crops of 128 pixels that a new encoder is fitted on; fewer where they are larger, for the memory they take."""
 CALIBRATION_PICTURES = 32
-FREE_SETTINGS = frozenset(
-    ("output", "content", "style", "vgg", "device", "workers", "checkpoint_every", "sample_every", "init")
-)
-"""Settings that may differ when a run is resumed: where things are, not what is computed."""
-
 log = logging.getLogger(__name__)
 
 
@@ -119,11 +109,27 @@ class Run:
         """Where a new run's trained encoder starts: as close to the VGG-19 as linear algebra takes it."""
         if self.config.freeze_encoder or self.config.init:
             return
-        count = max(8, min(FIT_CROPS, FIT_CROPS * 128**2 // self.config.crop**2))
-        images = torch.stack([self.pairs[index].target for index in range(count)]).to(self.device)
-        adapters = fit_encoder(self.model.encoder, self.vgg, images)
+        sizes = ((*encoder.channels, *encoder.convs) for encoder in (self.model.encoder, self.vgg))
+        if any(own > wanted for own, wanted in zip(*sizes, strict=True)):
+            log.warning("the encoder is larger than the VGG-19; it starts from random weights")
+            return
+        images = self._fit_images()
+        with torch.random.fork_rng(devices=[]):
+            adapters = fit_encoder(self.model.encoder, self.vgg, images)
         self.adapters.load_state_dict(adapters.state_dict())
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def fit_attention(self) -> None:
+        """Where queries and keys start: looking where the local loss's target looks, as far as linear algebra takes
+        them. With `init` only if `refit_attention` says so."""
+        if self.config.init and not self.config.refit_attention:
+            return
+        fit_attention(self.model.fusion, self.model.encoder, self.vgg, self._fit_images())
+        self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _fit_images(self) -> Tensor:
+        count = max(8, min(FIT_CROPS, FIT_CROPS * 128**2 // self.config.crop**2))
+        return torch.stack([self.pairs[index].target for index in range(count)]).to(self.device)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         rest = [*self.model.fusion.parameters(), *self.model.decoder.parameters(), *self.adapters.parameters()]
@@ -257,7 +263,7 @@ class Run:
         for name, value in (*self.model.state_dict().items(), *self.ema.items()):
             if not bool(value.half().isfinite().all()):  # the model file is float16
                 raise self._failure(f"weight {name}", float(value.abs().max()))
-        about = {"trained_on": json.dumps({"steps": self.step, "settings": asdict(self.config)})}
+        about = {"trained_on": json.dumps({"steps": self.step, "settings": public_settings(self.config)})}
         save_model(self.averaged_model(), self.folder / MODEL, metadata=about)
         state = {
             "step": self.step,
@@ -268,10 +274,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.skipped,
         }
-        buffer = BytesIO()  # written by Python: torch.save would hide a full disk in an error of its own
-        torch.save(state, buffer)
-        with atomic_path(self.folder / CHECKPOINT) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        write_checkpoint(self.folder / CHECKPOINT, state)
         self.saved_step = self.step
 
     def restore(self) -> None:
@@ -282,7 +285,7 @@ class Run:
         """
         path = self.folder / CHECKPOINT
         state = read_checkpoint(path)
-        self._check_same_settings(json.loads(state["config"]))
+        check_same_settings(self.config, state["config"])
         try:
             self.model.load_state_dict(state["model"])
             self.adapters.load_state_dict(state["adapters"])
@@ -295,37 +298,6 @@ class Run:
             ) from error
         self.step, self.skipped = state["step"], state["skipped"]
         self.saved_step = self.step
-
-    def _check_same_settings(self, saved: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(asdict(self.config)))
-        changed = [
-            f"{name} {saved.get(name)} -> {value}"
-            for name, value in now.items()
-            if name not in FREE_SETTINGS and saved.get(name) != value
-        ]
-        if changed:
-            raise CheckpointError(
-                f"the run in {self.folder} was started with other settings ({'; '.join(changed)}). "
-                "Resume with the same, or start a new run from its weights with --init."
-            )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Run.save` wrote.
-
-    Raises:
-        CheckpointError: cut short, or no training checkpoint.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"step", "config", "model", "ema", "adapters", "optimizer", "skipped"} - state.keys()
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no training checkpoint. Start a new run, from {path.parents[1] / MODEL} with --init."
-        ) from error
-    if missing:
-        raise CheckpointError(f"{path} is no training checkpoint: it has no {', '.join(sorted(missing))}.")
-    return dict(state)
 
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> Path:
@@ -345,6 +317,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         run.restore()
     else:
         run.fit_encoder()
+        run.fit_attention()
     if run.step == run.total:
         log.warning("the run in %s is finished: all %d steps are done, nothing is left to do", folder, run.total)
         return folder / MODEL

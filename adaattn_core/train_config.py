@@ -65,6 +65,8 @@ class TrainConfig:
     """Use the VGG-19 of the losses as the encoder and leave it as it is ("base" at width 1 only)."""
     init: str = ""
     """Weights file to start from, instead of at random; its architecture (and frozen encoder) is taken over."""
+    refit_attention: bool = False
+    """With init: fit queries and keys to the VGG-19 again, as for a new model."""
     global_weight: float = 10.0
     """Weight of the global style loss."""
     local_weight: float = 3.0

@@ -406,7 +406,8 @@ def test_info_tells_what_a_file_holds(folder: Path, capsys: Capture) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}, of the encoder [0-9a-f]{12}", facts["fingerprint"])
 
 
-def test_help_lists_the_commands(capsys: Capture) -> None:
+def test_help_lists_the_commands(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a line for each
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
     for name, command in COMMANDS.items():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
-from adaattn_core.distill import fit_encoder, representative_channels
+
+from adaattn_core.attention import AdaAttention, stacked_key
+from adaattn_core.distill import fit_attention, fit_encoder, representative_channels
 from adaattn_core.encoder import LEVELS, VGGEncoder
+from adaattn_core.fusion import MultiLevelFusion
 from adaattn_core.losses import normalize_activations
 
 
@@ -65,3 +68,39 @@ def test_a_narrower_shorter_student_predicts_most_and_a_random_one_does_not() ->
     assert min(shares[:4]) > 0.5, shares
     shuffled = encoder(6, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
     assert max(explained(shuffled, wanted, adapters, images)) < 0.3
+
+
+def test_fitted_attention_looks_where_the_teacher_looks() -> None:
+    wanted = teacher()
+    student = encoder(5, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
+    fit_encoder(student, wanted, pictures(64, seed=2))
+    levels = ("relu3_1", "relu4_1", "relu5_1")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        fusion = MultiLevelFusion(student.channels, levels, (6, 6, 6)).requires_grad_(False)
+    content, style = pictures(4, seed=3), pictures(4, seed=4)
+    before = {level: agreement(fusion, student, wanted, level, content, style) for level in levels}
+    fit_attention(fusion, student, wanted, pictures(64, seed=2))
+    for level in levels[:2]:
+        after = agreement(fusion, student, wanted, level, content, style)
+        assert after > 0.7 > 0.3 > abs(before[level]), (level, before[level], after)
+
+
+def agreement(
+    fusion: MultiLevelFusion,
+    student: VGGEncoder,
+    wanted: VGGEncoder,
+    level: str,
+    content: torch.Tensor,
+    style: torch.Tensor,
+) -> float:
+    """Correlation between the logits of the student and those of the teacher's stacked keys."""
+    attention = fusion.attention[level]
+    assert isinstance(attention, AdaAttention)
+    own = [
+        projection(stacked_key(student(images), level)).flatten(2)
+        for projection, images in ((attention.query_proj, content), (attention.key_proj, style))
+    ]
+    target = [stacked_key(wanted(images), level).flatten(2) for images in (content, style)]
+    logits = [torch.bmm(query.transpose(1, 2), key).flatten() for query, key in (own, target)]
+    return float(torch.corrcoef(torch.stack(logits))[0, 1])

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import picture
 from torch import Tensor
 
 from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
@@ -18,6 +17,7 @@ from adaattn_core.losses import (
     local_target,
     normalize_activations,
 )
+from small_models import picture
 
 EPSILON = 1e-5
 """Added to every variance."""
@@ -116,7 +116,7 @@ def test_the_gradient_reaches_the_stylized_picture_alone() -> None:
     stylized, content, style = features(0), features(1), features(2)
     for x in (*stylized.values(), *content.values(), *style.values()):
         x.requires_grad_(True)
-    local_feature_loss(stylized, content, style, LEVELS).backward()
+    local_feature_loss(stylized, content, style, LEVELS).backward()  # type: ignore[no-untyped-call]
     assert all(x.grad is not None and bool(x.grad.isfinite().all()) for x in stylized.values())
     assert all(x.grad is None for x in (*content.values(), *style.values()))
 
@@ -125,7 +125,7 @@ def test_flat_features_have_finite_gradients() -> None:
     flat = {level: torch.ones_like(x).requires_grad_(True) for level, x in features(0).items()}
     other = features(1)
     loss = content_loss(flat, other) + global_style_loss(flat, other) + local_feature_loss(flat, other, other)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for level, x in flat.items():
         if level in LEVELS[1:]:  # the published levels
             assert x.grad is not None and bool(x.grad.isfinite().all()), level

@@ -12,8 +12,9 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..train import CHECKPOINT, train
+from ..train import train
 from ..train_config import TrainConfig
+from ..train_state import CHECKPOINT
 from .errors import INTERRUPTED
 
 EXAMPLES = """\

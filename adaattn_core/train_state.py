@@ -1,0 +1,84 @@
+"""The checkpoint of a training run: where it lies, what it holds, and which run may go on from it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import MISSING, asdict, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint import CheckpointError
+from .images import atomic_path
+from .train_config import TrainConfig
+
+CHECKPOINT = Path("checkpoints") / "latest.pt"
+MODEL = "model.safetensors"
+"""What a run folder holds, as paths inside it."""
+
+PARTS = frozenset(("step", "config", "model", "ema", "adapters", "optimizer", "skipped"))
+FREE_SETTINGS = frozenset(
+    ("output", "content", "style", "vgg", "init", "refit_attention")
+    + ("device", "workers", "checkpoint_every", "sample_every")
+)
+"""Settings that may differ when a run is resumed: where things are, not what is computed."""
+
+
+def public_settings(config: TrainConfig) -> dict[str, Any]:
+    """Settings for a model file that may travel: of paths the last name only, which says nothing of their owner."""
+    settings = asdict(config)
+    paths = {name: Path(settings[name]).name for name in ("content", "style", "vgg", "output", "init")}
+    return settings | paths
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write PARTS, whole or not at all."""
+    buffer = BytesIO()  # written by Python: torch.save would hide a full disk in an error of its own
+    torch.save(state, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `write_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: cut short, or no training checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = PARTS - state.keys()
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no training checkpoint. Start a new run, from {path.parents[1] / MODEL} with --init."
+        ) from error
+    if missing:
+        raise CheckpointError(f"{path} is no training checkpoint: it has no {', '.join(sorted(missing))}.")
+    return dict(state)
+
+
+def check_same_settings(config: TrainConfig, saved: str) -> None:
+    """CheckpointError unless a run of these settings computes what the one that saved its settings did.
+
+    A setting that is younger than the checkpoint counts as if it had had its default then.
+
+    Args:
+        config: of the run that would go on.
+        saved: config of the checkpoint, as JSON.
+    """
+    now = json.loads(json.dumps(asdict(config)))
+    defaults = {field.name: field.default for field in fields(config) if field.default is not MISSING}
+    before = json.loads(json.dumps(defaults)) | json.loads(saved)
+    changed = [
+        f"{name} {before.get(name)} -> {value}"
+        for name, value in now.items()
+        if name not in FREE_SETTINGS and before.get(name) != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"the run in {config.output} was started with other settings ({'; '.join(changed)}). "
+            "Resume with the same, or start a new run from its weights with --init."
+        )

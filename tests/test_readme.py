@@ -1,0 +1,105 @@
+"""Every command and program of the README does what it says, on small pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaattn_core import train as training
+from adaattn_core.cli import main
+from adaattn_core.encoder import VGGEncoder
+from adaattn_core.images import load_image, save_image
+from small_models import picture
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Arguments of every `adaattn` command in the README's shell blocks."""
+    lines = [part for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line[:1] == ["adaattn"]]
+
+
+PAINTING = [words for words in commands() if words[0] in ("stylize", "compare") and "--model" not in words]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README speaks of, as the working directory and the home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ADAATTN_MODELS", raising=False)
+    for seed, name in enumerate(("photo", "painting", "a", "b", "other", "mask")):
+        save_image(picture(40, 48, seed=seed), f"{name}.{'png' if name == 'mask' else 'jpg'}")
+    for folder in ("photos", "paintings", "painted", "examples", ".adaattn"):
+        Path(folder).mkdir()
+    for folder in ("photos", "paintings"):
+        save_image(picture(40, 48, seed=7), f"{folder}/one.jpg")
+    for name in ("coffee", "great_wave"):
+        save_image(picture(40, 48, seed=8), f"examples/{name}.jpg")
+    return tmp_path
+
+
+def run(words: list[str]) -> None:
+    assert main([os.path.expanduser(word) for word in words]) == 0, words
+
+
+def test_the_first_command_is_the_one_that_ci_runs() -> None:
+    words = shlex.join(["adaattn", *commands()[0]])
+    assert words in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 'pip install -e ".[dev]" && pytest' in README
+
+
+@pytest.mark.parametrize("words", PAINTING, ids=" ".join)
+def test_painting_commands(words: list[str], desk: Path) -> None:
+    run(words)
+    output = desk / words[words.index("-o") + 1]
+    assert output.is_file() or list(output.iterdir())
+
+
+def test_the_published_weights_are_converted_and_used(desk: Path, published: Path) -> None:
+    (desk / "checkpoints").symlink_to(published)
+    chosen = [words for words in commands() if words[0] == "convert" or "base" in words]
+    assert len(chosen) == 2
+    for words in chosen:
+        run(words)
+    assert load_image("out.png").shape == load_image("photo.jpg").shape
+
+
+def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow_vgg(source: str) -> VGGEncoder:
+        assert source == "torchvision"
+        with torch.random.fork_rng():
+            return VGGEncoder((32, 64, 96, 256, 256), (2, 2, 2, 2, 1))
+
+    monkeypatch.setattr(training, "load_vgg", narrow_vgg)
+    quick = ["--steps=1", "--distill-steps=0", "--reconstruct-steps=0", "--crop=32", "--batch=2", "--width=0.125"]
+    chosen = [words for words in commands() if words[0] == "train" or "runs/mine/model.safetensors" in words]
+    assert len(chosen) == 2
+    for words in chosen:
+        run([*words, *(quick if words[0] == "train" else [])])
+    assert (desk / "out.png").is_file()
+
+
+def test_the_program(desk: Path) -> None:
+    (program,) = blocks("python")
+    Path("program.py").write_text(program, encoding="utf-8")
+    names = runpy.run_path("program.py")
+    assert names["result"].shape == names["content"].shape
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
