@@ -1,7 +1,7 @@
 """AdaAttN: arbitrary style transfer by attention-weighted statistics.
 
-    from adaattn_core import load_image, load_model, save_image, stylize
-    save_image(stylize(load_model(), load_image("photo.jpg"), load_image("painting.jpg")), "out.png")
+from adaattn_core import load_image, load_model, save_image, stylize
+save_image(stylize(load_model(), load_image("photo.jpg"), load_image("painting.jpg")), "out.png")
 """
 
 from .checkpoint import CheckpointError, load_model, save_model

@@ -1,4 +1,4 @@
-"""Measure seconds and peak memory, beside a plain reference of the published algorithm.
+"""Seconds and peak memory of models, beside a plain reference of the published algorithm.
 
 Every measurement is a process of its own, so that its peak memory is its own too. Subjects take turns, so that a
 machine that gets slower or faster during the run does so for all of them.
@@ -8,15 +8,13 @@ The reference lives in benchmarks/reference.py of the repository and is left out
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +24,6 @@ from torch import Tensor
 
 from .checkpoint import load_model, ready
 from .encoder import VGG19_CONVS, conv_names
-from .images import atomic_path
 from .model import ModelConfig, StyleTransferModel
 from .published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE, published_indices
 from .stylize import encode_style, stylize
@@ -41,46 +38,16 @@ SUBJECTS = {
     "compact-bfloat16": "built-in model, exact attention, bfloat16",
 }
 SIZES = (256, 512, 1024)
+LONG_SECONDS = 10.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--sizes", default=",".join(map(str, SIZES)), help="picture sides in pixels (default %(default)s)"
-    )
-    parser.add_argument(
-        "--subjects", default=",".join(SUBJECTS), help="what to measure, of " + ", ".join(SUBJECTS) + " (default: all)"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="processes for each number (default %(default)s)")
-    parser.add_argument("--output", type=Path, help="write the numbers as JSON, too")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Measure and print a table."""
-    subjects, sizes = args.subjects.split(","), [int(size) for size in args.sizes.split(",")]
-    unknown = [subject for subject in subjects if subject not in SUBJECTS]
-    if unknown:
-        raise ValueError(f"unknown subject {unknown[0]!r}; known are {', '.join(SUBJECTS)}")
-    if not REFERENCE_FILE.is_file() and "reference" in subjects:
-        subjects.remove("reference")
-        print("The reference is left out: it is part of the repository, not of the installed package.")
-    rows = []
-    for size in sizes:
-        found: dict[str, list[dict[str, Any]]] = {subject: [] for subject in subjects}
-        for _ in range(args.repeats):
-            for subject in subjects:
-                found[subject].append(_measured_apart(subject, size))
-        rows += [_summary(subject, size, runs, found.get("reference")) for subject, runs in found.items()]
-        print(_table([row for row in rows if row["size"] == size], size), flush=True)
-    if args.output:
-        about = {
-            "machine": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "rows": rows,
-        }
-        with atomic_path(args.output) as temporary:
-            temporary.write_text(json.dumps(about, indent=2) + "\n")
-    return 0
+def compare(subjects: Sequence[str], size: int, repeats: int) -> list[dict[str, Any]]:
+    """A row of numbers for each subject at one size: seconds, their spread, peak memory, ratios to the reference."""
+    found: dict[str, list[dict[str, Any]]] = {subject: [] for subject in subjects}
+    for _ in range(repeats):
+        for subject in subjects:
+            found[subject].append(_measured_apart(subject, size))
+    return [_summary(subject, size, runs, found.get("reference")) for subject, runs in found.items()]
 
 
 def _measured_apart(subject: str, size: int) -> dict[str, Any]:
@@ -110,30 +77,19 @@ def _summary(
     return row
 
 
-def _table(rows: list[dict[str, Any]], size: int) -> str:
-    lines = [f"\n{size} x {size}", f"{'':18}{'seconds':>9}{'spread':>16}{'x ref':>8}{'peak GiB':>10}{'x ref':>8}"]
-    for row in rows:
-        spread = f"{row['fastest']:.2f}..{row['slowest']:.2f}"
-        ratios = [f"{row[key]:.2f}" if key in row else "-" for key in ("time_ratio", "memory_ratio")]
-        lines.append(
-            f"{row['subject']:18}{row['seconds']:9.2f}{spread:>16}{ratios[0]:>8}{row['peak_gib']:10.2f}{ratios[1]:>8}"
-        )
-    return "\n".join(lines)
-
-
 # One measurement, in a process of its own
 
 
 def measure(subject: str, size: int) -> dict[str, float]:
-    """Seconds of the faster of two calls after a warm-up at 64 pixels, and the process's peak memory."""
+    """Seconds of the faster of two calls (of one, if it takes long) after a warm-up at 64 pixels, and peak memory."""
     generator = torch.Generator().manual_seed(0)
     content, style = (torch.rand(1, 3, size, size, generator=generator) for _ in range(2))
     small = torch.rand(1, 3, 64, 64, generator=generator)
     paint = _painter(subject, style)
     with torch.inference_mode():
         paint(small)
-        seconds = []
-        for _ in range(2):
+        seconds: list[float] = []
+        while not seconds or (len(seconds) < 2 and seconds[0] < LONG_SECONDS):
             start = time.perf_counter()
             paint(content)
             seconds.append(time.perf_counter() - start)

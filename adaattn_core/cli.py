@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn, Protocol
 
-from . import __version__, bench
-from .commands import compare, convert, info, stylize, train
+from . import __version__
+from .commands import bench, compare, convert, info, stylize, train
 from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
 
 

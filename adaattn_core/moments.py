@@ -21,8 +21,9 @@ STD_FLOOR = 1e-4
 """Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
 and a variance of 1e-8 is below what float32 resolves for features of size 1."""
 
-BLOCK_BYTES = 64 * 2**20
-"""Memory for one block of attention weights; measured best between 32 and 128 MiB on CPU caches."""
+BLOCK_BYTES = 16 * 2**20
+"""Memory for one block of attention weights: what stays in a processor's cache. Measured on 2 cores with 32 MiB of it,
+16384 x 16384 positions: blocks of 16 MiB 1.7 s, of 32 to 128 MiB 2.4 s."""
 
 
 def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:

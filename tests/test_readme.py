@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adaattn_core import bench
 from adaattn_core import train as training
 from adaattn_core.cli import main
 from adaattn_core.encoder import VGGEncoder
@@ -91,6 +92,17 @@ def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch
     for words in chosen:
         run([*words, *(quick if words[0] == "train" else [])])
     assert (desk / "out.png").is_file()
+
+
+def test_the_benchmark(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench, "_measured_apart", lambda subject, size: {"seconds": 1.0, "peak_gib": 1.0})
+    (words,) = [words for words in commands() if words[0] == "bench"]
+    run(words)
+    assert "512 x 512" in capsys.readouterr().out
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    assert {words[0] for words in commands()} == {"stylize", "compare", "convert", "train", "bench"}
 
 
 def test_the_program(desk: Path) -> None:

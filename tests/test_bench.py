@@ -1,0 +1,65 @@
+"""The benchmark measures what it says it measures; its numbers are no test's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaattn_core import bench
+from adaattn_core.checkpoint import ready
+from adaattn_core.cli import main
+from small_models import picture
+
+
+def test_reference_and_full_size_model_paint_the_same_picture() -> None:
+    """So the two times are times of the same work: at 64 pixels the reference, too, looks at every position."""
+    content, style = picture(64, 64, seed=1), picture(64, 64, seed=2)
+    model = bench.random_base()
+    reference = bench.load_reference()
+    theirs = reference.stylize(bench.published_files(model), content, style)
+    ours = ready(model)(content, style)
+    assert float((ours - theirs).norm() / theirs.norm()) < 5e-4
+
+
+def test_a_table_and_a_file_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = {"reference": (4.0, 2.0), "compact": (1.0, 0.5)}
+
+    def measured(subject: str, size: int) -> dict[str, float]:
+        seconds, peak = numbers[subject]
+        return {"seconds": seconds * size / 512, "peak_gib": peak}
+
+    monkeypatch.setattr(bench, "_measured_apart", measured)
+    output = tmp_path / "numbers.json"
+    assert main(["bench", "--subjects", "reference,compact", "--sizes", "256,512", "--output", str(output)]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [(row["subject"], row["size"], row["seconds"]) for row in rows] == [
+        ("reference", 256, 2.0), ("compact", 256, 0.5), ("reference", 512, 4.0), ("compact", 512, 1.0),
+    ]  # fmt: skip
+    assert rows[-1]["time_ratio"] == rows[-1]["memory_ratio"] == 0.25
+    assert "512 x 512" in capsys.readouterr().out
+
+
+def test_one_measurement_counts_time_and_memory() -> None:
+    found = bench.measure("compact", 64)
+    assert found["seconds"] > 0
+    assert found["peak_gib"] * 2**30 >= torch.rand(1).element_size()
+    assert 0.05 < found["peak_gib"] < 64
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--subjects", "compact,fast"], "unknown subject 'fast'; known are reference, base"),
+        (["--sizes", "256,wide"], "'wide' is not a whole number"),
+        (["--sizes", "8"], "8 is out of range; at least 16 pixels are needed"),
+        (["--repeats", "0"], "0 is out of range; it must be at least 1"),
+    ],
+)
+def test_wrong_arguments(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    assert text in capsys.readouterr().err
