@@ -124,16 +124,26 @@ def _blockwise(
 ) -> tuple[Tensor, Tensor]:
     batch, positions = query.shape[:2]
     rows = max(16, block_bytes // (4 * batch * key.shape[1]))
-    starts = range(0, positions, rows)
-    recompute = torch.is_grad_enabled() and len(starts) > 1
-    parts = []
-    for start in starts:
-        window = slice(start, start + rows)
+    windows = [slice(start, start + rows) for start in range(0, positions, rows)]
+
+    def arguments(window: slice) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Similarity, float]:
         applies = None if content_mask is None else content_mask[:, window]
-        arguments = (query[:, window], key, both, applies, style_mask, similarity, temperature)
-        parts.append(checkpoint(_moments, *arguments, use_reentrant=False) if recompute else _moments(*arguments))
-    mean, std = zip(*parts, strict=True)
-    return torch.cat(mean, dim=1), torch.cat(std, dim=1)
+        return query[:, window], key, both, applies, style_mask, similarity, temperature
+
+    if torch.is_grad_enabled():
+        recompute = len(windows) > 1
+        parts = [
+            checkpoint(_moments, *arguments(window), use_reentrant=False) if recompute else _moments(*arguments(window))
+            for window in windows
+        ]
+        mean, std = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return mean, std
+    # Into place, block by block: small results kept between blocks would lie where the next block wants to, and the
+    # process would grow by a block each time.
+    mean, std = (query.new_empty(batch, positions, both.shape[-1] // 2) for _ in range(2))
+    for window in windows:
+        mean[:, window], std[:, window] = _moments(*arguments(window))
+    return mean, std
 
 
 def _moments(
