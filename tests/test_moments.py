@@ -180,6 +180,9 @@ def test_streamed_is_written_out(similarity: Similarity, temperature: float, mas
     upstream = normals(2, 2, 40, 4, seed=9, dtype=torch.float64)
     for moment, moment_wanted in zip(found, wanted, strict=True):
         torch.testing.assert_close(moment.double(), moment_wanted, rtol=1e-5, atol=5e-6)
+    with torch.no_grad():
+        for moment, untracked in zip(found, ours(one, similarity, temperature, block_bytes), strict=True):
+            assert torch.equal(moment, untracked)
     gradients = torch.autograd.grad(found, one[:3], [x.float() for x in upstream])
     gradients_wanted = torch.autograd.grad(wanted, exact[:3], list(upstream))
     for gradient, gradient_wanted in zip(gradients, gradients_wanted, strict=True):
@@ -334,6 +337,16 @@ def test_memory_is_bounded_forward_and_backward(similarity: Similarity) -> None:
     largest, kept = largest_and_kept(similarity, block_bytes=4 * 500 * 40)
     assert 40 * 500 <= largest < 200 * 500 / 2
     assert kept < MATRIX_BYTES / 10
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@torch.no_grad()
+def test_memory_is_bounded_without_gradients(similarity: Similarity) -> None:
+    query, key, value = (normals(1, n, 2, seed=n) for n in (200, 500, 500))
+    mask = torch.arange(500)[None] % 2 == 0
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
+        attention_moments(query, key, value, similarity=similarity, style_mask=mask, block_bytes=TINY_BLOCKS)
+    assert largest.numel <= 16 * 500
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
