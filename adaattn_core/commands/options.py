@@ -9,7 +9,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from ..checkpoint import BUILT_IN, MODEL_NAMES, load_model
-from ..devices import PRECISIONS, pick_device, pick_dtype
+from ..devices import PRECISIONS, Precision, pick_device, pick_dtype
 from ..images import MIN_SIDE, ImageError, output_format
 from ..model import StyleTransferModel
 
@@ -35,7 +35,7 @@ def open_model(args: argparse.Namespace) -> StyleTransferModel:
     """The model that the options of `add_model_options` name."""
     device = pick_device(args.device)
     # Not bfloat16 where it is native, as in training: peaked attention may then choose other style positions.
-    precision = "float32" if args.precision == "auto" else args.precision
+    precision: Precision = "float32" if args.precision == "auto" else args.precision
     return load_model(args.model, device=device, dtype=pick_dtype(precision, device))
 
 
