@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .encoder import LEVELS, Features
-from .moments import BLOCK_BYTES, Similarity, attention_moments, normalize_channels
+from .moments import BLOCK_BYTES, Progress, Similarity, attention_moments, normalize_channels
 
 
 class StyleLevel(NamedTuple):
@@ -139,6 +139,7 @@ class AdaAttention(nn.Module):
         content_mask: Tensor | None = None,
         temperature: float = 1.0,
         block_bytes: int = BLOCK_BYTES,
+        progress: Progress | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention-weighted mean and standard deviation of the style for each content position.
 
@@ -146,6 +147,7 @@ class AdaAttention(nn.Module):
             content_key: (B, K, H, W) stacked key of the content.
             style: result of `encode_style`; its batch is B or 1.
             content_mask: (B or 1, 1, h, w) or None: where the style's mask applies.
+            progress: see `attention_moments`.
 
         Returns:
             mean, std: each (B, C, H, W) in float32.
@@ -162,6 +164,7 @@ class AdaAttention(nn.Module):
             content_mask=applies,
             style_mask=None if style.mask is None else style.mask.expand(batch, -1),
             block_bytes=block_bytes,
+            progress=progress,
         )
         grid = "b (h w) c -> b c h w"
         return rearrange(mean, grid, h=height), rearrange(std, grid, h=height)

@@ -6,6 +6,7 @@ Everything here computes in float32, or in float64 for float64 arguments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
+
+Progress = Callable[[float], None]
+"""Called with the share of the work that is done, rising to 1; stops the work by raising."""
 
 VARIANCE_EPSILON = 1e-5
 NORM_EPSILON = 1e-5
@@ -67,6 +71,7 @@ def attention_moments(
     content_mask: Tensor | None = None,
     style_mask: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention-weighted mean and standard deviation of the values, for each content position.
 
@@ -88,6 +93,8 @@ def attention_moments(
             others attend everywhere. None means True everywhere.
         style_mask: (B, Ns) bool or None (everywhere).
         block_bytes: memory for a block of A.
+        progress: told the share of the rows that are done after each block; what it raises ends the work. Not called
+            while gradients are recorded.
 
     Returns:
         mean, std: each (B, Nc, C) in float32.
@@ -108,7 +115,9 @@ def attention_moments(
         center = value.mean(dim=1, keepdim=True)
         centered = value - center
         both = torch.cat([centered, centered.square()], dim=-1)
-        mean, std = _blockwise(query, key, both, similarity, temperature, content_mask, style_mask, block_bytes)
+        mean, std = _blockwise(
+            query, key, both, similarity, temperature, content_mask, style_mask, block_bytes, progress
+        )
         return mean + center, std
 
 
@@ -121,6 +130,7 @@ def _blockwise(
     content_mask: Tensor | None,
     style_mask: Tensor | None,
     block_bytes: int,
+    progress: Progress | None,
 ) -> tuple[Tensor, Tensor]:
     batch, positions = query.shape[:2]
     rows = max(16, block_bytes // (4 * batch * key.shape[1]))
@@ -143,6 +153,8 @@ def _blockwise(
     mean, std = (query.new_empty(batch, positions, both.shape[-1] // 2) for _ in range(2))
     for window in windows:
         mean[:, window], std[:, window] = _moments(*arguments(window))
+        if progress is not None:
+            progress(min(window.stop, positions) / positions)
     return mean, std
 
 

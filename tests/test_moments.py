@@ -317,12 +317,13 @@ def largest_and_kept(similarity: Similarity, block_bytes: int) -> tuple[int, int
         return x
 
     query, key, value = (normals(1, n, 2, seed=n).requires_grad_() for n in (200, 500, 501))
-    masks = {"content_mask": torch.ones(1, 200, dtype=torch.bool), "style_mask": torch.ones(1, 500, dtype=torch.bool)}
+    content_mask, style_mask = (torch.ones(1, positions, dtype=torch.bool) for positions in (200, 500))
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             mean, std = attention_moments(
-                query, key, value[:, :500], similarity=similarity, temperature=2, block_bytes=block_bytes, **masks
-            )
+                query, key, value[:, :500], similarity=similarity, temperature=2,
+                content_mask=content_mask, style_mask=style_mask, block_bytes=block_bytes,
+            )  # fmt: skip
         kept_bytes = sum(storage.nbytes() for storage in kept.values())
         torch.autograd.grad((mean.sum() + std.sum()), (query, key, value))
     return largest.numel, kept_bytes
@@ -354,6 +355,32 @@ def test_the_memory_test_can_fail(similarity: Similarity) -> None:
     largest, kept = largest_and_kept(similarity, BLOCK_BYTES)
     assert largest >= 200 * 500
     assert kept >= MATRIX_BYTES
+
+
+# ---------------------------------------------------------------- progress
+
+
+@torch.no_grad()
+def test_progress_is_the_share_of_rows_done() -> None:
+    """40 rows in blocks of 16."""
+    one, told = case(masked=True), list[float]()
+    for block_bytes, wanted in ((TINY_BLOCKS, [16 / 40, 32 / 40, 1.0]), (BLOCK_BYTES, [1.0])):
+        told.clear()
+        attention_moments(*one[:3], block_bytes=block_bytes, progress=told.append)
+        assert told == wanted
+
+
+@torch.no_grad()
+def test_what_progress_raises_ends_the_work() -> None:
+    told = list[float]()
+
+    def stop(done: float) -> None:
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attention_moments(*case(masked=False)[:3], block_bytes=TINY_BLOCKS, progress=stop)
+    assert told == [16 / 40]
 
 
 # ---------------------------------------------------------------- errors
