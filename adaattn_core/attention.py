@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 from .encoder import LEVELS, Features
 from .moments import BLOCK_BYTES, Progress, Similarity, attention_moments, normalize_channels
@@ -83,9 +84,9 @@ class AdaAttention(nn.Module):
         super().__init__()
         projection_channels = projection_channels or key_channels
         self.similarity: Similarity = similarity
-        self.query_proj = nn.Conv2d(key_channels, projection_channels, kernel_size=1)
-        self.key_proj = nn.Conv2d(key_channels, projection_channels, kernel_size=1)
-        self.value_proj = nn.Conv2d(value_channels, value_channels, kernel_size=1)
+        self.query_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
+        self.key_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
+        self.value_proj = Conv2d(value_channels, value_channels, kernel_size=1)
 
     def initialize(self) -> None:
         """f = g a scaled orthogonal projection and h the identity: like attends to like from the first step, softly.

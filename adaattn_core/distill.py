@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 from .attention import AdaAttention, stacked_key
 from .encoder import LEVELS, VGGEncoder, pad_one
@@ -53,7 +54,7 @@ def fit_encoder(student: VGGEncoder, teacher: VGGEncoder, images: Tensor) -> nn.
         _fit(conv, x, before[:, kept])
         x = torch.relu(conv(x))
         if name.endswith("_1"):
-            adapter = nn.Conv2d(x.shape[1], wanted.shape[1], kernel_size=1, device=x.device)
+            adapter = Conv2d(x.shape[1], wanted.shape[1], kernel_size=1, device=x.device)
             _fit(adapter, x, wanted)
             adapters.append(adapter)
     assert len(adapters) == len(LEVELS)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
+from torch.nn import Conv2d
 
 Features = dict[str, Tensor]
 
@@ -33,7 +34,7 @@ class ReflectConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Cin, H, W) -> (B, Cout, H, W); an axis of one position has nothing to mirror and is repeated."""
-        with torch.autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
+        with autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
             x = pad_one(x)
         return super().forward(x)
 
@@ -68,7 +69,7 @@ class VGGEncoder(nn.Module):
         if len(channels) != 5 or len(convs) != 5 or min(*channels, *convs) < 1:
             raise ValueError(f"an encoder has five blocks; got channels {tuple(channels)} and convs {tuple(convs)}")
         self.channels, self.convs = tuple(channels), tuple(convs)
-        self.conv0 = nn.Conv2d(3, 3, kernel_size=1)
+        self.conv0 = Conv2d(3, 3, kernel_size=1)
         self.layers = nn.ModuleDict()
         width = 3
         for name in conv_names(convs):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
 Similarity = Literal["softmax", "cosine"]
@@ -106,7 +106,7 @@ def attention_moments(
         raise ValueError(f"temperature is {temperature}; it must be above 0 (1 is neutral)")
     if style_mask is not None and not bool(style_mask.any(dim=1).all()):
         raise ValueError("the style mask is empty: no style position is left to attend to. Paint some of it white.")
-    with torch.autocast(query.device.type, enabled=False):
+    with autocast(query.device.type, enabled=False):
         query, key, value = widened(query), widened(key), widened(value)
         if similarity == "cosine":
             query, key = _unit(query), _unit(key)

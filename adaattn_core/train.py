@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
+from torch.nn import Conv2d
 
 from .checkpoint import CheckpointError, empty_model, load_model, ready, save_model
 from .data import Batch, DataError, TrainingPairs, batches, seeded_generator
@@ -74,8 +75,7 @@ class Run:
             torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would reach the GPU's generators too
             self.model = self._first_model()
             self.adapters = nn.ModuleList(
-                nn.Conv2d(a, b, kernel_size=1)
-                for a, b in zip(self.model.encoder.channels, self.vgg.channels, strict=True)
+                Conv2d(a, b, kernel_size=1) for a, b in zip(self.model.encoder.channels, self.vgg.channels, strict=True)
             )
         self.model.encoder.requires_grad_(not config.freeze_encoder)
         for module in (self.model, self.adapters):
@@ -177,7 +177,7 @@ class Run:
 
     def _losses(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         content, style, target = (x.to(self.device, memory_format=torch.channels_last) for x in batch[:3])
-        with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        with autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             if stage == "distill":
                 return {"distill": self._distill_loss(torch.cat([content, style]))}
             picture = self.model(content, style).float()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from adaattn_core.attention import AdaAttention, StyleLevel, positions_mask, stacked_key
 from adaattn_core.decoder import Decoder
@@ -113,7 +113,7 @@ def test_an_axis_of_one_position_is_repeated(size: tuple[int, int], expected: li
 def test_autocast_pads_in_half_precision() -> None:
     """The padded copy of a bfloat16 tensor stays bfloat16; the result is that of a plain bfloat16 convolution."""
     conv, x = box_filter(), normals(1, 1, 5, 5).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         result = conv(x)
     assert result.dtype == torch.bfloat16
     assert torch.equal(result, conv.bfloat16()(x))

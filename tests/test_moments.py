@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -282,7 +282,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, similarity: S
 
 def test_autocast_does_not_reach_the_moments() -> None:
     one = case(masked=False)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         inside = ours(one, "softmax", 1.0, BLOCK_BYTES)
     for moment, other in zip(inside, ours(one, "softmax", 1.0, BLOCK_BYTES), strict=True):
         assert torch.equal(moment, other)
