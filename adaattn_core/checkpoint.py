@@ -219,8 +219,11 @@ def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: 
 
 
 def fingerprint(module: torch.nn.Module) -> str:
-    """12 hex digits that change with any weight: tells which encoder made some features."""
+    """12 hex digits that change with any weight: tells which encoder made some features.
+
+    Of the weights in float16, as files hold them: a model and its copy on disk have the same one.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

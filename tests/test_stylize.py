@@ -17,6 +17,7 @@ from adaattn_core.fusion import StyleFeatures
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 stylize_module = sys.modules["adaattn_core.stylize"]
+painting_module = sys.modules["adaattn_core.painting"]
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 
 CONTENT = picture(37, 50)
@@ -164,7 +165,7 @@ def test_a_high_temperature_takes_the_style_as_a_whole(model: StyleTransferModel
 def test_an_encoded_style_gives_what_the_picture_gives(
     model: StyleTransferModel, attention: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stylize_module, "SAMPLED_POSITIONS", 20)
+    monkeypatch.setattr(painting_module, "SAMPLED_POSITIONS", 20)
     painted = encode_style(model, STYLE, attention=attention, seed=3)
     wanted = stylize(model, CONTENT, STYLE, attention=attention, seed=3)
     assert torch.equal(stylize(model, CONTENT, painted), wanted)
@@ -291,7 +292,7 @@ def test_a_dot_is_enough_of_a_style_mask(
     model: StyleTransferModel, attention: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Smaller than a position of relu5_1, between all that nearest resizing looks at."""
-    monkeypatch.setattr(stylize_module, "SAMPLED_POSITIONS", 4)
+    monkeypatch.setattr(painting_module, "SAMPLED_POSITIONS", 4)
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 35, 21] = 1
     style = encode_style(model, picture(64, 64), mask=mask, attention=attention)
@@ -332,7 +333,7 @@ def test_keep_color_of_a_grey_content_is_grey(model: StyleTransferModel) -> None
 def test_sampling_is_repeatable_and_touches_no_global_generator(
     model: StyleTransferModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stylize_module, "SAMPLED_POSITIONS", 20)
+    monkeypatch.setattr(painting_module, "SAMPLED_POSITIONS", 20)
     state = torch.random.get_rng_state()
     first, again, other = (stylize(model, CONTENT, STYLE, attention="sampled", seed=seed) for seed in (7, 7, 8))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -355,7 +356,7 @@ def test_sampling_all_positions_is_exact(model: StyleTransferModel) -> None:
 def test_batches_pair_up_whatever_runs_together(
     model: StyleTransferModel, chunk_pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stylize_module, "CHUNK_PIXELS", chunk_pixels)
+    monkeypatch.setattr(painting_module, "WINDOW_PIXELS", chunk_pixels)
     content, style, mask = picture(37, 50, batch=3), picture(45, 34, batch=3, seed=1), left_half(45, 34)
     paired = stylize(model, content, style, style_masks=[mask])
     shared = stylize(model, content, [style[:1], style[1:2]])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 
-import torch
-
 from ..checkpoint import CheckpointError
+from ..devices import is_out_of_memory
 from ..train import TrainingError
 
 WRONG_INPUT = 2
@@ -26,14 +25,6 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, TrainingError):
         return FAILED, line
     return FAILED, f"unexpected {type(error).__name__}: {line}. Please report it, with what --verbose shows."
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left; on the CPU and on MPS, torch says so in words only."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _explain_os_error(error: OSError) -> str:

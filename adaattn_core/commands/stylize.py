@@ -15,13 +15,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..checkpoint import find_model
-from ..devices import pick_device
+from ..devices import is_out_of_memory, pick_device
 from ..fusion import StyleFeatures
 from ..images import ImageError, find_images, load_alpha, load_image, load_mask, resize_image, save_image
+from ..masks import fit_mask
 from ..model import StyleTransferModel
+from ..painting import ATTENTIONS
 from ..progress import progress_bar
-from ..stylize import ATTENTIONS, encode_style, fit_mask, stylize
-from .errors import explain, is_out_of_memory
+from ..stylize import encode_style, stylize
+from .errors import explain
 from .options import add_model_options, check_folder, check_output, open_model, positive, shares, side, unit, whole
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,89 @@
+"""Where in the style a point of the content looks: attention made visible."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from .attention import AdaAttention, stacked_key
+from .fusion import MultiLevelFusion
+from .moments import _unit, _weights, widened
+from .painting import ImageFeatures, check_unit
+
+INFERNO = ((0.0, 0.0, 0.02), (0.34, 0.06, 0.43), (0.73, 0.21, 0.33), (0.98, 0.55, 0.04), (0.99, 1.0, 0.64))
+"""Colours of attention from none to most, evenly spaced; dark to light, so that they read in grey as well."""
+
+
+def attention_at(
+    fusion: MultiLevelFusion,
+    content: ImageFeatures,
+    style: ImageFeatures,
+    point: tuple[float, float],
+    level: str,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Attention weights of one content position over the style.
+
+    Args:
+        fusion: a model's attention.
+        content, style: features on its device; style's batch is the content's, or 1.
+        point: x, y in the content, 0 to 1 from the top left.
+        level: one of the model's levels.
+        temperature: as in `paint`.
+
+    Returns:
+        (B, H, W) float32 on the style's grid of that level; each item sums to 1.
+
+    Raises:
+        ValueError: a level the model has not, a point outside the picture.
+    """
+    if level not in fusion.levels:
+        raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
+    for name, value in zip("xy", point, strict=True):
+        check_unit(f"the point's {name}", value)
+    attention = fusion.attention[level]
+    assert isinstance(attention, AdaAttention)
+    with torch.no_grad():
+        content_key, style_key = stacked_key(content.named(), level), stacked_key(style.named(), level)
+        height, width = content_key.shape[-2:]
+        row, column = min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
+        dtype = attention.query_proj.weight.dtype
+        query = attention.query_proj(content_key[..., row : row + 1, column : column + 1].to(dtype))
+        key = attention.key_proj(style_key.to(dtype))
+        weights = _attended(widened(query), widened(key), attention, temperature)
+    return rearrange(weights, "b 1 (h w) -> b h w", h=style_key.shape[-2])
+
+
+def _attended(query: Tensor, key: Tensor, attention: AdaAttention, temperature: float) -> Tensor:
+    """(B, K, 1, 1) and (B or 1, K, H, W) -> (B, 1, H W) weights."""
+    queries = rearrange(query, "b k h w -> b (h w) k")
+    keys = rearrange(key, "b k h w -> b (h w) k").expand(len(queries), -1, -1)
+    if attention.similarity == "cosine":
+        queries, keys = _unit(queries), _unit(keys)
+    else:
+        queries = queries / temperature
+    return _weights(torch.bmm(queries, keys.mT), None, attention.similarity, temperature)
+
+
+def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:
+    """Weights as colours over a grey version of the picture they belong to, the largest one brightest.
+
+    Args:
+        weights: (B, h, w), not negative.
+        picture: (B or 1, 3, H, W).
+        opacity: 0 the grey picture, 1 only colours.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1].
+    """
+    check_unit("opacity", opacity)
+    heat = weights / weights.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    heat = F.interpolate(heat[:, None], size=picture.shape[-2:], mode="bilinear").clamp(0, 1)
+    steps = torch.tensor(INFERNO, device=heat.device)
+    place = heat[:, 0] * (len(steps) - 1)
+    below = place.long().clamp(max=len(steps) - 2)
+    colours = torch.lerp(steps[below], steps[below + 1], (place - below)[..., None])
+    grey = picture.float().mean(dim=1, keepdim=True).expand(len(heat), 3, -1, -1).to(heat.device)
+    return torch.lerp(grey, rearrange(colours, "b h w c -> b c h w"), opacity)

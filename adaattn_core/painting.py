@@ -1,0 +1,362 @@
+"""The steps of a repainting, one by one: pictures to features, features to a painting, a painting to pixels.
+
+`stylize` runs them one after the other; the ComfyUI nodes are these steps, with their results on the wires between.
+All of these hold tensors in tuples, so that they can be moved, cut and weighed as a whole.
+
+Letters: B batch, H W pixels. Pictures are RGB float32 in [0, 1]; masks are (B or 1, 1, H, W) float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from .decoder import Decoder
+from .devices import free_memory, is_out_of_memory
+from .encoder import LEVELS, Features, VGGEncoder, check_images
+from .fusion import Fused, MultiLevelFusion, StyleFeatures
+from .images import keep_color as keep_content_color
+from .moments import BLOCK_BYTES, Progress
+
+Attention = Literal["exact", "sampled"]
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
+
+SAMPLED_POSITIONS = 4096
+"""Style positions that sampled attention keeps on relu3_1: 64 x 64, as in the published code."""
+
+WINDOW_PIXELS = 2**21
+"""Batch items run together up to this many pixels; larger ones one by one."""
+
+SMALLEST_BLOCK_BYTES = 2**20
+
+T = TypeVar("T")
+
+
+class Origin(NamedTuple):
+    """What made a result: the fingerprint of its weights tells it from others, its name tells a person."""
+
+    fingerprint: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint})"
+
+
+UNKNOWN = Origin()
+
+
+class ImageFeatures(NamedTuple):
+    """What an encoder sees in pictures.
+
+    picture: (B, 3, H, W) the pictures themselves. levels: (B, C, H, W) each, in the order of LEVELS, as deep as was
+    asked for. encoder: which one it was.
+    """
+
+    picture: Tensor
+    levels: tuple[Tensor, ...]
+    encoder: Origin = UNKNOWN
+
+    def named(self) -> Features:
+        """Level name -> features, as the model's parts take them."""
+        return dict(zip(LEVELS, self.levels, strict=False))
+
+
+class Painting(NamedTuple):
+    """Contents repainted in features: all that it takes to make the pictures.
+
+    fused: what the decoder paints. own: the content's own features merged the same way, None where the strength is 1.
+    content: (B, 3, H, W). strength: (1 or B, 1, 1 or H, 1 or W). mask: where to paint, None for everywhere.
+    attention: which one it was.
+    """
+
+    fused: Fused
+    own: Fused | None
+    content: Tensor
+    strength: Tensor
+    mask: Tensor | None
+    attention: Origin = UNKNOWN
+
+
+def extract_features(
+    encoder: VGGEncoder,
+    pictures: Tensor,
+    deepest: str = LEVELS[-1],
+    *,
+    role: str = "picture",
+    origin: Origin = UNKNOWN,
+) -> ImageFeatures:
+    """Features of pictures, on the encoder's device and in its dtype.
+
+    Args:
+        encoder: a VGGEncoder.
+        pictures: (B, 3, H, W) floating point, at least 16 pixels a side; values are clamped to [0, 1].
+        deepest: last level wanted.
+        role: names the picture in errors.
+        origin: of the encoder, kept with the features.
+
+    Raises:
+        ValueError: a wrong shape or type, a side under 16 pixels, NaN.
+    """
+    check_picture(pictures, role)
+    weight = encoder.conv0.weight
+    with torch.no_grad():
+        pictures = pictures.float().clamp(0, 1)
+        seen = encoder(pictures.to(weight.device, weight.dtype, memory_format=torch.channels_last), deepest)
+    return ImageFeatures(pictures, tuple(seen[level] for level in LEVELS if level in seen), origin)
+
+
+def encode_style_features(
+    fusion: MultiLevelFusion,
+    style: ImageFeatures,
+    *,
+    mask: Tensor | None = None,
+    attention: Attention = "exact",
+    seed: int = 0,
+) -> StyleFeatures:
+    """Keys and values of a style: all that attention needs of it, made once and used with many contents.
+
+    Args:
+        fusion: a model's attention.
+        style: features on its device.
+        mask: at the style's size: the part to look at; at least one pixel above 0.5.
+        attention: "exact" looks at every style position, "sampled" at 4096 random ones, as the published code does.
+        seed: of that choice; the same seed gives the same picture. The global generator is not touched.
+
+    Raises:
+        ValueError: an unknown attention, an empty mask.
+    """
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention is {attention!r}; known are {', '.join(ATTENTIONS)}")
+    if mask is not None and not bool((mask > 0.5).flatten(1).any(dim=1).all()):
+        raise ValueError("the style mask is empty: no part of the style is left to look at. Paint some of it white.")
+    samples = SAMPLED_POSITIONS if attention == "sampled" else None
+    with torch.no_grad():
+        mask = None if mask is None else mask.to(style.levels[0].device)
+        return fusion.encode_style(style.named(), mask, samples, torch.Generator().manual_seed(seed))
+
+
+def paint(
+    fusion: MultiLevelFusion,
+    content: ImageFeatures,
+    styles: Sequence[StyleFeatures],
+    weights: Sequence[float] | None = None,
+    *,
+    strength: float = 1.0,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Progress | None = None,
+) -> Painting:
+    """Contents repainted in features, in one style or a mix.
+
+    Args:
+        fusion: a model's attention.
+        content: features on its device.
+        styles: one or more; each of batch 1, for all contents, or B.
+        weights: one share per style, scaled to sum 1; None mixes equally.
+        strength: 0 the content, 1 the full style. In between, features are mixed level by level.
+        temperature: above 0; 1 is neutral, higher mixes more style positions into each content position.
+        mask: at the content's size: where to paint. It is kept for `finish`; the attention does not see it, so that a
+            border takes its surroundings from the painting and shows no halo.
+        block_bytes: memory for a block of attention weights.
+        progress: told the share that is done; stops the work by raising.
+
+    Raises:
+        ValueError: an argument out of its range, or batches that do not pair up.
+    """
+    check_unit("strength", strength)
+    shares = style_shares(weights, len(styles))
+    for style in styles:
+        check_batch(style, len(content.picture))
+    seen = content.named()
+    with torch.no_grad():
+        own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
+        if own is not None and strength == 0:
+            fused = own
+        else:
+            statistics = fusion.statistics(
+                seen, styles, shares, temperature=temperature, block_bytes=block_bytes, progress=progress
+            )
+            fused = fusion.merge(fusion.repaint(seen, statistics, strength))
+    level = torch.full((1, 1, 1, 1), strength, device=content.picture.device)
+    return Painting(fused, own, content.picture, level, mask)
+
+
+def finish(decoder: Decoder, painting: Painting, *, picture: Tensor | None = None, keep_color: bool = False) -> Tensor:
+    """Pixels of a painting.
+
+    Below full strength the decoder's own error on the content (what it loses of an unchanged picture) is added back in
+    proportion, so that strength 0 is the content itself.
+
+    Args:
+        decoder: of the model whose attention painted.
+        painting: features on its device.
+        picture: (B or 1, 3, H, W) what shows where nothing is painted, and gives the colours; None is the content.
+        keep_color: take only brightness from the result.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1], on the content's device. Where the mask is 0 it is the picture, exactly.
+    """
+    content = painting.content
+    result = _decoded(decoder, painting).clamp(0, 1)
+    plain = content if picture is None else picture.expand_as(content)
+    if keep_color:
+        result = keep_content_color(result, plain)
+    mask = painting.mask
+    return result if mask is None else torch.where(mask > 0, torch.lerp(plain, result, mask), plain)
+
+
+def _decoded(decoder: Decoder, painting: Painting) -> Tensor:
+    """The whole picture painted, not clamped."""
+    content, own, strength = painting.content, painting.own, painting.strength
+    if not bool(strength.any()):
+        return content
+    size = (content.shape[-2], content.shape[-1])
+    with torch.no_grad():
+        result: Tensor = decoder(painting.fused, size).float().to(content.device)
+        if own is not None:
+            unchanged = decoder(own, size).float().to(content.device)
+            result = result + (1 - strength) * (content - unchanged)
+    return result
+
+
+# Pieces of these, and whole ones on another device
+
+
+def each_tensor(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """The same tuples and dicts with every tensor changed."""
+    changed: T = _each(value, change)
+    return changed
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401 (whatever was nested comes back)
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each(item, change) for key, item in value.items()}
+    if isinstance(value, tuple):
+        items = [_each(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return value
+
+
+def batch_window(value: T, window: slice) -> T:
+    """Some items of a batch; what is there once for all of them stays."""
+    return each_tensor(value, lambda x: x if len(x) == 1 else x[window])
+
+
+def joined(parts: Sequence[T]) -> T:
+    """Parts of a batch, one after the other: the inverse of `batch_window`. What is no tensor comes from the first."""
+    whole: T = _join(parts)
+    return whole
+
+
+def _join(parts: Sequence[Any]) -> Any:  # noqa: ANN401 (whatever was nested comes back)
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, tuple):
+        items = [_join(items) for items in zip(*parts, strict=True)]
+        return type(first)(*items) if hasattr(first, "_fields") else tuple(items)
+    return first
+
+
+def in_windows(
+    run: Callable[[slice, int, Progress | None], T],
+    pictures: Tensor,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Progress | None = None,
+) -> list[T]:
+    """Work on a batch, some items at a time; out of memory, half as many at once, then with blocks half as large.
+
+    Args:
+        run: takes the items, the memory for a block of attention weights, and what to tell of the progress.
+        pictures: (B, C, H, W) the batch; as many items run together as have WINDOW_PIXELS, so that memory does not
+            grow with the batch.
+        block_bytes: to begin with; not made smaller than 1 MiB.
+        progress: told the share of the whole that is done.
+    """
+    results: list[T] = []
+    batch, done = len(pictures), 0
+    size = max(1, WINDOW_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
+    while done < batch:
+        stop = min(done + size, batch)
+        try:
+            results.append(run(slice(done, stop), block_bytes, progress_part(progress, done / batch, stop / batch)))
+        except Exception as error:
+            if not is_out_of_memory(error) or (stop - done == 1 and block_bytes <= SMALLEST_BLOCK_BYTES):
+                raise
+        else:
+            done = stop
+            if progress is not None:
+                progress(done / batch)
+            continue
+        free_memory()  # after the except block: the error holds on to what the failed attempt allocated
+        size, block_bytes = ((stop - done) // 2, block_bytes) if stop - done > 1 else (1, block_bytes // 2)
+    return results
+
+
+def progress_part(progress: Progress | None, start: float, stop: float) -> Progress | None:
+    """What tells `progress` of the part of the work between two shares of the whole."""
+    return None if progress is None else lambda done: progress(start + (stop - start) * done)
+
+
+def check_origin(features: ImageFeatures, wanted: Origin, model: str, role: str) -> None:
+    """ValueError unless the features are of the encoder that a model's attention was trained with."""
+    if features.encoder.fingerprint != wanted.fingerprint:
+        raise ValueError(
+            f"the {role} features come from the encoder {features.encoder}, and the attention of {model} reads only "
+            f"those of its own encoder, {wanted}. Extract them with the encoder that was loaded with the attention."
+        )
+
+
+def check_decoder(painting: Painting, attention: Origin) -> None:
+    """ValueError unless a decoder's model has the attention that painted."""
+    if painting.attention.fingerprint != attention.fingerprint:
+        raise ValueError(
+            f"this was painted by the attention {painting.attention}, and the decoder is that of {attention}. "
+            "Use the decoder that was loaded with the attention."
+        )
+
+
+def check_batch(style: StyleFeatures, contents: int) -> None:
+    """ValueError unless the style has one picture, or one for each content."""
+    items = len(next(iter(style.values())).key)
+    if items not in (1, contents):
+        raise ValueError(f"the style has {items} pictures and the content {contents}; give 1 style, or {contents}")
+
+
+def style_shares(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights scaled to sum 1."""
+    if count == 0:
+        raise ValueError("no style came; at least one is needed")
+    shares = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(shares) != count:
+        raise ValueError(f"{len(shares)} style weights came for {count} styles; give one for each")
+    if min(shares) < 0 or not sum(shares) > 0 or not math.isfinite(sum(shares)):
+        raise ValueError(f"style weights are {shares}; they must not be negative, and one must be above 0")
+    return [share / sum(shares) for share in shares]
+
+
+def check_picture(picture: Tensor, role: str) -> None:
+    """ValueError unless (B, 3, H, W), floating point, finite, at least 16 pixels a side."""
+    check_images(picture, role)
+    if not picture.is_floating_point():
+        raise ValueError(
+            f"the {role} has dtype {picture.dtype}; floating point in [0, 1] is needed. Divide by 255 first."
+        )
+    if not bool(torch.isfinite(picture).all()):
+        raise ValueError(f"the {role} holds NaN or infinite values; numbers in [0, 1] are needed")
+
+
+def check_unit(name: str, value: float) -> None:
+    """ValueError unless the value is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; it must be between 0 and 1")

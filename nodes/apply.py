@@ -1,0 +1,97 @@
+"""Content features repainted with a style's."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from . import bridge
+from .core import moments, steps
+from .pictures import content_area, style_area, to_mask
+from .sockets import (
+    AttentionType,
+    FeaturesType,
+    FusedType,
+    attention_inputs,
+    mask_inputs,
+    schema,
+    strength,
+    temperature,
+)
+
+
+class Apply(io.ComfyNode):
+    """Attention: which places of the style paint each place of the content."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "Apply",
+            "Apply AdaAttN",
+            aliases=["apply style", "attention style", "region style"],
+            description="Repaints content features with a style: each place of the content takes the look of the "
+            "places of the style that resemble it. With both masks, a region of the content takes after a region of "
+            "the style; mix several of these with Mix AdaAttN Styles.",
+            inputs=[
+                AttentionType.Input("attention", display_name="attention", tooltip="From Load AdaAttN Model."),
+                FeaturesType.Input("content", display_name="content", tooltip="Features of the picture to repaint."),
+                FeaturesType.Input(
+                    "style", display_name="style",
+                    tooltip="Features of the style: one picture for all contents, or one for each.",
+                ),
+                strength(),
+                *mask_inputs(),
+                io.Mask.Input(
+                    "style_mask", display_name="style mask", optional=True,
+                    tooltip="Which part of the style to look at: white. Any size; it is stretched to the style.",
+                ),
+                temperature(),
+                *attention_inputs(),
+            ],
+            outputs=[
+                FusedType.Output("fused", display_name="fused", tooltip="For Decode AdaAttN or Mix AdaAttN Styles."),
+                io.Mask.Output("mask", display_name="mask", tooltip="Where it is painted: the mask as applied."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        attention: bridge.Part,
+        content: steps.ImageFeatures,
+        style: steps.ImageFeatures,
+        strength: float,
+        content_mask: Tensor | None = None,
+        mask_invert: bool = False,
+        mask_feather: int = 0,
+        mask_threshold: float = 0.0,
+        style_mask: Tensor | None = None,
+        temperature: float = 1.0,
+        attention_mode: steps.Attention = "exact",
+        sample_seed: int = 0,
+    ) -> io.NodeOutput:
+        for features, role in ((content, "content"), (style, "style")):
+            steps.check_origin(features, attention.encoder, attention.attention.name, role)
+        area = content_area(
+            content_mask, content.picture, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
+        )
+        device = bridge.load([attention], content.picture, style.picture)
+        encoded = steps.encode_style_features(
+            attention.module, bridge.moved(style, device), mask=style_area(style_mask, style.picture),
+            attention=attention_mode, seed=sample_seed,
+        )  # fmt: skip
+        steps.check_batch(encoded, len(content.picture))
+
+        def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.Painting:
+            some = bridge.moved(steps.batch_window(content, window), device)
+            painting = steps.paint(
+                attention.module, some, [steps.batch_window(encoded, window)], strength=strength,
+                temperature=temperature, block_bytes=block_bytes, progress=progress,
+            )  # fmt: skip
+            return bridge.handed_over(painting)
+
+        parts = steps.in_windows(run, content.picture, progress=bridge.NodeProgress())
+        painting = steps.joined(parts)._replace(
+            content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
+        )
+        return io.NodeOutput(painting, to_mask(area, content.picture))

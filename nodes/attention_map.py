@@ -1,0 +1,58 @@
+"""Where a point of the content looks."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import bridge
+from .core import heatmap, model, steps
+from .pictures import to_image
+from .sockets import AttentionType, FeaturesType, schema, temperature, unit_slider
+
+
+class AttentionMap(io.ComfyNode):
+    """Attention of one content point, as a heat map over the style."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "AttentionMap",
+            "AdaAttN Attention Map",
+            aliases=["attention heat map", "explain style", "visualize attention"],
+            description="Shows which places of the style paint one point of the content: the brighter, the more.",
+            inputs=[
+                AttentionType.Input("attention", display_name="attention", tooltip="From Load AdaAttN Model."),
+                FeaturesType.Input("content", display_name="content", tooltip="Features of the picture to repaint."),
+                FeaturesType.Input("style", display_name="style", tooltip="Features of the style."),
+                unit_slider("x", "x", 0.5, "The point in the content: 0 is the left edge, 1 the right."),
+                unit_slider("y", "y", 0.5, "The point in the content: 0 is the top edge, 1 the bottom."),
+                io.Combo.Input(
+                    "level", display_name="level", options=list(model.IMAGE_LEVELS), default=model.IMAGE_LEVELS[0],
+                    tooltip="relu3_1 matches small texture, relu4_1 larger shapes, relu5_1 the largest.",
+                ),
+                unit_slider("opacity", "opacity", 0.7, "0 shows only the style in grey, 1 only the heat map."),
+                temperature(),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="heat map", tooltip="The style, lit where the point looks.")
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        attention: bridge.Part,
+        content: steps.ImageFeatures,
+        style: steps.ImageFeatures,
+        x: float,
+        y: float,
+        level: str,
+        opacity: float,
+        temperature: float = 1.0,
+    ) -> io.NodeOutput:
+        for features, role in ((content, "content"), (style, "style")):
+            steps.check_origin(features, attention.encoder, attention.attention.name, role)
+        device = bridge.load([attention], content.picture, style.picture)
+        content, style = bridge.moved((content, style), device)
+        weights = heatmap.attention_at(attention.module, content, style, (x, y), level, temperature)
+        return io.NodeOutput(bridge.handed_over(to_image(heatmap.paint_heat(weights, style.picture, opacity))))

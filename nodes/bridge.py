@@ -1,0 +1,129 @@
+"""All that the nodes want of ComfyUI beyond its types: devices, memory, progress, interruption, model folders.
+
+The only module here that imports comfy and folder_paths. IMAGE is (B, H, W, C), MASK (B, H, W) or (H, W); the core's
+pictures are (B, 3, H, W), its masks (B, 1, H, W).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor, nn
+
+from . import files
+from .core import images, steps
+
+T = TypeVar("T")
+
+FOLDER = "adaattn"
+"""Folder of the user's models, under ComfyUI's models folder and wherever extra_model_paths.yaml says."""
+
+STEPS = 100
+PREVIEW_SIDE = 512
+ACTIVATIONS = 6
+"""Maps as large as the picture, with as many channels as the encoder's first block, that are alive at once; measured
+with the full-size model: 1.5 GB for each 1024 x 1024 pixels."""
+
+
+# Model folders
+
+
+def register_folder() -> None:
+    """Make models/adaattn known to ComfyUI."""
+    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].update(files.SUFFIXES)
+
+
+def model_files() -> list[str]:
+    """Weights files in the model folders, as paths relative to them; looked up again when the user presses R."""
+    return [name.replace(os.sep, "/") for name in folder_paths.get_filename_list(FOLDER)]
+
+
+def find_file(name: str) -> Path | None:
+    """A file, or a folder, of the model folders by its relative path."""
+    candidates = (Path(folder, name) for folder in folder_paths.get_folder_paths(FOLDER))
+    return next((path for path in candidates if path.exists()), None)
+
+
+# Parts of a model
+
+
+class Part(NamedTuple):
+    """A model, or its encoder, attention or decoder, in ComfyUI's hands.
+
+    patcher: ComfyUI's handle, which loads and unloads it. width: channels of the encoder's first block.
+    encoder, attention: those of the model it belongs to; an encoder by itself has no attention.
+    """
+
+    patcher: Any
+    width: int
+    encoder: steps.Origin
+    attention: steps.Origin
+
+    @property
+    def module(self) -> Any:  # noqa: ANN401 (VGGEncoder, MultiLevelFusion, Decoder: as the socket's type says)
+        return self.patcher.model
+
+
+def part(
+    module: nn.Module, width: int, encoder: steps.Origin = steps.UNKNOWN, attention: steps.Origin = steps.UNKNOWN
+) -> Part:  # noqa: B008
+    """A module as ComfyUI wants it."""
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    handle = patcher(module, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
+    return Part(handle, width, encoder, attention)
+
+
+def load(parts: Sequence[Part], *pictures: Tensor) -> torch.device:
+    """Bring parts to their device, with memory beside them for work on one of these pictures at a time.
+
+    Returns:
+        the device.
+    """
+    pixels = max(picture.shape[-1] * picture.shape[-2] for picture in pictures)
+    needed = ACTIVATIONS * 4 * max(one.width for one in parts) * max(pixels, steps.WINDOW_PIXELS // 4)
+    mm.load_models_gpu([one.patcher for one in parts], memory_required=needed)
+    device: torch.device = parts[0].patcher.load_device
+    return device
+
+
+def moved(value: T, device: torch.device) -> T:
+    """Tensors, in whatever tuples, on a device."""
+    return steps.each_tensor(value, lambda x: x.to(device))
+
+
+def handed_over(value: T) -> T:
+    """Tensors where ComfyUI keeps what nodes return."""
+    return moved(value, mm.intermediate_device())
+
+
+# Progress and interruption
+
+
+class NodeProgress:
+    """A node's progress bar: called with the share that is done. Ends the work when the user pressed Cancel."""
+
+    def __init__(self) -> None:
+        self.bar = comfy.utils.ProgressBar(STEPS)
+        self.shown = 0
+
+    def __call__(self, done: float) -> None:
+        mm.throw_exception_if_processing_interrupted()
+        step = int(done * STEPS)
+        if step > self.shown:
+            self.bar.update_absolute(step, STEPS)
+            self.shown = step
+
+    def show(self, picture: Tensor) -> None:
+        """A preview of a (1, 3, H, W) picture on the node."""
+        scale = PREVIEW_SIDE / max(picture.shape[-2:])
+        preview = images.resize_image(picture, long_side=PREVIEW_SIDE) if scale < 1 else picture
+        self.bar.update_absolute(self.shown, STEPS, ("JPEG", images.to_pil(preview), PREVIEW_SIDE))

@@ -1,0 +1,54 @@
+"""A painting to pixels."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from . import bridge
+from .core import moments, steps
+from .pictures import to_image, to_pictures
+from .sockets import DecoderType, FusedType, keep_color, schema
+
+
+class Decode(io.ComfyNode):
+    """The picture of a painting."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "Decode",
+            "Decode AdaAttN",
+            aliases=["decode style", "features to image"],
+            description="Makes the picture of repainted features, as large as the content. Where nothing was painted "
+            "it is the content, exactly.",
+            inputs=[
+                DecoderType.Input("decoder", display_name="decoder", tooltip="From Load AdaAttN Model."),
+                FusedType.Input("fused", display_name="fused", tooltip="From Apply AdaAttN or Mix AdaAttN Styles."),
+                keep_color(),
+                io.Image.Input(
+                    "content", display_name="content image", optional=True,
+                    tooltip="What shows where nothing is painted, and gives its colours to keep colours. Leave it "
+                    "empty for the content itself; another picture must have its size.",
+                ),
+            ],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="The painted picture.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, decoder: bridge.Part, fused: steps.Painting, keep_color: bool = False, content: Tensor | None = None
+    ) -> io.NodeOutput:
+        steps.check_decoder(fused, decoder.attention)
+        picture = None if content is None else to_pictures(content, "content").clamp(0, 1)
+        device = bridge.load([decoder], fused.content)
+        progress = bridge.NodeProgress()
+
+        def run(window: slice, block_bytes: int, part: moments.Progress | None) -> Tensor:
+            plain = None if picture is None else bridge.moved(steps.batch_window(picture, window), device)
+            painting = bridge.moved(steps.batch_window(fused, window), device)
+            result = bridge.handed_over(steps.finish(decoder.module, painting, picture=plain, keep_color=keep_color))
+            progress.show(result[:1])
+            return result
+
+        return io.NodeOutput(to_image(steps.joined(steps.in_windows(run, fused.content, progress=progress))))

@@ -1,0 +1,22 @@
+"""The list of nodes that ComfyUI asks for."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import bridge
+from .apply import Apply
+from .attention_map import AttentionMap
+from .decode import Decode
+from .features import ExtractFeatures
+from .loaders import LoadEncoder, LoadModel
+from .mix import MixStyles
+from .stylize import Stylize
+
+
+class AdaAttNExtension(ComfyExtension):
+    """All nodes of the pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        bridge.register_folder()  # here, since older versions do not call on_load
+        return [Stylize, LoadModel, LoadEncoder, ExtractFeatures, Apply, MixStyles, Decode, AttentionMap]

@@ -1,0 +1,47 @@
+"""Pictures to features."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from . import bridge
+from .core import moments, steps
+from .pictures import to_pictures
+from .sockets import EncoderType, FeaturesType, schema
+
+
+class ExtractFeatures(io.ComfyNode):
+    """What the encoder sees in pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "ExtractFeatures",
+            "Extract AdaAttN Features",
+            aliases=["encode image", "vgg features"],
+            description="Looks at pictures with the encoder. One of these for the content and one for the style; a "
+            "style is looked at once and reused while only the content changes.",
+            inputs=[
+                EncoderType.Input("encoder", display_name="encoder", tooltip="From Load AdaAttN Model."),
+                io.Image.Input(
+                    "image", display_name="image",
+                    tooltip="Any size from 16 x 16 up. A smaller style gives larger brush strokes. For many frames use "
+                    "AdaAttN Stylize, which keeps no features in memory.",
+                ),
+            ],
+            outputs=[
+                FeaturesType.Output("features", display_name="features", tooltip="For Apply AdaAttN.")
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
+        pictures = to_pictures(image, "image")
+        bridge.load([encoder], pictures)
+
+        def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.ImageFeatures:
+            features = steps.extract_features(encoder.module, pictures[window], role="image", origin=encoder.encoder)
+            return bridge.handed_over(features)
+
+        return io.NodeOutput(steps.joined(steps.in_windows(run, pictures, progress=bridge.NodeProgress())))

@@ -1,0 +1,101 @@
+"""What a user can choose in the loaders, and how each choice is read. Knows nothing of ComfyUI.
+
+Choices are the built-in model; our .safetensors files; and folders with the published checkpoints as they come, listed
+with a slash at the end. `.pth` files are read as data, never executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from .core import checkpoint, encoder, model, published
+
+BUILT_IN = "built-in"
+TORCHVISION = "VGG-19 (torchvision)"
+SUFFIXES = (".safetensors", ".pth")
+VGG_FILE = "vgg_normalised.pth"
+
+Find = Callable[[str], Path | None]
+"""Relative name of a file or folder -> its path, or None."""
+
+
+def model_choices(names: Iterable[str]) -> list[str]:
+    """Choices of a model among files given by relative names.
+
+    >>> model_choices(["a.safetensors", "P/latest_net_transformer.pth", "P/latest_net_decoder.pth", "vgg.pth"])
+    ['built-in', 'P/', 'a.safetensors']
+    """
+    names = list(names)
+    folders = [
+        {PurePosixPath(n).parent for n in names if n.endswith(file)}
+        for file in (published.TRANSFORMER_FILE, published.DECODER_FILE)
+    ]
+    folders_of = [f"{folder}/" for folder in sorted(folders[0] & folders[1])]
+    return [BUILT_IN, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
+
+
+def encoder_choices(names: Iterable[str]) -> list[str]:
+    """Choices of an encoder: any file but the published attention and decoder.
+
+    >>> encoder_choices(["a.safetensors", "P/latest_net_decoder.pth", "vgg_normalised.pth"])
+    ['built-in', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
+    """
+    files = [name for name in names if not PurePosixPath(name).name.startswith("latest_net_")]
+    return [BUILT_IN, TORCHVISION, *files]
+
+
+def read_model(choice: str, find: Find) -> model.StyleTransferModel:
+    """The model of a choice.
+
+    Raises:
+        CheckpointError: the file is gone, damaged or of another kind.
+    """
+    if choice == BUILT_IN:
+        return checkpoint.load_model()
+    path = _existing(choice, find)
+    if not choice.endswith("/"):
+        return checkpoint.load_model(path)
+    vgg = path / VGG_FILE if (path / VGG_FILE).is_file() else find(VGG_FILE)
+    if vgg is None:
+        raise checkpoint.CheckpointError(
+            f"{path} holds no {VGG_FILE}; the published checkpoints need the encoder they were trained with. "
+            "Put it into that folder."
+        )
+    return published.convert_published(path, vgg)
+
+
+def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
+    """The encoder of a choice; torchvision's is downloaded when it is first used.
+
+    Raises:
+        CheckpointError: the file is gone, damaged or of another kind, or the download failed.
+    """
+    if choice == BUILT_IN:
+        return checkpoint.load_model().encoder
+    if choice == TORCHVISION:
+        vgg = published.load_vgg("torchvision")
+    else:
+        path = _existing(choice, find)
+        if path.suffix == ".safetensors" and "format" in checkpoint.read_metadata(path):
+            return checkpoint.load_model(path).encoder
+        vgg = published.load_vgg(path)
+    return vgg.eval().requires_grad_(False)
+
+
+def stamp(choice: str, find: Find) -> str:
+    """Changes when the files of a choice do: names, sizes and times."""
+    path = None if choice in (BUILT_IN, TORCHVISION) else find(choice)
+    if path is None:
+        return choice
+    files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
+    return "|".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def _existing(choice: str, find: Find) -> Path:
+    path = find(choice)
+    if path is None:
+        raise checkpoint.CheckpointError(
+            f"{choice} is not in models/adaattn any more. Press R and choose another, or put it back."
+        )
+    return path

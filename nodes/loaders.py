@@ -1,0 +1,88 @@
+"""Weights from files to sockets."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import bridge, files
+from .core import checkpoint, steps
+from .sockets import AttentionType, DecoderType, EncoderType, schema
+
+
+def model_input() -> io.Input:
+    return io.Combo.Input(
+        "model_name", display_name="model", options=files.model_choices(bridge.model_files()), default=files.BUILT_IN,
+        tooltip="built-in works without a download. Your own: .safetensors files, or a folder with the published "
+        "latest_net_*.pth files and vgg_normalised.pth, in ComfyUI's models/adaattn. Press R after adding one.",
+    )  # fmt: skip
+
+
+class LoadModel(io.ComfyNode):
+    """A whole model, in its three parts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "LoadModel",
+            "Load AdaAttN Model",
+            aliases=["load adaattn", "adaattn checkpoint"],
+            description="Loads an AdaAttN model: an encoder that sees pictures, an attention that repaints what it "
+            "sees, and a decoder that makes a picture of it again.",
+            inputs=[model_input()],
+            outputs=[
+                EncoderType.Output("encoder", display_name="encoder", tooltip="For Extract AdaAttN Features."),
+                AttentionType.Output("attention", display_name="attention", tooltip="For Apply AdaAttN."),
+                DecoderType.Output("decoder", display_name="decoder", tooltip="For Decode AdaAttN."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str) -> str:
+        return files.stamp(model_name, bridge.find_file)
+
+    @classmethod
+    def execute(cls, model_name: str) -> io.NodeOutput:
+        loaded = files.read_model(model_name, bridge.find_file)
+        marks = (
+            steps.Origin(checkpoint.fingerprint(loaded.encoder), model_name),
+            steps.Origin(checkpoint.fingerprint(loaded.fusion), model_name),
+        )
+        width = loaded.config.channels[0]
+        return io.NodeOutput(
+            *(bridge.part(one, width, *marks) for one in (loaded.encoder, loaded.fusion, loaded.decoder))
+        )
+
+
+class LoadEncoder(io.ComfyNode):
+    """An encoder by itself."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "LoadEncoder",
+            "Load AdaAttN Encoder",
+            aliases=["load vgg", "vgg encoder"],
+            description="Loads an encoder by itself. An attention reads only features of the encoder it was trained "
+            "with; Load AdaAttN Model gives you both, and is what you want nearly always.",
+            inputs=[
+                io.Combo.Input(
+                    "encoder_name", display_name="encoder", options=files.encoder_choices(bridge.model_files()),
+                    default=files.BUILT_IN,
+                    tooltip="built-in is the encoder of the built-in model. VGG-19 (torchvision) is downloaded when "
+                    "the node first runs (about 550 MB). Files in ComfyUI's models/adaattn: a VGG-19 as .pth or "
+                    ".safetensors, or a model whose encoder is taken. Press R after adding one.",
+                )
+            ],
+            outputs=[EncoderType.Output("encoder", display_name="encoder", tooltip="For Extract AdaAttN Features.")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, encoder_name: str) -> str:
+        return files.stamp(encoder_name, bridge.find_file)
+
+    @classmethod
+    def execute(cls, encoder_name: str) -> io.NodeOutput:
+        loaded = files.read_encoder(encoder_name, bridge.find_file)
+        return io.NodeOutput(
+            bridge.part(loaded, loaded.channels[0], steps.Origin(checkpoint.fingerprint(loaded), encoder_name))
+        )

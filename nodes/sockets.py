@@ -1,0 +1,108 @@
+"""Socket types of the pack, and the inputs that several nodes share, so that a word means the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .compat import known
+from .core import steps
+
+CATEGORY = "AdaAttN"
+ALIASES = ["style transfer", "neural style", "AdaAttN", "paint", "art"]
+
+EncoderType = io.Custom("ADAATTN_ENCODER")
+AttentionType = io.Custom("ADAATTN_ATTENTION")
+DecoderType = io.Custom("ADAATTN_DECODER")
+FeaturesType = io.Custom("ADAATTN_FEATURES")
+FusedType = io.Custom("ADAATTN_FUSED")
+
+
+def schema(node_id: str, display_name: str, *, aliases: list[str], **options: Any) -> io.Schema:  # noqa: ANN401
+    """A schema of this pack, with what every one of them has."""
+    return known(
+        io.Schema, node_id=f"AdaAttN_{node_id}", display_name=display_name, category=CATEGORY,
+        search_aliases=[*aliases, *ALIASES], **options,
+    )  # fmt: skip
+
+
+def unit_slider(name: str, display_name: str, default: float, tooltip: str, **options: Any) -> io.Input:  # noqa: ANN401
+    """A slider from 0 to 1."""
+    return known(
+        io.Float.Input, name, display_name=display_name, default=default, min=0.0, max=1.0, step=0.01,
+        display_mode=io.NumberDisplay.slider, tooltip=tooltip, **options,
+    )  # fmt: skip
+
+
+def weight(name: str, display_name: str, tooltip: str) -> io.Input:
+    """A share in a mix."""
+    return io.Float.Input(
+        name, display_name=display_name, default=1.0, min=0.0, max=10.0, step=0.05, optional=True, tooltip=tooltip
+    )
+
+
+def strength() -> io.Input:
+    return unit_slider(
+        "strength", "strength", 1.0, "How much of the style: 0 is the content as it is, 1 the full style."
+    )
+
+
+def temperature() -> io.Input:
+    return known(
+        io.Float.Input, "temperature", display_name="temperature", default=1.0, min=0.05, max=20.0, step=0.05,
+        optional=True, advanced=True,
+        tooltip="How many places of the style are blended into each place of the content. 1 is as trained; higher is "
+        "softer and more even, lower is sharper.",
+    )  # fmt: skip
+
+
+def attention_inputs() -> list[io.Input]:
+    """Which style positions are looked at."""
+    return [
+        known(
+            io.Combo.Input, "attention_mode", display_name="look at", options=list(steps.ATTENTIONS),
+            default=steps.ATTENTIONS[0], optional=True, advanced=True,
+            tooltip="exact looks at every place of the style. sampled looks at 4096 random ones, as the published code "
+            "does: faster with a large style, less faithful.",
+        ),
+        known(
+            io.Int.Input, "sample_seed", display_name="sample seed", default=0, min=0, max=2**31 - 1, step=1,
+            advanced=True, optional=True,
+            tooltip="Chooses the random places of sampled. The same seed gives the same picture. Not used by exact.",
+        ),
+    ]  # fmt: skip
+
+
+def mask_inputs() -> list[io.Input]:
+    """Where to paint, and how the mask is shaped first: threshold, then invert, then feather."""
+    return [
+        io.Mask.Input(
+            "content_mask", display_name="content mask", optional=True,
+            tooltip="Where to paint: white gets the style, black stays the content exactly. Any size; it is stretched "
+            "to the content. The empty mask that Load Image gives for a picture without transparency counts as none.",
+        ),
+        io.Boolean.Input(
+            "mask_invert", display_name="invert mask", default=False, optional=True,
+            tooltip="Paint where the content mask is black instead. Load Image's mask is white where the picture is "
+            "transparent.",
+        ),
+        io.Int.Input(
+            "mask_feather", display_name="feather mask", default=0, min=0, max=512, step=1, optional=True,
+            display_mode=io.NumberDisplay.slider,
+            tooltip="Softens the edge of the content mask, this many pixels to either side of it. 0 leaves it.",
+        ),
+        unit_slider(
+            "mask_threshold", "mask threshold", 0.0,
+            "Turns a grey content mask into black and white: what is at least this bright becomes white. 0 keeps the "
+            "greys, which blend content and style.",
+            optional=True, advanced=True,
+        ),
+    ]  # fmt: skip
+
+
+def keep_color() -> io.Input:
+    return io.Boolean.Input(
+        "keep_color", display_name="keep colours", default=False, optional=True,
+        tooltip="Take only light and dark from the style, and keep the content's colours.",
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""Everything in one node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from . import bridge, files
+from .core import encode_style, images, steps, stylize
+from .loaders import model_input
+from .pictures import content_area, style_area, to_image, to_pictures
+from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
+
+SLOTS = (2, 3, 4)
+STYLE_SIZE = 512
+
+
+class Stylize(io.ComfyNode):
+    """A picture in the style of others."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "Stylize",
+            "AdaAttN Stylize",
+            aliases=["paint like", "artistic style", "image style", "video style"],
+            description="Repaints a picture in the style of another, or of up to four mixed. Batches and frames of a "
+            "clip are painted one after the other in the same style.",
+            inputs=[
+                model_input(),
+                io.Image.Input("content", display_name="content", tooltip="The picture to repaint; it keeps its size."),
+                io.Image.Input(
+                    "style", display_name="style",
+                    tooltip="The picture to take the style from: one for the whole content batch, or as many.",
+                ),
+                strength(),
+                io.Int.Input(
+                    "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
+                    tooltip="Reduces styles to this short side in pixels where theirs is longer. Smaller gives larger "
+                    "brush strokes, and is faster. 0 leaves styles as they are.",
+                ),
+                keep_color(),
+                *mask_inputs(),
+                io.Mask.Input(
+                    "style_mask", display_name="style mask", optional=True,
+                    tooltip="Which part of the first style to look at: white. Any size; it is stretched to the style.",
+                ),
+                weight("style_weight", "weight", "Share of the first style where several are mixed."),
+                *(one for slot in SLOTS for one in _slot(slot)),
+                temperature(),
+                *attention_inputs(),
+            ],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="The repainted picture.")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_inputs: object) -> str:
+        return files.stamp(model_name, bridge.find_file)
+
+    @classmethod
+    def execute(
+        cls,
+        model_name: str,
+        content: Tensor,
+        style: Tensor,
+        strength: float,
+        style_size: int = STYLE_SIZE,
+        keep_color: bool = False,
+        content_mask: Tensor | None = None,
+        mask_invert: bool = False,
+        mask_feather: int = 0,
+        mask_threshold: float = 0.0,
+        style_mask: Tensor | None = None,
+        style_weight: float = 1.0,
+        temperature: float = 1.0,
+        attention_mode: steps.Attention = "exact",
+        sample_seed: int = 0,
+        **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
+    ) -> io.NodeOutput:
+        pictures = to_pictures(content, "content")
+        area = content_area(content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather)
+        more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
+        weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
+        style_images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
+        styles = [reduced(to_pictures(image, "style"), style_size) for image in style_images]
+        masks = [style_area(style_mask, styles[0]), *[None] * (len(styles) - 1)]
+
+        loaded = files.read_model(model_name, bridge.find_file)
+        bridge.load([bridge.part(loaded, loaded.config.channels[0])], pictures, *styles)
+        encoded = [
+            encode_style(loaded, picture, mask=mask, attention=attention_mode, seed=sample_seed)
+            for picture, mask in zip(styles, masks, strict=True)
+        ]
+        result = stylize(
+            loaded, pictures, encoded, style_weights=weights, strength=strength,
+            temperature=temperature, content_mask=area, keep_color=keep_color, progress=bridge.NodeProgress(),
+        )  # fmt: skip
+        return io.NodeOutput(bridge.handed_over(to_image(result)))
+
+
+def reduced(pictures: Tensor, short_side: int) -> Tensor:
+    """Pictures at this short side where theirs is longer; 0 leaves them."""
+    if not short_side or min(pictures.shape[-2:]) <= short_side:
+        return pictures
+    return images.resize_image(pictures, short_side=max(short_side, images.MIN_SIDE))
+
+
+def _slot(slot: int) -> list[io.Input]:
+    return [
+        io.Image.Input(
+            f"style_{slot}", display_name=f"style {slot}", optional=True, tooltip="Another style to mix in."
+        ),
+        weight(f"style_{slot}_weight", f"weight {slot}", "Share of this style; only the proportions count."),
+    ]

@@ -1,0 +1,32 @@
+// Colours for this pack's sockets and links, in the canvas renderer and in Nodes 2.0.
+import { app } from "../../scripts/app.js";
+
+const COLORS = {
+  ADAATTN_ENCODER: "#6fa8dc",
+  ADAATTN_ATTENTION: "#e69138",
+  ADAATTN_DECODER: "#93c47d",
+  ADAATTN_FEATURES: "#76d7c4",
+  ADAATTN_FUSED: "#d67fb5",
+};
+
+// A palette that is loaded blanks the types it does not know, so the colours are set again whenever it may have been.
+function colorSockets() {
+  const { canvas } = app;
+  for (const [type, color] of Object.entries(COLORS)) {
+    document.documentElement.style.setProperty(`--color-datatype-${type}`, color); // Nodes 2.0
+    if (!canvas) continue;
+    canvas.default_connection_color_byType[type] = color;
+    canvas.constructor.link_type_colors[type] = color;
+  }
+  canvas?.setDirty(true, true);
+}
+
+app.registerExtension({
+  name: "AdaAttN.SocketColors",
+  setup() {
+    colorSockets();
+    app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => requestAnimationFrame(colorSockets));
+  },
+  nodeCreated: colorSockets,
+  afterConfigureGraph: colorSockets,
+});
