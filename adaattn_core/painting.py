@@ -195,19 +195,28 @@ def finish(decoder: Decoder, painting: Painting, *, picture: Tensor | None = Non
     Args:
         decoder: of the model whose attention painted.
         painting: features on its device.
-        picture: (B or 1, 3, H, W) what shows where nothing is painted, and gives the colours; None is the content.
+        picture: (B or 1, 3, H, W) on the content's device: what shows where nothing is painted, and gives the
+            colours; None is the content.
         keep_color: take only brightness from the result.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1], on the content's device. Where the mask is 0 it is the picture, exactly.
     """
     content = painting.content
+    plain = content if picture is None else _as_large(picture, content)
     result = _decoded(decoder, painting).clamp(0, 1)
-    plain = content if picture is None else picture.expand_as(content)
     if keep_color:
         result = keep_content_color(result, plain)
     mask = painting.mask
     return result if mask is None else torch.where(mask > 0, torch.lerp(plain, result, mask), plain)
+
+
+def _as_large(picture: Tensor, content: Tensor) -> Tensor:
+    """A picture for each content."""
+    if picture.shape[1:] != content.shape[1:] or len(picture) not in (1, len(content)):
+        came, needed = (f"{len(one)} of {one.shape[-1]}x{one.shape[-2]} pixels" for one in (picture, content))
+        raise ValueError(f"the picture to show is {came}; 1 or {needed} are needed. Resize it to the painted content.")
+    return picture.expand_as(content)
 
 
 def _decoded(decoder: Decoder, painting: Painting) -> Tensor:

@@ -75,22 +75,22 @@ class Apply(io.ComfyNode):
         area = content_area(
             content_mask, content.picture, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
-        device = bridge.load([attention], content.picture, style.picture)
-        encoded = steps.encode_style_features(
-            attention.module, bridge.moved(style, device), mask=style_area(style_mask, style.picture),
-            attention=attention_mode, seed=sample_seed,
-        )  # fmt: skip
-        steps.check_batch(encoded, len(content.picture))
-
-        def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.Painting:
-            some = bridge.moved(steps.batch_window(content, window), device)
-            painting = steps.paint(
-                attention.module, some, [steps.batch_window(encoded, window)], strength=strength,
-                temperature=temperature, block_bytes=block_bytes, progress=progress,
+        with bridge.loaded([attention], content.picture, style.picture) as device:
+            encoded = steps.encode_style_features(
+                attention.module, bridge.moved(style, device), mask=style_area(style_mask, style.picture),
+                attention=attention_mode, seed=sample_seed,
             )  # fmt: skip
-            return bridge.handed_over(painting)
 
-        parts = steps.in_windows(run, content.picture, progress=bridge.NodeProgress())
+            def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.Painting:
+                some = bridge.moved(steps.batch_window(content, window), device)
+                painting = steps.paint(
+                    attention.module, some, [steps.batch_window(encoded, window)], strength=strength,
+                    temperature=temperature, block_bytes=block_bytes, progress=progress,
+                )  # fmt: skip
+                return bridge.handed_over(painting)
+
+            steps.check_batch(encoded, len(content.picture))
+            parts = steps.in_windows(run, content.picture, progress=bridge.NodeProgress())
         painting = steps.joined(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
         )

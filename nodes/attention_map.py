@@ -52,7 +52,7 @@ class AttentionMap(io.ComfyNode):
     ) -> io.NodeOutput:
         for features, role in ((content, "content"), (style, "style")):
             steps.check_origin(features, attention.encoder, attention.attention.name, role)
-        device = bridge.load([attention], content.picture, style.picture)
-        content, style = bridge.moved((content, style), device)
-        weights = heatmap.attention_at(attention.module, content, style, (x, y), level, temperature)
-        return io.NodeOutput(bridge.handed_over(to_image(heatmap.paint_heat(weights, style.picture, opacity))))
+        with bridge.loaded([attention], content.picture, style.picture) as device:
+            content, style = bridge.moved((content, style), device)
+            weights = heatmap.attention_at(attention.module, content, style, (x, y), level, temperature)
+            return io.NodeOutput(bridge.handed_over(to_image(heatmap.paint_heat(weights, style.picture, opacity))))

@@ -7,7 +7,8 @@ pictures are (B, 3, H, W), its masks (B, 1, H, W).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,17 +83,32 @@ def part(
     return Part(handle, width, encoder, attention)
 
 
-def load(parts: Sequence[Part], *pictures: Tensor) -> torch.device:
-    """Bring parts to their device, with memory beside them for work on one of these pictures at a time.
+@contextmanager
+def loaded(parts: Sequence[Part], *pictures: Tensor) -> Iterator[torch.device]:
+    """Parts on their device, which is yielded, with memory free beside them for work on these pictures.
 
-    Returns:
-        the device.
+    Cancel ends the work before any layer runs, however large the picture.
     """
-    pixels = max(picture.shape[-1] * picture.shape[-2] for picture in pictures)
-    needed = ACTIVATIONS * 4 * max(one.width for one in parts) * max(pixels, steps.WINDOW_PIXELS // 4)
+    pixels = max(_pixels_at_once(picture) for picture in pictures)
+    needed = ACTIVATIONS * 4 * max(one.width for one in parts) * pixels
     mm.load_models_gpu([one.patcher for one in parts], memory_required=needed)
-    device: torch.device = parts[0].patcher.load_device
-    return device
+    layers = [layer for one in parts for layer in one.module.modules() if not any(layer.children())]
+    hooks = [layer.register_forward_pre_hook(_stop_if_cancelled) for layer in layers]
+    try:
+        yield parts[0].patcher.load_device
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _stop_if_cancelled(*_layer_and_inputs: object) -> None:
+    mm.throw_exception_if_processing_interrupted()
+
+
+def _pixels_at_once(pictures: Tensor) -> int:
+    """Of a batch worked on in windows."""
+    one = pictures.shape[-1] * pictures.shape[-2]
+    return max(one, min(len(pictures) * one, steps.WINDOW_PIXELS))
 
 
 def moved(value: T, device: torch.device) -> T:
@@ -103,6 +119,13 @@ def moved(value: T, device: torch.device) -> T:
 def handed_over(value: T) -> T:
     """Tensors where ComfyUI keeps what nodes return."""
     return moved(value, mm.intermediate_device())
+
+
+def empty_image(pictures: Tensor) -> Tensor:
+    """An IMAGE of this size to fill and return."""
+    dtype = mm.intermediate_dtype() if hasattr(mm, "intermediate_dtype") else torch.float32
+    batch, channels, height, width = pictures.shape
+    return torch.empty(batch, height, width, channels, dtype=dtype, device=mm.intermediate_device())
 
 
 # Progress and interruption

@@ -41,14 +41,15 @@ class Decode(io.ComfyNode):
     ) -> io.NodeOutput:
         steps.check_decoder(fused, decoder.attention)
         picture = None if content is None else to_pictures(content, "content").clamp(0, 1)
-        device = bridge.load([decoder], fused.content)
-        progress = bridge.NodeProgress()
+        image, progress = bridge.empty_image(fused.content), bridge.NodeProgress()
+        with bridge.loaded([decoder], fused.content) as device:
 
-        def run(window: slice, block_bytes: int, part: moments.Progress | None) -> Tensor:
-            plain = None if picture is None else bridge.moved(steps.batch_window(picture, window), device)
-            painting = bridge.moved(steps.batch_window(fused, window), device)
-            result = bridge.handed_over(steps.finish(decoder.module, painting, picture=plain, keep_color=keep_color))
-            progress.show(result[:1])
-            return result
+            def run(window: slice, block_bytes: int, part: moments.Progress | None) -> None:
+                plain = bridge.moved(steps.batch_window(picture, window), device)
+                painting = bridge.moved(steps.batch_window(fused, window), device)
+                result = steps.finish(decoder.module, painting, picture=plain, keep_color=keep_color)
+                image[window] = to_image(result)
+                progress.show(result[:1])
 
-        return io.NodeOutput(to_image(steps.joined(steps.in_windows(run, fused.content, progress=progress))))
+            steps.in_windows(run, fused.content, progress=progress)
+        return io.NodeOutput(image)

@@ -38,10 +38,10 @@ class ExtractFeatures(io.ComfyNode):
     @classmethod
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
         pictures = to_pictures(image, "image")
-        bridge.load([encoder], pictures)
 
         def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.ImageFeatures:
             features = steps.extract_features(encoder.module, pictures[window], role="image", origin=encoder.encoder)
             return bridge.handed_over(features)
 
-        return io.NodeOutput(steps.joined(steps.in_windows(run, pictures, progress=bridge.NodeProgress())))
+        with bridge.loaded([encoder], pictures):
+            return io.NodeOutput(steps.joined(steps.in_windows(run, pictures, progress=bridge.NodeProgress())))

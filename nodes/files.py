@@ -83,11 +83,11 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
     return vgg.eval().requires_grad_(False)
 
 
-def stamp(choice: str, find: Find) -> str:
-    """Changes when the files of a choice do: names, sizes and times."""
-    path = None if choice in (BUILT_IN, TORCHVISION) else find(choice)
+def stamp(choice: str | None, find: Find) -> str:
+    """Changes when the files of a choice do: names, sizes and times. A choice that comes over a wire is None."""
+    path = find(choice) if choice and choice not in (BUILT_IN, TORCHVISION) else None
     if path is None:
-        return choice
+        return choice or ""
     files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
     return "|".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 

@@ -37,7 +37,7 @@ class LoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str) -> str:
+    def fingerprint_inputs(cls, model_name: str | None = None) -> str:
         return files.stamp(model_name, bridge.find_file)
 
     @classmethod
@@ -77,7 +77,7 @@ class LoadEncoder(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str) -> str:
+    def fingerprint_inputs(cls, encoder_name: str | None = None) -> str:
         return files.stamp(encoder_name, bridge.find_file)
 
     @classmethod

@@ -33,7 +33,7 @@ class MixStyles(io.ComfyNode):
     def execute(cls, **slots: Any) -> io.NodeOutput:  # noqa: ANN401 (fused_1, weight_1, mask_1, fused_2, ...)
         taken = [slot for slot in SLOTS if slots.get(f"fused_{slot}") is not None]
         paintings = [slots[f"fused_{slot}"] for slot in taken]
-        masks = [content_area(slots.get(f"mask_{slot}"), paintings[0].content) for slot in taken]
+        masks = [content_area(slots.get(f"mask_{slot}"), paintings[0].content, name=f"mask {slot}") for slot in taken]
         return io.NodeOutput(
             mixing.mix_paintings(paintings, [slots.get(f"weight_{slot}", 1.0) for slot in taken], masks)
         )

@@ -33,7 +33,13 @@ def is_no_mask(mask: Tensor | None) -> bool:
 
 
 def content_area(
-    mask: Tensor | None, picture: Tensor, *, threshold: float = 0.0, invert: bool = False, feather: int = 0
+    mask: Tensor | None,
+    picture: Tensor,
+    *,
+    threshold: float = 0.0,
+    invert: bool = False,
+    feather: int = 0,
+    name: str = "content mask",
 ) -> Tensor | None:
     """MASK -> where to paint, (B or 1, 1, H, W) at the picture's size; None is everywhere.
 
@@ -46,8 +52,8 @@ def content_area(
     area = masks.shape_mask(fitted, threshold=threshold, invert=invert, feather=feather).to(picture.device)
     if not bool(area.any()):
         raise ValueError(
-            "the content mask is empty: nothing is left to paint. Paint some of it white, change invert or threshold, "
-            "or disconnect it."
+            f"the {name} is empty: nothing is left to paint. Paint some of it white, change invert or threshold, or "
+            "disconnect it."
         )
     return area
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import encode_style, images, steps, stylize
+from .core import encode_style, fusion, moments, steps, stylize
+from .core import images as resizing
 from .loaders import model_input
 from .pictures import content_area, style_area, to_image, to_pictures
 from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
 
 SLOTS = (2, 3, 4)
 STYLE_SIZE = 512
+SKETCH_ABOVE = 1536 * 1024
+"""Contents with more pixels are painted small first, for a preview while the work goes on: a few percent more time."""
+SKETCH_SIZE = 256
 
 
 class Stylize(io.ComfyNode):
@@ -56,7 +62,7 @@ class Stylize(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **_inputs: object) -> str:
+    def fingerprint_inputs(cls, model_name: str | None = None, **_inputs: object) -> str:
         return files.stamp(model_name, bridge.find_file)
 
     @classmethod
@@ -83,28 +89,53 @@ class Stylize(io.ComfyNode):
         area = content_area(content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather)
         more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
         weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
-        style_images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
-        styles = [reduced(to_pictures(image, "style"), style_size) for image in style_images]
-        masks = [style_area(style_mask, styles[0]), *[None] * (len(styles) - 1)]
+        images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
+        styles = [reduced(to_pictures(one, "style"), style_size) for one in images]
+        masks = [style_area(style_mask, styles[0]), *[None] * len(more)]
+        painter = files.read_model(model_name, bridge.find_file)
+        with bridge.loaded([bridge.part(painter, painter.config.channels[0])], pictures, *styles):
+            encoded = [
+                encode_style(painter, picture, mask=mask, attention=attention_mode, seed=sample_seed)
+                for picture, mask in zip(styles, masks, strict=True)
+            ]
+            paint = partial(
+                stylize, painter, style_weights=weights, strength=strength, temperature=temperature,
+                keep_color=keep_color,
+            )  # fmt: skip
+            return io.NodeOutput(painted(paint, pictures, encoded, area))
 
-        loaded = files.read_model(model_name, bridge.find_file)
-        bridge.load([bridge.part(loaded, loaded.config.channels[0])], pictures, *styles)
-        encoded = [
-            encode_style(loaded, picture, mask=mask, attention=attention_mode, seed=sample_seed)
-            for picture, mask in zip(styles, masks, strict=True)
-        ]
-        result = stylize(
-            loaded, pictures, encoded, style_weights=weights, strength=strength,
-            temperature=temperature, content_mask=area, keep_color=keep_color, progress=bridge.NodeProgress(),
-        )  # fmt: skip
-        return io.NodeOutput(bridge.handed_over(to_image(result)))
+
+def painted(
+    paint: Callable[..., Tensor], pictures: Tensor, styles: Sequence[fusion.StyleFeatures], area: Tensor | None
+) -> Tensor:
+    """The IMAGE of `paint(contents, styles, content_mask=, progress=)`, with previews as it goes."""
+    image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
+
+    def some(window: slice, part: moments.Progress | None = None, short_side: int = 0) -> Tensor:
+        batch = [steps.batch_window(style, window) for style in styles]
+        contents, mask = reduced(pictures[window], short_side), steps.batch_window(area, window)
+        return paint(contents, batch, content_mask=mask, progress=part)
+
+    def run(window: slice, _block_bytes: int, part: moments.Progress | None) -> None:
+        result = some(window, part)
+        image[window] = to_image(result)
+        progress.show(result[:1])
+
+    for style in styles:
+        steps.check_batch(style, len(pictures))
+    height, width = pictures.shape[-2:]
+    if height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE:
+        progress.show(some(slice(0, 1), short_side=SKETCH_SIZE))
+    # `paint` retries with smaller blocks by itself
+    steps.in_windows(run, pictures, block_bytes=steps.SMALLEST_BLOCK_BYTES, progress=progress)
+    return image
 
 
 def reduced(pictures: Tensor, short_side: int) -> Tensor:
     """Pictures at this short side where theirs is longer; 0 leaves them."""
     if not short_side or min(pictures.shape[-2:]) <= short_side:
         return pictures
-    return images.resize_image(pictures, short_side=max(short_side, images.MIN_SIDE))
+    return resizing.resize_image(pictures, short_side=max(short_side, resizing.MIN_SIDE))
 
 
 def _slot(slot: int) -> list[io.Input]:

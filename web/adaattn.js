@@ -27,6 +27,8 @@ app.registerExtension({
     colorSockets();
     app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => requestAnimationFrame(colorSockets));
   },
-  nodeCreated: colorSockets,
+  nodeCreated(node) {
+    if (node.comfyClass?.startsWith("AdaAttN_")) colorSockets();
+  },
   afterConfigureGraph: colorSockets,
 });
