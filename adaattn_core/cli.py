@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from . import __version__
-from .commands import bench, compare, convert, info, stylize, train
+from .commands import bench, compare, convert, evaluate, info, stylize, train
 from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
 
 
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "convert": convert,
     "train": train,
+    "evaluate": evaluate,
     "bench": bench,
     "info": info,
 }

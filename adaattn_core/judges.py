@@ -1,0 +1,139 @@
+"""Networks that judge pictures: VGG-16 and LPIPS, beside `published.load_vgg`. Read or fetched, never trained.
+
+Letters: B batch, C channels, H W rows and columns of a level's grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkpoint import CheckpointError, load_strict, read_tensors
+from .encoder import Features, check_images, conv_names
+from .published import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+
+VGG16_CHANNELS, VGG16_CONVS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
+VGG16_STYLE_LEVELS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+LPIPS_LEVELS = (*VGG16_STYLE_LEVELS, "relu5_3")
+
+Judge = TypeVar("Judge", bound=nn.Module)
+
+
+class VGG16(nn.Module):
+    """VGG-16 up to relu5_3 as torchvision runs it: zero padding, pools that round down, ImageNet preprocessing inside.
+
+    Source: Simonyan & Zisserman, arXiv:1409.1556, configuration D.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict()
+        width = 3
+        for name in conv_names(VGG16_CONVS):
+            channels = VGG16_CHANNELS[int(name[4]) - 1]
+            self.layers[name] = nn.Conv2d(width, channels, kernel_size=3, padding=1)
+            width = channels
+
+    def forward(self, images: Tensor) -> Features:
+        """(B, 3, H, W) RGB in [0, 1], at least 16 pixels a side -> every level of LPIPS_LEVELS and relu3_1."""
+        check_images(images)
+        mean, std = (images.new_tensor(x)[:, None, None] for x in (IMAGENET_MEAN_RGB, IMAGENET_STD_RGB))
+        x = (images - mean) / std
+        features: Features = {}
+        for name, conv in self.layers.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, kernel_size=2, stride=2)
+            x = torch.relu(conv(x))
+            level = name.replace("conv", "relu")
+            if level in LPIPS_LEVELS or level == "relu3_1":
+                features[level] = x
+        return features
+
+
+def load_vgg16(source: str | Path) -> VGG16:
+    """VGG-16 from torchvision's file (keys `features.0.weight`, ...) or one with keys `conv1_1.weight`, ...
+
+    Both take RGB with ImageNet's mean and deviation.
+
+    Args:
+        source: a .pth or .safetensors file, or "torchvision" to download torchvision's (hash-checked, cached).
+
+    Raises:
+        CheckpointError: a file that holds no VGG-16, or no connection.
+    """
+    tensors = _torchvision_vgg16() if str(source) == "torchvision" else read_tensors(source)
+    names = conv_names(VGG16_CONVS)
+    if "features.0.weight" in tensors:
+        table = dict(zip(_torchvision_indices(), names, strict=True))
+        tensors = {
+            f"{table[int(key.split('.')[1])]}.{key.split('.')[2]}": value
+            for key, value in tensors.items()
+            if key.startswith("features.") and int(key.split(".")[1]) in table
+        }
+    elif "conv1_1.weight" not in tensors:
+        raise CheckpointError(f"{source} holds no VGG-16: neither features.0.weight nor conv1_1.weight is in it.")
+    with torch.device("meta"):  # nothing is drawn from the global generator
+        network = VGG16()
+    load_strict(network, {f"layers.{key}": value.float() for key, value in tensors.items()}, str(source))
+    return network
+
+
+def _torchvision_vgg16() -> dict[str, Tensor]:
+    from torchvision.models import VGG16_Weights  # type: ignore[import-untyped]  # imported late: it takes a second
+
+    try:
+        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:  # no connection; a file whose hash is wrong
+        raise CheckpointError(
+            f"VGG-16 could not be downloaded ({error}). Check the connection, or name a local file instead."
+        ) from error
+
+
+def _torchvision_indices() -> list[int]:
+    """Index of each convolution in torchvision's `features`: convolution, ReLU; a pool after each block."""
+    indices: list[int] = []
+    index = 0
+    for count in VGG16_CONVS:
+        indices += range(index, index + 2 * count, 2)
+        index += 2 * count + 1
+    return indices
+
+
+def load_lpips_heads(source: str | Path) -> dict[str, Tensor]:
+    """Weight of each channel of each level, from an LPIPS v0.1 head file for VGG-16 -> level name -> (C,).
+
+    Keys are `lin0.weight` or, in the `lpips` package's own file, `lin0.model.1.weight`; shapes (1, C, 1, 1).
+
+    Raises:
+        CheckpointError: a file that holds no such heads.
+    """
+    tensors = read_tensors(source)
+    heads = {}
+    for index, level in enumerate(LPIPS_LEVELS):
+        channels = VGG16_CHANNELS[int(level[4]) - 1]
+        head = _head(tensors, index)
+        if head is None or head.shape != (1, channels, 1, 1):
+            came = "is missing" if head is None else f"has shape {tuple(head.shape)}"
+            raise CheckpointError(
+                f"{source}: lin{index} {came}; (1, {channels}, 1, 1) is needed. Name an LPIPS head file for VGG-16."
+            )
+        heads[level] = head.float().flatten()
+    return heads
+
+
+def _head(tensors: Mapping[str, Tensor], index: int) -> Tensor | None:
+    for key in (f"lin{index}.weight", f"lin{index}.model.1.weight"):
+        if key in tensors:
+            return tensors[key]
+    return None
+
+
+def ready_judge(judge: Judge, device: torch.device) -> Judge:
+    """On its device, in the memory format that convolutions are fastest in, without gradients."""
+    judge.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return judge.eval().requires_grad_(False)

@@ -1,0 +1,232 @@
+"""Numbers for stylised pictures: how much of the content is kept, how much of the style is taken. Pure functions.
+
+Pictures are (B, 3, H, W) RGB in [0, 1]; features are a judge network's (see `judges`), level name -> (B, C, H, W).
+Every metric gives one number per picture, (B,) float32. None of them is a person's opinion: docs/evaluation.md says how
+little some agree with people, and why every table needs the rows "content unchanged" and "style copied".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange, reduce
+from torch import Tensor
+
+Statistics = Mapping[str, Tensor]
+"""Level name -> what is compared of that level, (B, ...)."""
+
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+STRUCTURE_POSITIONS = 128 * 128
+"""Positions of relu3_1 at 512 x 512, the size at which CFSD is usually reported."""
+COLOR_DIRECTIONS, COLOR_QUANTILES, COLOR_PIXELS = 32, 256, 2**16
+
+_LUMA = (0.299, 0.587, 0.114)
+_XYZ_OF_RGB = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+_D65 = (0.95047, 1.0, 1.08883)
+
+
+# Content kept
+
+
+def ssim(image: Tensor, reference: Tensor) -> Tensor:
+    """Structural similarity of the brightness: 1 for equal pictures, about 0 for unrelated ones; higher is better.
+
+    Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004:
+    Gaussian window of 11 x 11 with deviation 1.5, K1 = 0.01, K2 = 0.03, averaged where the window fits.
+    Brightness is the BT.601 luma of the gamma-encoded values, as in the authors' program.
+
+    Args:
+        image, reference: one size, at least 11 pixels a side.
+    """
+    _check_same_size(image, reference)
+    x, y = (einsum(picture.float(), picture.new_tensor(_LUMA), "b c h w, c -> b h w")[:, None]
+            for picture in (image, reference))  # fmt: skip
+    mean_x, mean_y = _blur(x), _blur(y)
+    # Deviations from one mean: E[x^2] - E[x]^2 would cancel in float32 where a picture is flat and bright.
+    shift = reduce(x + y, "b 1 h w -> b 1 1 1", "mean") / 2
+    x, y, near_x, near_y = x - shift, y - shift, mean_x - shift, mean_y - shift
+    variance_x, variance_y = _blur(x * x) - near_x**2, _blur(y * y) - near_y**2
+    covariance = _blur(x * y) - near_x * near_y
+    brightness = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (variance_x + variance_y + SSIM_C2)
+    return reduce(brightness * structure, "b 1 h w -> b", "mean")
+
+
+def _blur(x: Tensor) -> Tensor:
+    """(B, 1, H, W) -> (B, 1, H - 10, W - 10): the Gaussian window's weighted mean."""
+    offsets = torch.arange(SSIM_WINDOW, device=x.device, dtype=x.dtype) - SSIM_WINDOW // 2
+    window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    window = window / window.sum()
+    return F.conv2d(F.conv2d(x, window.reshape(1, 1, -1, 1)), window.reshape(1, 1, 1, -1))
+
+
+def content_distance(stylized: Mapping[str, Tensor], content: Mapping[str, Tensor], levels: Sequence[str]) -> Tensor:
+    """Relative L2 distance of channel-normalised features, averaged over levels: what is where, not its colours.
+
+    0 for equal pictures, sqrt 2 for unrelated ones: it is sqrt(2 - 2r), r the mean correlation of the channels.
+    Normalised as in the paper's `Norm`, so that a change of contrast or palette alone costs little.
+    """
+    distances = [relative_distance(_normalized(stylized[level]), _normalized(content[level])) for level in levels]
+    return torch.stack(distances).mean(dim=0)
+
+
+def _normalized(features: Tensor) -> Tensor:
+    std, mean = torch.std_mean(features.float(), dim=(2, 3), correction=0, keepdim=True)
+    return (features.float() - mean) / std.clamp_min(1e-5 * std.amax(dim=1, keepdim=True).clamp_min(1e-20))
+
+
+def lpips_distance(image: Mapping[str, Tensor], reference: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> Tensor:
+    """Learned perceptual distance: 0 for equal pictures.
+
+    Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, v0.1.
+
+    Args:
+        image, reference: features of one size.
+        heads: level name -> (C,) non-negative weight of each channel.
+    """
+    terms = []
+    for level, weights in heads.items():
+        squared = (F.normalize(image[level].float(), eps=1e-10) - F.normalize(reference[level].float(), eps=1e-10)) ** 2
+        terms.append(reduce(einsum(squared, weights, "b c h w, c -> b h w"), "b h w -> b", "mean"))
+    return torch.stack(terms).sum(dim=0)
+
+
+def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> Tensor:
+    """Content feature structural distance (CFSD): how far the self-similarities of patches have moved; 0 for equal.
+
+    Each position of relu3_1 gives a distribution over all positions, softmax(F F^T / C^2); CFSD is the sum over
+    positions of the Kullback-Leibler divergence from the content's distribution to the stylised one's.
+    Source: Chung et al., "Style Injection in Diffusion" (StyleID), CVPR 2024, and its evaluation code.
+    Differs from that code: the mean over a regular grid of at most `rows` positions (all columns count), times 16384,
+    so that memory is bounded and a picture of any size gives what it would at 512 x 512.
+
+    Args:
+        stylized, content: relu3_1 features of one size, (B, C, H, W), at the scale of torchvision's networks.
+        rows: positions whose distributions are compared.
+    """
+    _check_same_size(stylized, content)
+    channels = content.shape[1]
+    images = [rearrange(features.float() / channels, "b c h w -> b (h w) c") for features in (stylized, content)]
+    chosen = (
+        torch.linspace(0, images[0].shape[1] - 1, min(rows, images[0].shape[1]), device=content.device).round().long()
+    )
+    found, wanted = (F.log_softmax(image[:, chosen] @ image.mT, dim=-1) for image in images)
+    divergence = reduce(wanted.exp() * (wanted - found), "b rows columns -> b rows", "sum")
+    return reduce(divergence, "b rows -> b", "mean") * STRUCTURE_POSITIONS
+
+
+# Style taken
+
+
+def channel_statistics(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Tensor]:
+    """Mean and standard deviation of every channel, per level -> (B, 2C): the statistics AdaIN matches."""
+    found = {}
+    for level in levels:
+        std, mean = torch.std_mean(features[level].float(), dim=(2, 3), correction=0)
+        found[level] = torch.cat([mean, std], dim=1)
+    return found
+
+
+def gram_matrices(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Tensor]:
+    """F F^T / (H W) per level -> (B, C, C): what Gatys et al. 2016 match."""
+    found = {}
+    for level in levels:
+        flat = rearrange(features[level].float(), "b c h w -> b c (h w)")
+        found[level] = flat @ flat.mT / flat.shape[2]
+    return found
+
+
+def statistics_distance(stylized: Statistics, style: Statistics) -> Tensor:
+    """Relative L2 distance of statistics, averaged over levels: 0 for equal pictures, 1 for a stylised one without any.
+
+    With `channel_statistics` it is the style distance, with `gram_matrices` the Gram distance. The two pictures may
+    differ in size.
+    """
+    return torch.stack([relative_distance(stylized[level], wanted) for level, wanted in style.items()]).mean(dim=0)
+
+
+def relative_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """|found - wanted| / |wanted| of each item: (B, ...) -> (B,); 0 where both are 0."""
+    difference, size = (x.float().flatten(1).square().sum(dim=1).sqrt() for x in (found - wanted, wanted))
+    return difference / size.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def color_distance(stylized: Tensor, style: Tensor) -> Tensor:
+    """How far apart the palettes lie, in CIELAB units (Delta E): 0 for equal ones, wherever the colours stand.
+
+    Sliced Wasserstein-1 distance of the two clouds of pixels: both are projected on directions spread evenly over the
+    sphere, sorted, and compared quantile by quantile. Twice the mean over directions, so that two flat pictures have
+    their colours' Delta E (CIE 1976). A difference of 2 is just seen, black and white are 100 apart.
+    The two pictures may differ in size.
+    """
+    return color_quantile_distance(color_quantiles(stylized), color_quantiles(style))
+
+
+def color_quantiles(images: Tensor) -> Tensor:
+    """What `color_distance` compares -> (B, directions, quantiles). Of many pixels, each n-th row and column counts."""
+    stride = math.ceil(math.sqrt(images.shape[-2] * images.shape[-1] / COLOR_PIXELS))
+    images, directions = images[..., ::stride, ::stride], _sphere(COLOR_DIRECTIONS).to(images.device)
+    projected = einsum(lab(images), directions, "b c h w, d c -> b d h w").flatten(2).sort(dim=2).values
+    ranks = (torch.arange(COLOR_QUANTILES, device=images.device) + 0.5) / COLOR_QUANTILES * projected.shape[2] - 0.5
+    low = ranks.floor().clamp(0, projected.shape[2] - 1).long()
+    high = (low + 1).clamp_max(projected.shape[2] - 1)
+    return torch.lerp(
+        projected[..., low], projected[..., high], (ranks - low).clamp(0, 1).expand_as(projected[..., low])
+    )
+
+
+def color_quantile_distance(stylized: Tensor, style: Tensor) -> Tensor:
+    """(B, directions, quantiles) of both -> (B,); see `color_distance`."""
+    return 2 * reduce((stylized - style).abs(), "b directions quantiles -> b", "mean")
+
+
+def lab(images: Tensor) -> Tensor:
+    """sRGB -> CIELAB under D65: L 0 to 100, a and b about -100 to 100. Source: IEC 61966-2-1 and CIE 15."""
+    rgb = images.float().clamp(0, 1)
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = einsum(linear, rgb.new_tensor(_XYZ_OF_RGB), "b c h w, x c -> b x h w") / rgb.new_tensor(_D65)[:, None, None]
+    edge = 6 / 29
+    bent = torch.where(xyz > edge**3, xyz.clamp_min(edge**3) ** (1 / 3), xyz / (3 * edge**2) + 4 / 29)
+    x, y, z = bent.unbind(dim=1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def _sphere(count: int) -> Tensor:
+    """(count, 3) unit vectors spread evenly over the sphere: a Fibonacci spiral."""
+    index = torch.arange(count, dtype=torch.float64) + 0.5
+    height, angle = 1 - 2 * index / count, math.pi * (1 + math.sqrt(5)) * index
+    radius = (1 - height**2).sqrt()
+    return torch.stack([radius * angle.cos(), radius * angle.sin(), height], dim=1).float()
+
+
+# Over many pictures
+
+
+def bootstrap_interval(
+    values: Tensor, generator: torch.Generator, *, resamples: int = 2000, confidence: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Percentile bootstrap interval of each column's mean. Source: Efron & Tibshirani 1993, chapter 13.
+
+    Args:
+        values: (N, M): M numbers of each of N pictures; a resample keeps a picture's numbers together.
+        generator: source of the resamples; the same state gives the same interval.
+
+    Returns:
+        low, high: (M,) each. One picture alone gives its own numbers twice: nothing is known of the spread.
+    """
+    values = values.double()
+    means = torch.stack(
+        [values[torch.randint(len(values), (len(values),), generator=generator)].mean(dim=0) for _ in range(resamples)]
+    )
+    tail = (1 - confidence) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return low, high
+
+
+def _check_same_size(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"the pictures are {tuple(a.shape)} and {tuple(b.shape)}; one size is needed. Resize one.")
