@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from .encoder import LEVELS, Features
+from .encoder import LEVELS, Features, on_grid
 from .moments import BLOCK_BYTES, Progress, Similarity, attention_moments, normalize_channels
 
 
@@ -40,9 +40,8 @@ def stacked_key(features: Features, level: str) -> Tensor:
     Returns:
         (B, sum of C, H, W) float32 on the grid of `level`.
     """
-    size = features[level].shape[-2:]
     levels = LEVELS[: LEVELS.index(level) + 1]
-    return torch.cat([normalize_channels(F.interpolate(features[name], size=size)) for name in levels], dim=1)
+    return torch.cat([normalize_channels(on_grid(features, name, level)) for name in levels], dim=1)
 
 
 def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:

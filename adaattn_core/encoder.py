@@ -6,6 +6,7 @@ columns of pixels or of a level's grid (level x has stride 2**(x-1), sizes round
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
+from .strips import Strip, canvas, strip_height, strips
+
 Features = dict[str, Tensor]
+"""level name -> (B, C, H, W). A level that is needed only where the keys of deeper ones look may be there as, for
+example, "relu1_1@relu3_1" instead: relu1_1 on relu3_1's grid."""
 
 LEVELS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """Levels an encoder returns, shallow to deep."""
@@ -103,6 +108,106 @@ class VGGEncoder(nn.Module):
                 if level == deepest:
                     break
         return features
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, levels: Sequence[str], strip_bytes: int | None = None) -> Features:
+        """What attention at `levels` reads: those levels whole, shallower ones on their grids only.
+
+        Like `forward`, in a third of the memory and less time: strips of rows go through a block at once, and what
+        nobody reads is not kept. For inference: gradients are not recorded.
+
+        Args:
+            images: as in `forward`.
+            levels: shallow to deep.
+            strip_bytes: see `strip_height`.
+
+        Returns:
+            features, such as {"relu1_1@relu3_1", "relu2_1@relu3_1", "relu3_1"} for relu3_1.
+        """
+        check_images(images)
+        features: Features = {}
+        x = images
+        for block, level in enumerate(LEVELS[: LEVELS.index(levels[-1]) + 1]):
+            wanted = {level: level} if level in levels else {f"{level}@{name}": name for name in levels}
+            maps = {
+                key: _LevelMap(images, self.channels[block], _grid(images, level), _grid(images, name))
+                for key, name in wanted.items()
+                if LEVELS.index(name) >= block
+            }
+            x = self._encode_block(block, x, list(maps.values()), level == levels[-1], strip_bytes)
+            features |= {key: one.map for key, one in maps.items()}
+        return features
+
+    def _encode_block(
+        self, block: int, x: Tensor, maps: Sequence[_LevelMap], last: bool, strip_bytes: int | None
+    ) -> Tensor:
+        """The next block's input, (B, C, H / 2, W / 2) rounded up; gives the block's level to `maps` on the way.
+
+        After the `last` level the block is left, and what is returned is not the pooled one.
+        """
+        convs = [conv for name, conv in self.layers.items() if name.startswith(f"conv{block + 1}_")]
+        channels = self.channels[block]
+        first, *others = convs[:1] if last else convs
+        margin = 1 + len(others)
+        rows, columns = x.shape[-2:]
+        pooled = canvas(x, channels, 0 if last else -(-rows // 2), -(-columns // 2))
+        for strip in strips(rows, strip_height(x, channels, margin, strip_bytes), margin):
+            window = x[:, :, strip.low : strip.high]
+            y = torch.relu_(first(window if block else self.conv0(window)))
+            for one in maps:
+                one.add(strip, y)
+            if last:
+                continue
+            for conv in others:
+                y = torch.relu_(conv(y))
+            y = F.max_pool2d(strip.cut(y), kernel_size=2, stride=2, ceil_mode=True)
+            pooled[:, :, strip.start // 2 : strip.start // 2 + y.shape[2]] = y
+        return pooled
+
+
+class _LevelMap:
+    """A level put together from strips: on its own grid, or where nearest resizing to a coarser one takes it from.
+
+    Args:
+        like: (B, ...), of the features' device and dtype.
+        channels: of the level.
+        size: of the level's grid.
+        target: grid wanted.
+    """
+
+    def __init__(self, like: Tensor, channels: int, size: tuple[int, int], target: tuple[int, int]) -> None:
+        self.map = canvas(like, channels, *target)
+        self.rows = _nearest(size[0], target[0]).tolist()
+        self.columns = _nearest(size[1], target[1]).to(like.device)
+        self.whole = size == target
+
+    def add(self, strip: Strip, computed: Tensor) -> None:
+        """What lies in a strip of the level's grid; `computed` is (B, C, high - low, W)."""
+        first, last = (bisect_left(self.rows, row) for row in (strip.start, strip.stop))
+        if self.whole:
+            self.map[:, :, first:last] = strip.cut(computed)
+            return
+        for row in range(first, last):
+            self.map[:, :, row] = computed[:, :, self.rows[row] - strip.low].index_select(-1, self.columns)
+
+
+def _nearest(positions: int, target: int) -> Tensor:
+    """Indices that nearest resizing from `positions` to `target` takes; made by the resizing itself."""
+    return F.interpolate(torch.arange(positions, dtype=torch.float64)[None, None], size=target)[0, 0].long()
+
+
+def _grid(images: Tensor, level: str) -> tuple[int, int]:
+    """Rows and columns of a level."""
+    stride = 2 ** LEVELS.index(level)
+    return -(-images.shape[-2] // stride), -(-images.shape[-1] // stride)
+
+
+def on_grid(features: Features, name: str, level: str) -> Tensor:
+    """Level `name` on the grid of a deeper one, resized nearest: (B, C, H, W), H and W those of `level`."""
+    resized = features.get(f"{name}@{level}")
+    if resized is not None:
+        return resized
+    return features[name] if name == level else F.interpolate(features[name], size=features[level].shape[-2:])
 
 
 def check_images(images: Tensor, role: str = "picture") -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from .decoder import Decoder
-from .encoder import LEVELS, VGG19_CHANNELS, VGG19_CONVS, VGGEncoder
+from .encoder import LEVELS, VGG19_CHANNELS, VGG19_CONVS, Features, VGGEncoder
 from .fusion import Fused, MultiLevelFusion
 from .moments import SIMILARITIES, Similarity
 
@@ -101,6 +101,10 @@ class StyleTransferModel(nn.Module):
     def deepest(self) -> str:
         """Deepest encoder level the model reads."""
         return max(self.config.levels, key=LEVELS.index)
+
+    def encode(self, images: Tensor) -> Features:
+        """(B, 3, H, W) in [0, 1] -> the features that attention reads, without gradients; see `VGGEncoder.encode`."""
+        return self.encoder.encode(images, self.config.levels)
 
     def decode(self, fused: Fused, size: tuple[int, int]) -> Tensor:
         """(B, 3, height, width), not clamped."""

@@ -17,6 +17,7 @@ PACKAGE = "adaattn_core"
 FLOW = (
     "devices",
     "images",
+    "strips",
     "encoder",
     "moments",
     "attention",
