@@ -23,6 +23,9 @@ example, "relu1_1@relu3_1" instead: relu1_1 on relu3_1's grid."""
 LEVELS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """Levels an encoder returns, shallow to deep."""
 
+ATTENTION_LEVELS = LEVELS[2:]
+"""Levels that have attention in one model or another."""
+
 VGG19_CHANNELS = (64, 128, 256, 512, 512)
 VGG19_CONVS = (2, 2, 4, 4, 1)
 """Convolutions in each block; block 5 stops at relu5_1, the deepest level AdaAttN reads."""

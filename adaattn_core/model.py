@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from .decoder import Decoder
-from .encoder import LEVELS, VGG19_CHANNELS, VGG19_CONVS, Features, VGGEncoder
+from .encoder import ATTENTION_LEVELS, LEVELS, VGG19_CHANNELS, VGG19_CONVS, Features, VGGEncoder
 from .fusion import Fused, MultiLevelFusion
 from .moments import SIMILARITIES, Similarity
 
 Upsample = Literal["nearest", "bilinear"]
 
-IMAGE_LEVELS = ("relu3_1", "relu4_1", "relu5_1")
+IMAGE_LEVELS = ATTENTION_LEVELS
 VIDEO_LEVELS = ("relu3_1",)
 
 

@@ -1,7 +1,7 @@
 """The steps of a repainting, one by one: pictures to features, features to a painting, a painting to pixels.
 
 `stylize` runs them one after the other; the ComfyUI nodes are these steps, with their results on the wires between.
-All of these hold tensors in tuples, so that they can be moved, cut and weighed as a whole.
+All of these hold tensors in tuples and dicts, so that they can be moved, cut and weighed as a whole.
 
 Letters: B batch, H W pixels. Pictures are RGB float32 in [0, 1]; masks are (B or 1, 1, H, W) float32 in [0, 1].
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .decoder import Decoder
 from .devices import free_memory, is_out_of_memory
-from .encoder import LEVELS, Features, VGGEncoder, check_images
+from .encoder import ATTENTION_LEVELS, Features, VGGEncoder, check_images
 from .fusion import Fused, MultiLevelFusion, StyleFeatures
 from .images import keep_color as keep_content_color
 from .moments import BLOCK_BYTES, Progress
@@ -52,17 +52,13 @@ UNKNOWN = Origin()
 class ImageFeatures(NamedTuple):
     """What an encoder sees in pictures.
 
-    picture: (B, 3, H, W) the pictures themselves. levels: (B, C, H, W) each, in the order of LEVELS, as deep as was
-    asked for. encoder: which one it was.
+    picture: (B, 3, H, W) the pictures themselves. levels: what attention reads of each level, by name; see
+    `VGGEncoder.encode`. encoder: which one it was.
     """
 
     picture: Tensor
-    levels: tuple[Tensor, ...]
+    levels: Features
     encoder: Origin = UNKNOWN
-
-    def named(self) -> Features:
-        """Level name -> features, as the model's parts take them."""
-        return dict(zip(LEVELS, self.levels, strict=False))
 
 
 class Painting(NamedTuple):
@@ -84,7 +80,7 @@ class Painting(NamedTuple):
 def extract_features(
     encoder: VGGEncoder,
     pictures: Tensor,
-    deepest: str = LEVELS[-1],
+    levels: Sequence[str] = ATTENTION_LEVELS,
     *,
     role: str = "picture",
     origin: Origin = UNKNOWN,
@@ -94,7 +90,7 @@ def extract_features(
     Args:
         encoder: a VGGEncoder.
         pictures: (B, 3, H, W) floating point, at least 16 pixels a side; values are clamped to [0, 1].
-        deepest: last level wanted.
+        levels: with attention, shallow to deep.
         role: names the picture in errors.
         origin: of the encoder, kept with the features.
 
@@ -105,8 +101,8 @@ def extract_features(
     weight = encoder.conv0.weight
     with torch.no_grad():
         pictures = pictures.float().clamp(0, 1)
-        seen = encoder(pictures.to(weight.device, weight.dtype, memory_format=torch.channels_last), deepest)
-    return ImageFeatures(pictures, tuple(seen[level] for level in LEVELS if level in seen), origin)
+        seen = pictures.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+    return ImageFeatures(pictures, encoder.encode(seen, levels), origin)
 
 
 def encode_style_features(
@@ -135,8 +131,8 @@ def encode_style_features(
         raise ValueError("the style mask is empty: no part of the style is left to look at. Paint some of it white.")
     samples = SAMPLED_POSITIONS if attention == "sampled" else None
     with torch.no_grad():
-        mask = None if mask is None else mask.to(style.levels[0].device)
-        return fusion.encode_style(style.named(), mask, samples, torch.Generator().manual_seed(seed))
+        mask = None if mask is None else mask.to(next(iter(style.levels.values())).device)
+        return fusion.encode_style(style.levels, mask, samples, torch.Generator().manual_seed(seed))
 
 
 def paint(
@@ -172,7 +168,7 @@ def paint(
     shares = style_shares(weights, len(styles))
     for style in styles:
         check_batch(style, len(content.picture))
-    seen = content.named()
+    seen = content.levels
     with torch.no_grad():
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:
@@ -270,6 +266,8 @@ def _join(parts: Sequence[Any]) -> Any:  # noqa: ANN401 (whatever was nested com
         return first
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
+    if isinstance(first, dict):
+        return {key: _join([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
         items = [_join(items) for items in zip(*parts, strict=True)]
         return type(first)(*items) if hasattr(first, "_fields") else tuple(items)

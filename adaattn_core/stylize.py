@@ -55,7 +55,7 @@ def encode_style(
     """
     check_picture(style, "style")
     fitted = None if mask is None else fit_mask(mask, style, "style")
-    features = extract_features(model.encoder, style, model.deepest, role="style")
+    features = extract_features(model.encoder, style, model.config.levels, role="style")
     return encode_style_features(model.fusion, features, mask=fitted, attention=attention, seed=seed)
 
 
@@ -116,7 +116,7 @@ def stylize(
     def run(window: slice, block_bytes: int, progress: Progress | None) -> Tensor:
         painting = paint(
             model.fusion,
-            extract_features(model.encoder, content[window], model.deepest, role="content"),
+            extract_features(model.encoder, content[window], model.config.levels, role="content"),
             [batch_window(one, window) for one in painted],
             weights,
             strength=strength,
