@@ -10,7 +10,7 @@ from torch import Tensor
 from .attention import AdaAttention, stacked_key
 from .fusion import MultiLevelFusion
 from .moments import _unit, _weights, widened
-from .painting import ImageFeatures, check_unit
+from .painting import ImageFeatures, check_items, check_unit
 
 INFERNO = ((0.0, 0.0, 0.02), (0.34, 0.06, 0.43), (0.73, 0.21, 0.33), (0.98, 0.55, 0.04), (0.99, 1.0, 0.64))
 """Colours of attention from none to most, evenly spaced; dark to light, so that they read in grey as well."""
@@ -37,12 +37,13 @@ def attention_at(
         (B, H, W) float32 on the style's grid of that level; each item sums to 1.
 
     Raises:
-        ValueError: a level the model has not, a point outside the picture.
+        ValueError: a level the model has not, a point outside the picture, batches that do not pair up.
     """
     if level not in fusion.levels:
         raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
     for name, value in zip("xy", point, strict=True):
         check_unit(f"the point's {name}", value)
+    check_items(len(style.picture), len(content.picture))
     attention = fusion.attention[level]
     assert isinstance(attention, AdaAttention)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,19 +37,66 @@ def mix_paintings(
     masks = list(masks) if masks is not None else [None] * len(paintings)
     if len(masks) != len(paintings):
         raise ValueError(f"{len(masks)} masks came for {len(paintings)} paintings; give one (or None) for each")
-    first = paintings[0]
-    for index, other in enumerate(paintings[1:], 2):
-        _check_same_content(first, other, index)
+    for number, other in enumerate(paintings[1:], 2):
+        _check_same_content(paintings[0], other, number)
     areas = [_both(painting.mask, mask) for painting, mask in zip(paintings, masks, strict=True)]
     kept = [index for index, share in enumerate(shares) if share > 0]
-    paintings, shares, areas = ([values[i] for i in kept] for values in (paintings, shares, areas))  # type: ignore[assignment]
-    own = next((painting.own for painting in paintings if painting.own is not None), None)
-    return first._replace(
-        fused=_mixed_fused([painting.fused for painting in paintings], shares, areas),
-        own=own,
-        strength=_weighted([painting.strength for painting in paintings], _shares_at(shares, areas, None)),
-        mask=_union(areas),
+    mixed = _Mix([shares[index] for index in kept], [areas[index] for index in kept])
+    used = [paintings[index] for index in kept]
+    skips = [one.fused.skip for one in used if one.fused.skip is not None]
+    return used[0]._replace(
+        fused=Fused(mixed.grids([one.fused.deep for one in used]), mixed.grids(skips) if skips else None),
+        own=next((one.own for one in used if one.own is not None), None),
+        strength=mixed.strengths([one.strength for one in used]),
+        mask=mixed.area(),
     )
+
+
+class _Mix(NamedTuple):
+    """Shares of some paintings, summing to 1, and where each of them is painted (None is everywhere)."""
+
+    shares: list[float]
+    areas: list[Tensor | None]
+
+    def grids(self, features: Sequence[Tensor]) -> Tensor:
+        """(B, C, h, w) each, mixed."""
+        mixed = _sum_of(features, self._shares_at((features[0].shape[-2], features[0].shape[-1])))
+        return mixed.to(features[0].dtype)
+
+    def strengths(self, strengths: Sequence[Tensor]) -> Tensor:
+        """One number where all are the same, else a map of the pixels."""
+        if all(torch.equal(strength, strengths[0]) for strength in strengths):
+            return strengths[0]
+        return _sum_of(strengths, self._shares_at(None))
+
+    def area(self) -> Tensor | None:
+        """Where the mix is painted: the sum of the different areas, cut at 1."""
+        different: list[Tensor] = []
+        for area in self.areas:
+            if area is None:
+                return None
+            if not any(area.shape == known.shape and torch.equal(area, known) for known in different):
+                different.append(area)
+        return reduce(torch.add, different).clamp(max=1)
+
+    def _shares_at(self, size: tuple[int, int] | None) -> list[Tensor]:
+        """Share of each painting at every position of a grid (None: of the pixels), (B or 1, 1, h or 1, w or 1)."""
+        device = next((area.device for area in self.areas if area is not None), None)
+        plain = [torch.full((1, 1, 1, 1), share, device=device) for share in self.shares]
+        if device is None:
+            return plain
+        parts = [
+            share if area is None else share * (resize_mask(area, size) if size else area)
+            for share, area in zip(plain, self.areas, strict=True)
+        ]
+        total = reduce(torch.add, parts)
+        return [torch.where(total > 0, part / total, share) for part, share in zip(parts, plain, strict=True)]
+
+
+def _sum_of(values: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
+    """Values times shares, added in float32 on the values' device."""
+    pairs = zip(values, shares, strict=True)
+    return reduce(torch.add, (value.float() * share.to(value.device) for value, share in pairs))
 
 
 def _check_same_content(first: Painting, other: Painting, number: int) -> None:
@@ -71,42 +119,3 @@ def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None or other is None:
         return other if one is None else one
     return one * other.to(one.device)
-
-
-def _union(areas: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum of the different ones, cut at 1."""
-    different: list[Tensor] = []
-    for area in areas:
-        if area is None:
-            return None
-        if not any(area.shape == known.shape and torch.equal(area, known) for known in different):
-            different.append(area)
-    return reduce(torch.add, different).clamp(max=1)
-
-
-def _shares_at(shares: Sequence[float], areas: Sequence[Tensor | None], size: tuple[int, int] | None) -> list[Tensor]:
-    """Shares of each painting at every position of a grid (None: of the pixels), (B or 1, 1, H, W) or (1, 1, 1, 1)."""
-    if all(area is None for area in areas):
-        return [torch.full((1, 1, 1, 1), share) for share in shares]
-    device = next(area.device for area in areas if area is not None)
-    plain = [torch.full((1, 1, 1, 1), share, device=device) for share in shares]
-    parts = [
-        share if area is None else share * (area if size is None else resize_mask(area, size))
-        for share, area in zip(plain, areas, strict=True)
-    ]
-    total = reduce(torch.add, parts)
-    return [torch.where(total > 0, part / total, share) for part, share in zip(parts, plain, strict=True)]
-
-
-def _weighted(values: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
-    """Sum of values times shares, in float32; in the values' dtype."""
-    terms = [value.float() * share.to(value.device) for value, share in zip(values, shares, strict=True)]
-    return reduce(torch.add, terms).to(values[0].dtype)
-
-
-def _mixed_fused(fused: Sequence[Fused], shares: Sequence[float], areas: Sequence[Tensor | None]) -> Fused:
-    def grid(tensors: Sequence[Tensor]) -> Tensor:
-        return _weighted(tensors, _shares_at(shares, areas, (tensors[0].shape[-2], tensors[0].shape[-1])))
-
-    skips = [one.skip for one in fused if one.skip is not None]
-    return Fused(grid([one.deep for one in fused]), grid(skips) if skips else None)

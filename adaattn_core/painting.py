@@ -210,8 +210,11 @@ def finish(decoder: Decoder, painting: Painting, *, picture: Tensor | None = Non
 def _as_large(picture: Tensor, content: Tensor) -> Tensor:
     """A picture for each content."""
     if picture.shape[1:] != content.shape[1:] or len(picture) not in (1, len(content)):
-        came, needed = (f"{len(one)} of {one.shape[-1]}x{one.shape[-2]} pixels" for one in (picture, content))
-        raise ValueError(f"the picture to show is {came}; 1 or {needed} are needed. Resize it to the painted content.")
+        came, needed = (f"{one.shape[-1]}x{one.shape[-2]} pixels, batch {len(one)}" for one in (picture, content))
+        raise ValueError(
+            f"the content image is {came}; the painting is {needed}. Give the content that was painted, or one picture "
+            "of its size."
+        )
     return picture.expand_as(content)
 
 
@@ -335,9 +338,14 @@ def check_decoder(painting: Painting, attention: Origin) -> None:
 
 def check_batch(style: StyleFeatures, contents: int) -> None:
     """ValueError unless the style has one picture, or one for each content."""
-    items = len(next(iter(style.values())).key)
+    check_items(len(next(iter(style.values())).key), contents)
+
+
+def check_items(items: int, contents: int) -> None:
+    """ValueError unless there is one style picture, or one for each content."""
     if items not in (1, contents):
-        raise ValueError(f"the style has {items} pictures and the content {contents}; give 1 style, or {contents}")
+        more = f", or {contents}" if contents > 1 else ""
+        raise ValueError(f"the style has {items} pictures and the content {contents}; give 1 style{more}")
 
 
 def style_shares(weights: Sequence[float] | None, count: int) -> list[float]:

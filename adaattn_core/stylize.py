@@ -113,7 +113,9 @@ def stylize(
     if strength == 0:
         return content.float().clamp(0, 1)
 
-    def run(window: slice, block_bytes: int, progress: Progress | None) -> Tensor:
+    result = torch.empty(content.shape, device=content.device)
+
+    def run(window: slice, block_bytes: int, progress: Progress | None) -> None:
         painting = paint(
             model.fusion,
             extract_features(model.encoder, content[window], model.config.levels, role="content"),
@@ -125,9 +127,10 @@ def stylize(
             block_bytes=block_bytes,
             progress=progress_part(progress, 0, PAINTING_SHARE),
         )
-        return finish(model.decoder, painting, keep_color=keep_color)
+        result[window] = finish(model.decoder, painting, keep_color=keep_color)
 
-    return torch.cat(in_windows(run, content, block_bytes=_block_bytes(max_memory_gb), progress=progress))
+    in_windows(run, content, block_bytes=_block_bytes(max_memory_gb), progress=progress)
+    return result
 
 
 def _encoded(

@@ -1,0 +1,104 @@
+"""Attention of a point: the weights that the model paints with, and the colours they are shown in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaattn_core import ModelConfig
+from adaattn_core.attention import AdaAttention, stacked_key
+from adaattn_core.heatmap import INFERNO, attention_at, paint_heat
+from adaattn_core.painting import extract_features
+from small_models import SMALL, SMALL_VIDEO, picture, small_model
+
+MODEL = small_model()
+CONTENT, STYLE = (extract_features(MODEL.encoder, picture(*size)) for size in ((64, 96), (48, 80)))
+
+
+@pytest.mark.parametrize(
+    ("config", "level"),
+    [(SMALL, "relu3_1"), (SMALL, "relu4_1"), (SMALL, "relu5_1"), (SMALL_VIDEO, "relu3_1")],
+)
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_weights_are_those_that_paint(config: ModelConfig, level: str, temperature: float) -> None:
+    """The mean that the attention gives a position is the style's values, weighed with the map."""
+    model = small_model(config=config)
+    content, style = extract_features(model.encoder, picture(64, 96)), extract_features(model.encoder, picture(48, 80))
+    attention = model.fusion.attention[level]
+    assert isinstance(attention, AdaAttention)
+    encoded = attention.encode_style(stacked_key(style.named(), level), style.named()[level])
+    mean, _ = attention.statistics(stacked_key(content.named(), level), encoded, temperature=temperature)
+    rows, columns = mean.shape[-2:]
+    for row, column in ((0, 0), (rows - 1, columns - 1), (1, 2)):
+        point = ((column + 0.5) / columns, (row + 0.5) / rows)
+        weights = attention_at(model.fusion, content, style, point, level, temperature)
+        assert weights.shape[-2:] == style.named()[level].shape[-2:]
+        torch.testing.assert_close(weights.sum(), torch.tensor(1.0), rtol=0, atol=1e-4)
+        seen = weights.flatten() @ encoded.value[0]
+        torch.testing.assert_close(seen, mean[0, :, row, column], rtol=1e-4, atol=1e-4)
+
+
+def test_the_edges_belong_to_the_picture() -> None:
+    corners = [attention_at(MODEL.fusion, CONTENT, STYLE, point, "relu3_1") for point in ((1.0, 1.0), (0.999, 0.999))]
+    assert torch.equal(*corners)
+
+
+def test_one_style_for_a_batch_of_contents() -> None:
+    contents = extract_features(MODEL.encoder, picture(64, 96, batch=3))
+    maps = attention_at(MODEL.fusion, contents, STYLE, (0.5, 0.5), "relu4_1")
+    one = extract_features(MODEL.encoder, contents.picture[1:2])
+    assert maps.shape == (3, 6, 10)
+    torch.testing.assert_close(maps[1:2], attention_at(MODEL.fusion, one, STYLE, (0.5, 0.5), "relu4_1"))
+
+
+def heat(*values: float) -> Tensor:
+    return torch.tensor([[values]])
+
+
+def test_the_largest_weight_is_brightest_and_none_is_darkest() -> None:
+    painted = paint_heat(heat(0.0, 0.2, 0.4), picture(10, 30), opacity=1.0)
+    assert painted.shape == (1, 3, 10, 30)
+    assert painted[0, :, 0, 0].tolist() == pytest.approx(INFERNO[0])
+    assert painted[0, :, 0, 29].tolist() == pytest.approx(INFERNO[-1])
+    assert painted[0, :, 0, 14:16].mean(dim=1).tolist() == pytest.approx(INFERNO[2], abs=0.02)
+    assert bool((painted.mean(dim=1)[0, 0].diff() >= 0).all())
+
+
+def test_without_opacity_it_is_the_picture_in_grey() -> None:
+    style = picture(10, 30)
+    painted = paint_heat(heat(0.0, 1.0), style, opacity=0.0)
+    torch.testing.assert_close(painted, style.mean(dim=1, keepdim=True).expand(1, 3, 10, 30))
+
+
+def test_no_weights_at_all_are_dark() -> None:
+    assert paint_heat(heat(0.0, 0.0), picture(10, 30), opacity=1.0).max() < 0.1
+
+
+ERRORS: dict[str, tuple[Callable[[], object], str]] = {
+    "level": (
+        lambda: attention_at(MODEL.fusion, CONTENT, STYLE, (0.5, 0.5), "relu2_1"),
+        "level is 'relu2_1'; this model's are relu3_1, relu4_1, relu5_1",
+    ),
+    "point": (
+        lambda: attention_at(MODEL.fusion, CONTENT, STYLE, (0.5, 1.5), "relu3_1"),
+        "the point's y is 1.5; it must be between 0 and 1",
+    ),
+    "batch": (
+        lambda: attention_at(
+            MODEL.fusion, CONTENT, extract_features(MODEL.encoder, picture(48, 80, batch=2)), (0.5, 0.5), "relu3_1"
+        ),
+        "the style has 2 pictures and the content 1; give 1 style",
+    ),
+    "opacity": (lambda: paint_heat(heat(1.0), picture(10, 30), 2.0), "opacity is 2.0; it must be between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_came_and_what_is_needed(name: str) -> None:
+    call, text = ERRORS[name]
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        call()

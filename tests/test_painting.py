@@ -1,0 +1,311 @@
+"""The steps of a repainting: together they are `stylize`; in windows and pieces they are themselves."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaattn_core import ModelConfig, StyleTransferModel, stylize
+from adaattn_core import painting as painting_module
+from adaattn_core.checkpoint import fingerprint
+from adaattn_core.encoder import LEVELS
+from adaattn_core.fusion import StyleFeatures
+from adaattn_core.painting import (
+    ImageFeatures,
+    Origin,
+    Painting,
+    batch_window,
+    check_decoder,
+    check_origin,
+    each_tensor,
+    encode_style_features,
+    extract_features,
+    finish,
+    in_windows,
+    joined,
+    paint,
+)
+from small_models import SMALL, SMALL_VIDEO, picture, small_model
+
+BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
+CONTENT, STYLE, OTHER = picture(37, 50), picture(45, 34, seed=1), picture(32, 48, seed=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> StyleTransferModel:
+    return small_model()
+
+
+def encoded(model: StyleTransferModel, style: Tensor) -> StyleFeatures:
+    return encode_style_features(model.fusion, extract_features(model.encoder, style))
+
+
+def painted(model: StyleTransferModel, content: Tensor = CONTENT, style: Tensor = STYLE, **options: float) -> Painting:
+    return paint(model.fusion, extract_features(model.encoder, content), [encoded(model, style)], **options)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- one after the other
+
+
+@BOTH
+@pytest.mark.parametrize("strength", [1.0, 0.6, 0.0])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("keep_color", [False, True])
+def test_the_steps_make_what_stylize_makes(
+    config: ModelConfig, strength: float, masked: bool, keep_color: bool
+) -> None:
+    """Features of all levels, also those that the model does not read."""
+    model = small_model(config=config)
+    mask = torch.linspace(-0.3, 1.3, 50).clamp(0, 1).expand(1, 1, 37, 50) if masked else None
+    painting = paint(
+        model.fusion,
+        extract_features(model.encoder, CONTENT),
+        [encoded(model, STYLE), encoded(model, OTHER)],
+        [3, 1],
+        strength=strength,
+        mask=mask,
+    )
+    result = finish(model.decoder, painting, keep_color=keep_color)
+    wanted = stylize(
+        model, CONTENT, [STYLE, OTHER], style_weights=[3, 1], strength=strength, content_mask=mask,
+        keep_color=keep_color,
+    )  # fmt: skip
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-6)
+    if mask is not None:
+        outside = (mask == 0).expand_as(result)
+        assert outside.any() and torch.equal(result[outside], CONTENT[outside])
+
+
+def test_features_are_the_encoders_with_their_picture(model: StyleTransferModel) -> None:
+    origin = Origin("0123", "some")
+    features = extract_features(model.encoder, 2 * CONTENT - 0.5, origin=origin)
+    wanted = model.encoder((2 * CONTENT - 0.5).clamp(0, 1))
+    assert tuple(features.named()) == LEVELS
+    for level in LEVELS:
+        assert torch.equal(features.named()[level], wanted[level])
+    assert torch.equal(features.picture, (2 * CONTENT - 0.5).clamp(0, 1)) and features.encoder == origin
+    assert len(extract_features(model.encoder, CONTENT, "relu3_1").levels) == 3
+
+
+def test_no_step_changes_what_it_is_given(model: StyleTransferModel) -> None:
+    content, style = extract_features(model.encoder, CONTENT), extract_features(model.encoder, STYLE)
+    before = each_tensor((content, style), torch.clone)
+    painting = paint(model.fusion, content, [encode_style_features(model.fusion, style)], strength=0.5)
+    kept = each_tensor(painting, torch.clone)
+    finish(model.decoder, painting)
+    torch.testing.assert_close((content.levels, style.levels), (before[0].levels, before[1].levels), rtol=0, atol=0)
+    assert torch.equal(painting.fused.deep, kept.fused.deep) and torch.equal(painting.content, kept.content)
+    assert painting.own is not None and kept.own is not None and torch.equal(painting.own.deep, kept.own.deep)
+
+
+def test_another_picture_shows_where_nothing_is_painted(model: StyleTransferModel) -> None:
+    mask = torch.zeros(1, 1, 37, 50)
+    mask[..., 25:] = 1
+    painting, ground = painted(model)._replace(mask=mask), picture(37, 50, seed=5)
+    result = finish(model.decoder, painting, picture=ground)
+    assert torch.equal(result[..., :25], ground[..., :25])
+    assert torch.equal(result[..., 25:], finish(model.decoder, painting)[..., 25:])
+    grey = finish(model.decoder, painting, picture=torch.full((1, 3, 37, 50), 0.5), keep_color=True)[..., 25:]
+    torch.testing.assert_close(grey[:, 0], grey[:, 1], rtol=0, atol=2e-5)
+
+
+# ---------------------------------------------------------------- pieces of a batch
+
+
+def test_windows_joined_are_the_whole(model: StyleTransferModel) -> None:
+    features = extract_features(model.encoder, picture(37, 50, batch=3))
+    parts = [batch_window(features, window) for window in (slice(0, 1), slice(1, 3))]
+    assert [len(part.picture) for part in parts] == [1, 2]
+    whole = joined(parts)
+    assert isinstance(whole, ImageFeatures) and whole.encoder == features.encoder
+    torch.testing.assert_close(whole.levels, features.levels, rtol=0, atol=0)
+    assert joined([features]) is features
+
+
+def test_a_window_keeps_what_all_items_share(model: StyleTransferModel) -> None:
+    style = encoded(model, STYLE)
+    window = batch_window((style, None, "name", torch.zeros(4, 2)), slice(1, 3))
+    assert torch.equal(window[0]["relu3_1"].key, style["relu3_1"].key)
+    assert window[1:3] == (None, "name") and window[3].shape == (2, 2)
+
+
+def test_a_painting_in_windows_is_the_painting(model: StyleTransferModel) -> None:
+    content, style = extract_features(model.encoder, picture(37, 50, batch=3)), encoded(model, STYLE)
+    whole = paint(model.fusion, content, [style], strength=0.7)
+    parts = [
+        paint(model.fusion, batch_window(content, window), [style], strength=0.7)
+        for window in (slice(0, 2), slice(2, 3))
+    ]
+    torch.testing.assert_close(joined(parts).fused.deep, whole.fused.deep)
+    one = batch_window(whole, slice(1, 2))
+    torch.testing.assert_close(finish(model.decoder, one), finish(model.decoder, whole)[1:2], rtol=0, atol=1e-6)
+
+
+# ---------------------------------------------------------------- in windows
+
+
+def log_of_windows(
+    fails: Callable[[int, int], bool], batch: int = 6, side: int = 512, block_bytes: int = 2**22
+) -> tuple[list[tuple[int, int, int]], list[float]]:
+    """Windows tried as (start, stop, block bytes), and what the progress was told."""
+    tried: list[tuple[int, int, int]] = []
+    told: list[float] = []
+
+    def run(window: slice, block: int, progress: Callable[[float], None] | None) -> tuple[int, int]:
+        tried.append((window.start, window.stop, block))
+        if fails(window.stop - window.start, block):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        assert progress is not None
+        progress(0.5)
+        return window.start, window.stop
+
+    done = in_windows(run, torch.empty(batch, 3, side, side), block_bytes=block_bytes, progress=told.append)
+    assert [start for start, _ in done] == [0, *(stop for _, stop in done[:-1])] and done[-1][1] == batch
+    return tried, told
+
+
+def test_a_batch_runs_in_windows_of_two_million_pixels() -> None:
+    tried, told = log_of_windows(lambda items, block: False, batch=12)
+    assert tried == [(0, 8, 2**22), (8, 12, 2**22)]
+    assert told == pytest.approx([4 / 12, 8 / 12, 10 / 12, 1])
+    tried, _ = log_of_windows(lambda items, block: False, batch=2, side=2048)
+    assert tried == [(0, 1, 2**22), (1, 2, 2**22)]
+
+
+def test_out_of_memory_halves_the_window_and_then_the_blocks() -> None:
+    tried, told = log_of_windows(lambda items, block: items > 1 or block > 2**20)
+    assert [stop - start for start, stop, _ in tried[:3]] == [6, 3, 1]
+    assert [block for _, _, block in tried[2:5]] == [2**22, 2**21, 2**20]
+    assert tried[5:] == [(start, start + 1, 2**20) for start in range(1, 6)]  # what fits is kept for the rest
+    assert told[-1] == 1
+
+
+def test_out_of_memory_with_the_smallest_window_is_the_error() -> None:
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        log_of_windows(lambda items, block: True)
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    tried = []
+
+    def run(window: slice, block: int, progress: object) -> None:
+        tried.append(window)
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        in_windows(run, torch.empty(4, 3, 16, 16))
+    assert len(tried) == 1
+
+
+def test_stylize_survives_running_out_of_memory(model: StyleTransferModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = picture(37, 50, batch=4)
+    wanted = stylize(model, content, STYLE)
+    sizes: list[int] = []
+    merge = model.fusion.merge
+
+    def narrow(features: dict[str, Tensor]) -> object:
+        sizes.append(len(features["relu3_1"]))
+        if sizes[-1] > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return merge(features)
+
+    monkeypatch.setattr(model.fusion, "merge", narrow)
+    torch.testing.assert_close(stylize(model, content, STYLE), wanted, rtol=0, atol=2e-5)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_rises_to_one(model: StyleTransferModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(painting_module, "WINDOW_PIXELS", 1)
+    told: list[float] = []
+    stylize(model, picture(37, 50, batch=3), [STYLE, OTHER], max_memory_gb=1e-6, progress=told.append)
+    assert told == sorted(told) and told[0] > 0 and told[-1] == 1
+    assert len(told) > 3 * 2 * 3  # more than once for each picture, style and level
+    steps = [after - before for before, after in zip([0, *told], told, strict=False)]
+    assert max(steps) < 0.25
+
+
+def test_progress_stops_the_work(model: StyleTransferModel) -> None:
+    class StopError(Exception):
+        pass
+
+    told = []
+
+    def stop(done: float) -> None:
+        told.append(done)
+        raise StopError
+
+    with pytest.raises(StopError):
+        stylize(model, CONTENT, STYLE, progress=stop)
+    assert len(told) == 1
+
+
+# ---------------------------------------------------------------- what belongs together
+
+
+def test_features_of_another_encoder_are_refused_by_name(model: StyleTransferModel) -> None:
+    ours, theirs = (Origin(fingerprint(small_model(seed).encoder), name) for seed, name in ((0, "mine"), (1, "yours")))
+    features = extract_features(model.encoder, CONTENT, origin=theirs)
+    check_origin(features, Origin(theirs.fingerprint, "the same under another name"), "mine", "content")
+    text = (
+        f"the content features come from the encoder yours ({theirs.fingerprint}), and the attention of mine reads "
+        f"only those of its own encoder, mine ({ours.fingerprint}). "
+        "Extract them with the encoder that was loaded with the attention."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        check_origin(features, ours, "mine", "content")
+
+
+def test_a_decoder_of_another_model_is_refused(model: StyleTransferModel) -> None:
+    painting = painted(model)._replace(attention=Origin("01", "mine"))
+    check_decoder(painting, Origin("01", "a copy"))
+    text = (
+        "this was painted by the attention mine (01), and the decoder is that of yours (02). "
+        "Use the decoder that was loaded with the attention."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        check_decoder(painting, Origin("02", "yours"))
+
+
+def test_a_model_and_its_file_have_one_fingerprint(model: StyleTransferModel) -> None:
+    """Files hold float16."""
+    halved = small_model().half().float()
+    assert fingerprint(halved) == fingerprint(model)
+    assert not torch.equal(halved.encoder.conv0.weight, model.encoder.conv0.weight)
+
+
+ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
+    "picture": (
+        lambda m: extract_features(m.encoder, torch.full((1, 3, 16, 16), math.nan), role="image"),
+        "the image holds NaN or infinite values; numbers in [0, 1] are needed",
+    ),
+    "strength": (lambda m: painted(m, strength=2.0), "strength is 2.0; it must be between 0 and 1"),
+    "batch": (
+        lambda m: painted(m, picture(16, 16, batch=3), picture(16, 16, batch=2)),
+        "the style has 2 pictures and the content 3; give 1 style, or 3",
+    ),
+    "ground": (
+        lambda m: finish(m.decoder, painted(m), picture=picture(50, 37)),
+        "the content image is 37x50 pixels, batch 1; the painting is 50x37 pixels, batch 1. "
+        "Give the content that was painted, or one picture of its size.",
+    ),
+    "grounds": (
+        lambda m: finish(m.decoder, painted(m, picture(16, 16, batch=3)), picture=picture(16, 16, batch=2)),
+        "the content image is 16x16 pixels, batch 2; the painting is 16x16 pixels, batch 3. "
+        "Give the content that was painted, or one picture of its size.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_came_and_what_is_needed(model: StyleTransferModel, name: str) -> None:
+    call, text = ERRORS[name]
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        call(model)
