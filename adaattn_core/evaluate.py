@@ -20,9 +20,10 @@ from torch import Tensor
 
 from .images import ImageError, atomic_path, find_images, load_image, resize_image
 from .model import StyleTransferModel
+from .painting import Attention
 from .panel import Look, Panel, StyleMarks
 from .progress import Progress
-from .stylize import Attention, stylize
+from .stylize import stylize
 
 SEPARATOR = "__"
 KEPT_STYLES = 200

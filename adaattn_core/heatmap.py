@@ -47,7 +47,7 @@ def attention_at(
     attention = fusion.attention[level]
     assert isinstance(attention, AdaAttention)
     with torch.no_grad():
-        content_key, style_key = stacked_key(content.levels, level), stacked_key(style.levels, level)
+        content_key, style_key = stacked_key(content.named(), level), stacked_key(style.named(), level)
         height, width = content_key.shape[-2:]
         row, column = min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
         dtype = attention.query_proj.weight.dtype

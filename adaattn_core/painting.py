@@ -1,7 +1,8 @@
 """The steps of a repainting, one by one: pictures to features, features to a painting, a painting to pixels.
 
 `stylize` runs them one after the other; the ComfyUI nodes are these steps, with their results on the wires between.
-All of these hold tensors in tuples and dicts, so that they can be moved, cut and weighed as a whole.
+All of these hold tensors in tuples, so that they can be moved, cut and weighed as a whole (ComfyUI's cache looks into
+tuples, not into dicts).
 
 Letters: B batch, H W pixels. Pictures are RGB float32 in [0, 1]; masks are (B or 1, 1, H, W) float32 in [0, 1].
 """
@@ -52,13 +53,18 @@ UNKNOWN = Origin()
 class ImageFeatures(NamedTuple):
     """What an encoder sees in pictures.
 
-    picture: (B, 3, H, W) the pictures themselves. levels: what attention reads of each level, by name; see
+    picture: (B, 3, H, W) the pictures themselves. names, levels: what attention reads of each level, see
     `VGGEncoder.encode`. encoder: which one it was.
     """
 
     picture: Tensor
-    levels: Features
+    names: tuple[str, ...]
+    levels: tuple[Tensor, ...]
     encoder: Origin = UNKNOWN
+
+    def named(self) -> Features:
+        """Level name -> features, as the model's parts take them."""
+        return dict(zip(self.names, self.levels, strict=True))
 
 
 class Painting(NamedTuple):
@@ -102,7 +108,8 @@ def extract_features(
     with torch.no_grad():
         pictures = pictures.float().clamp(0, 1)
         seen = pictures.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-    return ImageFeatures(pictures, encoder.encode(seen, levels), origin)
+    features = encoder.encode(seen, levels)
+    return ImageFeatures(pictures, tuple(features), tuple(features.values()), origin)
 
 
 def encode_style_features(
@@ -131,8 +138,8 @@ def encode_style_features(
         raise ValueError("the style mask is empty: no part of the style is left to look at. Paint some of it white.")
     samples = SAMPLED_POSITIONS if attention == "sampled" else None
     with torch.no_grad():
-        mask = None if mask is None else mask.to(next(iter(style.levels.values())).device)
-        return fusion.encode_style(style.levels, mask, samples, torch.Generator().manual_seed(seed))
+        mask = None if mask is None else mask.to(style.levels[0].device)
+        return fusion.encode_style(style.named(), mask, samples, torch.Generator().manual_seed(seed))
 
 
 def paint(
@@ -168,7 +175,7 @@ def paint(
     shares = style_shares(weights, len(styles))
     for style in styles:
         check_batch(style, len(content.picture))
-    seen = content.levels
+    seen = content.named()
     with torch.no_grad():
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:
@@ -269,8 +276,6 @@ def _join(parts: Sequence[Any]) -> Any:  # noqa: ANN401 (whatever was nested com
         return first
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
-    if isinstance(first, dict):
-        return {key: _join([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
         items = [_join(items) for items in zip(*parts, strict=True)]
         return type(first)(*items) if hasattr(first, "_fields") else tuple(items)

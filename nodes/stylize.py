@@ -43,7 +43,8 @@ class Stylize(io.ComfyNode):
                 ),
                 strength(),
                 io.Int.Input(
-                    "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16, optional=True,
+                    "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
+                    optional=True,
                     tooltip="Reduces styles to this short side in pixels where theirs is longer. Smaller gives larger "
                     "brush strokes, and is faster. 0 leaves styles as they are.",
                 ),
