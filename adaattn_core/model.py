@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from .attention import StyleLevel
 from .decoder import Decoder
 from .encoder import ATTENTION_LEVELS, LEVELS, VGG19_CHANNELS, VGG19_CONVS, Features, VGGEncoder
 from .fusion import Fused, MultiLevelFusion
@@ -123,3 +124,18 @@ class StyleTransferModel(nn.Module):
         features = self.encoder(content, self.deepest)
         painted = self.fusion.encode_style(self.encoder(style, self.deepest))
         return self.decode(self.fusion(features, painted), (content.shape[-2], content.shape[-1]))
+
+    def paint_pairs(self, content: Tensor, style: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+        """Content `contents[i]` repainted in style `styles[i]`, for training: each picture is encoded once.
+
+        Args:
+            content, style: (B, 3, H, W) in [0, 1], each of any batch; sizes may differ.
+            contents, styles: (N,) int64, indices into the two batches.
+
+        Returns:
+            (N, 3, H, W), content's size, not clamped.
+        """
+        features = {level: x[contents] for level, x in self.encoder(content, self.deepest).items()}
+        painted = self.fusion.encode_style(self.encoder(style, self.deepest))
+        chosen = {level: StyleLevel(one.key[styles], one.value[styles], None) for level, one in painted.items()}
+        return self.decode(self.fusion(features, chosen), (content.shape[-2], content.shape[-1]))

@@ -31,8 +31,15 @@ from .data import Batch, DataError, TrainingPairs, batches, seeded_generator
 from .devices import pick_device, pick_dtype
 from .distill import fit_attention, fit_encoder
 from .encoder import LEVELS, Features, VGGEncoder
-from .losses import content_loss, global_style_loss, local_feature_loss, normalize_activations
+from .losses import (
+    content_loss,
+    global_style_loss,
+    local_feature_loss,
+    normalize_activations,
+    relative_style_loss,
+)
 from .model import StyleTransferModel
+from .muon import Muon
 from .progress import progress_bar
 from .published import load_vgg
 from .train_config import Stage, TrainConfig
@@ -48,6 +55,20 @@ log = logging.getLogger(__name__)
 
 class TrainingError(RuntimeError):
     """Training cannot go on; one line: the step, the cause, what to do."""
+
+
+def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
+    """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
+    of the others with its own style and with those of the items after it.
+
+    >>> partners(3, 1, 2)
+    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
+    """
+    others = torch.arange(batch - own)
+    turns = min(styles_per_content, len(others))
+    contents = [torch.arange(own), *[others + own] * turns]
+    styles = [torch.arange(own), *(others.roll(-turn) + own for turn in range(turns))]
+    return torch.cat(contents), torch.cat(styles)
 
 
 class Run:
@@ -136,8 +157,10 @@ class Run:
         groups: list[dict[str, Any]] = [{"params": rest}]
         if not self.config.freeze_encoder:
             groups.append({"params": list(self.model.encoder.parameters())})
-        kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
-        return kind(groups, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        kinds: dict[str, type[torch.optim.Adam | Muon]] = {
+            "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon,
+        }  # fmt: skip
+        return kinds[self.config.optimizer](groups, lr=self.config.lr, weight_decay=self.config.weight_decay)
 
     # one step
 
@@ -180,13 +203,14 @@ class Run:
         with autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             if stage == "distill":
                 return {"distill": self._distill_loss(torch.cat([content, style]))}
-            picture = self.model(content, style).float()
             if stage == "reconstruct":
-                return {"pixel": F.l1_loss(picture, target)}
+                return {"pixel": F.l1_loss(self.model(content, style).float(), target)}
             own = self.config.self_items
+            contents, styles = partners(len(content), own, self.config.styles_per_content)
+            picture = self.model.paint_pairs(content, style, contents, styles).float()
             losses = {"pixel": F.l1_loss(picture[:own], target[:own])} if own else {}
             if own < len(picture):
-                losses |= self._style_losses(content[own:], style[own:], picture[own:])
+                losses |= self._style_losses(content, style, picture[own:], contents[own:], styles[own:])
             return losses
 
     def _distill_loss(self, images: Tensor) -> Tensor:
@@ -199,7 +223,10 @@ class Run:
         ]
         return torch.stack(terms).sum()
 
-    def _style_losses(self, content: Tensor, style: Tensor, picture: Tensor) -> dict[str, Tensor]:
+    def _style_losses(
+        self, content: Tensor, style: Tensor, picture: Tensor, contents: Tensor, styles: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of the pictures, picture i being content `contents[i]` in style `styles[i]`."""
         config = self.config
         levels = [
             *config.global_levels,
@@ -209,12 +236,14 @@ class Run:
         deepest = max(levels, key=LEVELS.index)
         with torch.no_grad():
             wanted = self.vgg(torch.cat([content, style]), deepest)
-        content_features: Features = {level: x.chunk(2)[0] for level, x in wanted.items()}
-        style_features: Features = {level: x.chunk(2)[1] for level, x in wanted.items()}
+        content_features: Features = {level: x[: len(content)][contents] for level, x in wanted.items()}
+        style_features: Features = {level: x[len(content) :][styles] for level, x in wanted.items()}
         found = self.vgg(picture, deepest)
         generator = seeded_generator(config.seed, self.step)
         losses = {
-            "global": global_style_loss(found, style_features, config.global_levels),
+            "global": (relative_style_loss if config.relative_style else global_style_loss)(
+                found, style_features, config.global_levels
+            ),
             "local": local_feature_loss(
                 found, content_features, style_features, config.local_levels, config.local_samples or None, generator
             ),

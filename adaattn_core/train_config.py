@@ -11,7 +11,7 @@ from .encoder import LEVELS
 from .model import COMPACT, ModelConfig
 
 Architecture = Literal["compact", "base"]
-Optimizer = Literal["adam", "adamw"]
+Optimizer = Literal["adam", "adamw", "muon"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Stage = Literal["distill", "reconstruct", "style"]
 
@@ -39,6 +39,8 @@ class TrainConfig:
     """Steps of the reconstruct stage."""
     batch: int = 8
     """Pairs in each step."""
+    styles_per_content: int = 1
+    """Styles of its step that each content is painted in: more pictures from the same features, at most batch."""
     crop: int = 256
     """Side of the squares cut from the pictures; at least 32."""
     lr: float = 1e-4
@@ -50,7 +52,7 @@ class TrainConfig:
     warmup_steps: int = 100
     """Steps over which each stage's learning rate rises from 0."""
     optimizer: Optimizer = "adam"
-    """How gradients become steps; the paper takes adam."""
+    """How gradients become steps; the paper takes adam. muon needs fewer steps (muon.py)."""
     weight_decay: float = 0.0
     """Pull of the weights towards 0, as the optimizer defines it."""
     clip_norm: float = 10.0
@@ -69,6 +71,8 @@ class TrainConfig:
     """With init: fit queries and keys to the VGG-19 again, as for a new model."""
     global_weight: float = 10.0
     """Weight of the global style loss."""
+    relative_style: bool = False
+    """Measure the global style loss as relative distances, so that all styles weigh alike; the paper's squares else."""
     local_weight: float = 3.0
     """Weight of the local feature loss."""
     content_weight: float = 0.0
@@ -117,7 +121,7 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         minima = {
-            **dict.fromkeys(("batch", "checkpoint_every", "sample_every"), 1),
+            **dict.fromkeys(("batch", "styles_per_content", "checkpoint_every", "sample_every"), 1),
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
             **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from adaattn_core.losses import (
     local_feature_loss,
     local_target,
     normalize_activations,
+    relative_style_loss,
 )
 from small_models import picture
 
@@ -51,6 +53,28 @@ def test_content_loss_by_hand() -> None:
     # [0, 2] has mean 1 and unbiased variance 2: it normalises to -+ 1/sqrt(2 + e); [3, 3] normalises to 0.
     loss = content_loss({"relu1_1": row(0, 2)}, {"relu1_1": row(3, 3)}, ["relu1_1"])
     assert float(loss) == pytest.approx(1 / (2 + EPSILON), rel=1e-6)
+
+
+def test_relative_style_loss_by_hand() -> None:
+    # [0, 2] has mean 1 and deviation sqrt(2), [0, 4] twice of both: half of the wanted length is missing.
+    found, wanted = {"relu1_1": row(0, 2)}, {"relu1_1": row(0, 4)}
+    assert float(relative_style_loss(found, wanted, ["relu1_1"])) == pytest.approx(0.5, abs=1e-4)  # e in the variance
+
+
+def test_relative_style_loss_weighs_loud_and_quiet_styles_alike() -> None:
+    found, wanted = features(0), features(1)
+    loud, wanted_loud = ({level: 100 * x for level, x in one.items()} for one in (found, wanted))
+    assert float(relative_style_loss(loud, wanted_loud)) == pytest.approx(
+        float(relative_style_loss(found, wanted)), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("loss", [global_style_loss, relative_style_loss])
+def test_style_losses_of_half_precision_features_agree_with_float32(loss: Callable[..., Tensor]) -> None:
+    found, wanted = ({level: (3 * x).bfloat16() for level, x in features(seed, size=64).items()} for seed in (0, 1))
+    wide = [{level: x.float() for level, x in one.items()} for one in (found, wanted)]
+    # Deviations are rounded to 8 bits, 0.4 % each; the losses of these features are differences of some per cent.
+    assert float(loss(found, wanted)) == pytest.approx(float(loss(*wide)), rel=0.02, abs=1e-4)
 
 
 def test_content_loss_sees_no_brightness_or_contrast() -> None:

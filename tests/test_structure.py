@@ -36,6 +36,7 @@ FLOW = (
     "losses",
     "distill",
     "progress",
+    "muon",
     "data",
     "losscurve",
     "trainlog",

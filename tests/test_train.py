@@ -30,7 +30,7 @@ from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from adaattn_core.images import ImageError
 from adaattn_core.losses import global_style_loss
 from adaattn_core.model import ModelConfig, StyleTransferModel
-from adaattn_core.train import Run, TrainingError, train
+from adaattn_core.train import Run, TrainingError, partners, train
 from adaattn_core.train_config import TrainConfig
 from adaattn_core.train_state import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
 
@@ -515,6 +515,43 @@ def test_the_total_is_the_weighted_sum(configure: Configure) -> None:
     assert losses["total"] == pytest.approx(total, rel=1e-5)
 
 
+def test_each_content_is_painted_in_several_styles(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(configure(**STYLE_ONLY | {"self_pairs": 0.25}, batch=4, styles_per_content=2))
+    batch = first_batch(run)
+    seen: list[Tensor] = []
+    original = run._style_losses
+
+    def style_losses(content: Tensor, style: Tensor, picture: Tensor, *pairs: Tensor) -> dict[str, Tensor]:
+        seen.extend((picture.detach(), *pairs))
+        return original(content, style, picture, *pairs)
+
+    monkeypatch.setattr(run, "_style_losses", style_losses)
+    run._losses("style", batch)
+    pictures, contents, styles = seen
+    assert list(zip(contents.tolist(), styles.tolist(), strict=True)) == [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (1, 2),
+        (2, 3),
+        (3, 1),
+    ]
+    alone = run.model(batch.content[contents], batch.style[styles])
+    assert torch.allclose(pictures, alone, atol=1e-5)  # other batches, other order of additions
+
+
+def test_more_styles_than_the_batch_has_are_all_of_it() -> None:
+    contents, styles = partners(3, own=1, styles_per_content=9)
+    assert len(set(zip(contents.tolist(), styles.tolist(), strict=True))) == 1 + 2 * 2
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "muon"}, {"relative_style": True}, {"styles_per_content": 2}])
+def test_pairs_are_overfitted_with(settings: dict[str, Any], configure: Configure) -> None:
+    run = Run(configure(**STYLE_ONLY, steps=40, lr=1e-3, **settings))
+    run.fit_encoder()
+    assert fall(run, "total") < 0.6
+
+
 def test_self_pairs_alone_need_no_style_loss(configure: Configure) -> None:
     run = Run(configure(distill_steps=0, reconstruct_steps=0, self_pairs=1.0))
     assert run.train_step(first_batch(run)).keys() == {"pixel", "total", "gradient_norm"}
@@ -564,7 +601,7 @@ def test_a_frozen_encoder_is_the_vgg_and_stays_so(
         ({"self_pairs": 1.5}, "self_pairs is 1.5; it must be at most 1"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"width": 0.0}, "width is 0.0; it must be above 0"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'; known are adam, adamw"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; known are adam, adamw, muon"),
         ({"precision": "float16"}, "precision is 'float16'; known are auto, float32, bfloat16"),
         ({"architecture": "huge"}, "architecture is 'huge'; known are compact, base"),
         ({"local_levels": ()}, f"local_levels is empty; one or more of {', '.join(LEVELS)} is needed"),
