@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
+from .screening import ROWS, SMALLEST_PAIRS, Screen
+
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
 
@@ -113,12 +115,18 @@ def attention_moments(
         elif temperature != 1.0:
             query = query / temperature
         center = value.mean(dim=1, keepdim=True)
-        centered = value - center
-        both = torch.cat([centered, centered.square()], dim=-1)
-        mean, std = _blockwise(
-            query, key, both, similarity, temperature, content_mask, style_mask, block_bytes, progress
-        )
+        both = _with_squares(value - center)
+        if _worth_screening(query, key, similarity, content_mask):
+            mean, std = _screened(query, key, both, style_mask, block_bytes, progress)
+        else:
+            mean, std = _blockwise(
+                query, key, both, similarity, temperature, content_mask, style_mask, block_bytes, progress
+            )
         return mean + center, std
+
+
+def _with_squares(x: Tensor) -> Tensor:
+    return torch.cat([x, x.square()], dim=-1)
 
 
 def _blockwise(
@@ -155,6 +163,39 @@ def _blockwise(
         mean[:, window], std[:, window] = _moments(*arguments(window))
         if progress is not None:
             progress(min(window.stop, positions) / positions)
+    return mean, std
+
+
+def _worth_screening(query: Tensor, key: Tensor, similarity: Similarity, content_mask: Tensor | None) -> bool:
+    """Whether to look for the style positions that matter first: on processors, where small products are cheap."""
+    large = query.shape[1] * key.shape[1] >= SMALLEST_PAIRS
+    inference = not torch.is_grad_enabled() and query.device.type == "cpu"
+    return inference and large and similarity == "softmax" and content_mask is None
+
+
+def _screened(
+    query: Tensor,
+    key: Tensor,
+    both: Tensor,
+    style_mask: Tensor | None,
+    block_bytes: int,
+    progress: Progress | None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax moments from the style positions that matter to each group of similar content positions."""
+    batch, positions = query.shape[:2]
+    mean, std = (query.new_empty(batch, positions, both.shape[-1] // 2) for _ in range(2))
+    for item in range(batch):
+        seen = slice(None) if style_mask is None else style_mask[item]
+        keys, values = key[item, seen], both[item, seen]
+        keys = keys - keys.mean(dim=0)  # the same for every logit of a row, so nothing to the softmax; shorter keys
+        rows = min(ROWS, max(16, block_bytes // (4 * len(keys))))
+        screen = Screen(query[item], keys, rows)
+        for done, (group, kept) in enumerate(screen, 1):
+            near = (keys, values) if kept is None else (keys[kept], values[kept])
+            moments = _moments(query[item, group][None], near[0][None], near[1][None], None, None, "softmax", 1.0)
+            mean[item, group], std[item, group] = moments[0][0], moments[1][0]
+            if progress is not None:
+                progress((item + done / len(screen.groups)) / batch)
     return mean, std
 
 

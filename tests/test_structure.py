@@ -19,6 +19,7 @@ FLOW = (
     "images",
     "strips",
     "encoder",
+    "screening",
     "moments",
     "attention",
     "fusion",

@@ -1,0 +1,111 @@
+"""The style positions that are left out weigh nothing, and the moments are those of the whole."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaattn_core.moments import attention_moments
+from adaattn_core.screening import DROPPED, TRIALS, Screen, similar_groups
+
+
+def normals(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clustered(positions: int, channels: int, sharpness: float, seed: int) -> Tensor:
+    """(positions, channels): eight directions, the same for every seed, with noise in all channels around them."""
+    which = torch.randint(8, (positions,), generator=torch.Generator().manual_seed(seed))
+    return sharpness * (normals(8, channels)[which] + 0.3 * normals(positions, channels, seed=seed + 1))
+
+
+CASES = pytest.mark.parametrize(
+    ("channels", "sharpness"),
+    [(64, 2.0), (64, 4.0), (6, 4.0), (64, 0.3)],
+    ids=["peaked", "very peaked", "few channels", "flat"],
+)
+
+
+@CASES
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_what_is_left_out_weighs_nothing(channels: int, sharpness: float, rows: int) -> None:
+    """For every row the weights of the positions left out, from the whole softmax in float64."""
+    query, key = (clustered(n, channels, sharpness, seed) for n, seed in ((200, 10), (500, 20)))
+    weights = (query.double() @ key.double().T).softmax(dim=1)
+    seen = torch.zeros(len(query), dtype=torch.bool)
+    for group, kept in Screen(query, key, rows):
+        seen[group] = True
+        if kept is not None:
+            left_out = torch.ones(len(key), dtype=torch.bool)
+            left_out[kept] = False
+            assert weights[group][:, left_out].sum(dim=1).max() < DROPPED
+    assert seen.all()
+
+
+def test_peaked_attention_keeps_few_positions_and_flat_attention_gives_the_search_up() -> None:
+    query, key = (clustered(n, 64, 4.0, seed) for n, seed in ((2000, 10), (500, 20)))
+    peaked = [kept for _, kept in Screen(query, key, 32)]
+    assert all(kept is not None for kept in peaked)
+    assert sum(len(kept) for kept in peaked if kept is not None) < 0.3 * 500 * len(peaked)
+    flat = Screen(query / 20, key / 20, 32)
+    assert all(kept is None for _, kept in flat)
+    assert flat.looked == TRIALS < len(flat.groups)
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, temperature: float, style_mask: Tensor | None) -> Tensor:
+    """Mean and deviation in float64 with the whole matrix of weights: (2, B, Nc, C)."""
+    logits = torch.einsum("bik,bjk->bij", query.double(), key.double()) / temperature
+    if style_mask is not None:
+        logits = logits.masked_fill(~style_mask[:, None], -torch.inf)
+    weights = logits.softmax(dim=-1)
+    mean = weights @ value.double()
+    variance = (weights[..., None] * (value.double()[:, None] - mean[:, :, None]).square()).sum(dim=2)
+    return torch.stack([mean, variance.sqrt()])
+
+
+@CASES
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 5.0])
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_screened_moments_are_those_written_out(
+    channels: int, sharpness: float, temperature: float, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, to what the positions left out may weigh; in float32, means to 1e-4 of the values' range too."""
+    monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
+    query, key = (
+        torch.stack([clustered(n, channels, sharpness, seed) for seed in (one, one + 50)])
+        for n, one in ((150, 10), (300, 20))
+    )
+    value = 10 + normals(2, 300, 3, seed=30)
+    style_mask = normals(2, 300, seed=40) > 0.5 if masked else None
+    told = list[float]()
+    wanted = written_out(query, key, value, temperature, style_mask)
+    spread = float(value.max() - value.min())
+    mean, std = attention_moments(
+        query.double(), key.double(), value.double(), temperature=temperature, style_mask=style_mask
+    )
+    torch.testing.assert_close(mean, wanted[0], rtol=0, atol=DROPPED * spread)
+    torch.testing.assert_close(std.square(), wanted[1].square(), rtol=0, atol=1.25 * DROPPED * spread**2)
+    mean, _ = attention_moments(query, key, value, temperature=temperature, style_mask=style_mask, progress=told.append)
+    torch.testing.assert_close(mean.double(), wanted[0], rtol=0, atol=1e-4 * spread)
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 2
+
+
+def test_groups_by_hand() -> None:
+    """The second coordinate spreads most: halved along it first, then each half along its own widest."""
+    points = torch.tensor(
+        [[0.0, 9.0], [1.0, 0.0], [0.0, 1.0], [1.0, 10.0], [5.0, 10.0], [5.0, 0.0], [6.0, 9.0], [6.0, 1.0]]
+    )
+    groups = similar_groups(points, 2)
+    assert [sorted(group.tolist()) for group in groups] == [[1, 2], [5, 7], [0, 3], [4, 6]]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 4), (4, 4), (5, 4), (100, 7), (257, 64)])
+def test_groups_hold_every_point_and_are_no_larger_than_asked(count: int, rows: int) -> None:
+    groups = similar_groups(normals(count, 3), rows)
+    assert groups.shape[1] <= rows
+    assert set(groups.flatten().tolist()) == set(range(count))
+    assert groups.numel() < count + 2 ** math.ceil(math.log2(max(1, count / rows))) + 1
