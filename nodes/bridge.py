@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 
 import comfy.model_management as mm
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import files
-from .core import images, steps
+from .core import images, steps, strips
 
 T = TypeVar("T")
 
@@ -29,9 +29,6 @@ FOLDER = "adaattn"
 
 STEPS = 100
 PREVIEW_SIDE = 512
-ACTIVATIONS = 6
-"""Maps as large as the picture, with as many channels as the encoder's first block, that are alive at once; measured
-with the full-size model: 1.5 GB for each 1024 x 1024 pixels."""
 
 
 # Model folders
@@ -49,7 +46,9 @@ def model_files() -> list[str]:
 
 
 def find_file(name: str) -> Path | None:
-    """A file, or a folder, of the model folders by its relative path."""
+    """A file, or a folder, of the model folders by its relative path; never one outside them."""
+    if ".." in PurePath(name).parts or PurePath(name).anchor:
+        return None
     candidates = (Path(folder, name) for folder in folder_paths.get_folder_paths(FOLDER))
     return next((path for path in candidates if path.exists()), None)
 
@@ -90,8 +89,7 @@ def loaded(parts: Sequence[Part], *pictures: Tensor) -> Iterator[torch.device]:
     Cancel ends the work before any layer runs, however large the picture.
     """
     pixels = max(_pixels_at_once(picture) for picture in pictures)
-    needed = ACTIVATIONS * 4 * max(one.width for one in parts) * pixels
-    mm.load_models_gpu([one.patcher for one in parts], memory_required=needed)
+    mm.load_models_gpu([one.patcher for one in parts], memory_required=_memory(max(one.width for one in parts), pixels))
     layers = [layer for one in parts for layer in one.module.modules() if not any(layer.children())]
     hooks = [layer.register_forward_pre_hook(_stop_if_cancelled) for layer in layers]
     try:
@@ -103,6 +101,16 @@ def loaded(parts: Sequence[Part], *pictures: Tensor) -> Iterator[torch.device]:
 
 def _stop_if_cancelled(*_layer_and_inputs: object) -> None:
     mm.throw_exception_if_processing_interrupted()
+
+
+def _memory(width: int, pixels: int) -> int:
+    """Bytes of work on so many pixels at once, roughly: 1.5 GB for 1024 x 1024 with the full-size model.
+
+    Convolutions hold four layers of a strip; attention holds keys, values and their moments, on coarser grids, which
+    together are about twice the encoder's first layer.
+    """
+    layer = 4 * width * pixels
+    return 4 * min(layer, strips.DEVICE_STRIP_BYTES) + 2 * layer
 
 
 def _pixels_at_once(pictures: Tensor) -> int:
@@ -147,6 +155,7 @@ class NodeProgress:
 
     def show(self, picture: Tensor) -> None:
         """A preview of a (1, 3, H, W) picture on the node."""
+        picture = picture.cpu()
         scale = PREVIEW_SIDE / max(picture.shape[-2:])
         preview = images.resize_image(picture, long_side=PREVIEW_SIDE) if scale < 1 else picture
         self.bar.update_absolute(self.shown, STEPS, ("JPEG", images.to_pil(preview), PREVIEW_SIDE))

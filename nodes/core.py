@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         model,
         moments,
         published,
+        strips,
         stylize,
     )
     from adaattn_core import painting as steps
@@ -34,6 +35,7 @@ else:
         model,
         moments,
         published,
+        strips,
         stylize,
     )
     from ..adaattn_core import painting as steps
@@ -51,5 +53,6 @@ __all__ = [
     "moments",
     "published",
     "steps",
+    "strips",
     "stylize",
 ]
