@@ -5,7 +5,9 @@ Letters: B batch, C channels, H W rows and columns of a level's grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,8 @@ VGG16_CHANNELS, VGG16_CONVS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
 VGG16_STYLE_LEVELS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 LPIPS_LEVELS = (*VGG16_STYLE_LEVELS, "relu5_3")
 
+NO_LPIPS = "the lpips package is not installed: pip install lpips"
+
 Judge = TypeVar("Judge", bound=nn.Module)
 
 
@@ -28,16 +32,19 @@ class VGG16(nn.Module):
     """VGG-16 up to relu5_3 as torchvision runs it: zero padding, pools that round down, ImageNet preprocessing inside.
 
     Source: Simonyan & Zisserman, arXiv:1409.1556, configuration D.
+
+    Args:
+        channels: width of each of the five blocks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Sequence[int] = VGG16_CHANNELS) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
         width = 3
         for name in conv_names(VGG16_CONVS):
-            channels = VGG16_CHANNELS[int(name[4]) - 1]
-            self.layers[name] = nn.Conv2d(width, channels, kernel_size=3, padding=1)
-            width = channels
+            block_width = channels[int(name[4]) - 1]
+            self.layers[name] = nn.Conv2d(width, block_width, kernel_size=3, padding=1)
+            width = block_width
 
     def forward(self, images: Tensor) -> Features:
         """(B, 3, H, W) RGB in [0, 1], at least 16 pixels a side -> every level of LPIPS_LEVELS and relu3_1."""
@@ -137,3 +144,35 @@ def ready_judge(judge: Judge, device: torch.device) -> Judge:
     """On its device, in the memory format that convolutions are fastest in, without gradients."""
     judge.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return judge.eval().requires_grad_(False)
+
+
+def package_lpips_heads() -> dict[str, Tensor]:
+    """The heads for VGG-16 that the `lpips` package carries.
+
+    Raises:
+        CheckpointError: the package is not installed, or other than expected.
+    """
+    spec = importlib.util.find_spec("lpips")
+    if spec is None or spec.origin is None:
+        raise CheckpointError(NO_LPIPS)
+    return load_lpips_heads(Path(spec.origin).parent / "weights" / "v0.1" / "vgg.pth")
+
+
+def load_lpips_alex(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS on AlexNet, by the `lpips` package: (picture, reference) in [0, 1] -> (B,).
+
+    Torchvision downloads AlexNet (233 MB) the first time, and keeps it.
+
+    Raises:
+        CheckpointError: no package, no connection.
+    """
+    try:
+        package = importlib.import_module("lpips")  # imported late: it belongs to the extra [eval]
+    except ImportError as error:
+        raise CheckpointError(NO_LPIPS) from error
+    try:
+        network = package.LPIPS(net="alex", verbose=False)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"AlexNet could not be downloaded ({' '.join(str(error).split())})") from error
+    network = network.to(device).eval().requires_grad_(False)
+    return lambda picture, reference: network(picture, reference, normalize=True).flatten()

@@ -47,11 +47,11 @@ METRICS: dict[str, Metric] = {
     "style_vgg19": Metric("Style (VGG-19)", "style", "the same on relu1_1 to relu5_1: close to the training loss"),
     "gram": Metric("Gram (VGG-16)", "style", "Gram matrices, relu1_2 to relu4_3, relative L2"),
     "color": Metric("Colour", "style", "sliced Wasserstein distance of the palettes in CIELAB units", digits=1),
-    "content": Metric("Content (VGG-19)", "content", "channel-normalised features, relu4_1 and relu5_1, relative L2"),
-    "ssim": Metric("SSIM", "content", "structural similarity of the brightness", higher_is_better=True),
-    "lpips_vgg": Metric("LPIPS (VGG)", "content", "learned perceptual distance, v0.1, on VGG-16"),
     "lpips_alex": Metric("LPIPS (Alex)", "content", "learned perceptual distance, v0.1, on AlexNet"),
-    "cfsd": Metric("CFSD", "content", "content feature structural distance: self-similarities of patches, relu3_1"),
+    "lpips_vgg": Metric("LPIPS (VGG-16)", "content", "learned perceptual distance, v0.1, on VGG-16"),
+    "ssim": Metric("SSIM", "content", "structural similarity of the brightness", higher_is_better=True),
+    "content": Metric("Content (VGG-19)", "content", "channel-normalised features, relu4_1 and relu5_1, relative L2"),
+    "cfsd": Metric("CFSD (VGG-16)", "content", "content feature structural distance: self-similarity, relu3_1"),
     "artfid": Metric("ArtFID", "both", "(1 + LPIPS) (1 + FID to the styles), of all pictures together", digits=2),
 }  # fmt: skip
 """Name -> metric, in the order of the table. Each but ArtFID has a number per picture."""
@@ -101,7 +101,7 @@ class Panel:
         """Changes with whatever changes the numbers."""
         judges = [fingerprint(judge) if judge is not None else "" for judge in (self.vgg19, self.vgg16)]
         heads = [head.numpy().tobytes() for head in (self.lpips_heads or {}).values()]
-        digest = hashlib.sha256(f"{VERSION} {judges} {self.metrics}".encode() + b"".join(heads))
+        digest = hashlib.sha256(f"{VERSION} {judges} {sorted(self.metrics)}".encode() + b"".join(heads))
         return digest.hexdigest()[:12]
 
     @torch.inference_mode()

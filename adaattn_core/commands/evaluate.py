@@ -4,136 +4,289 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import sys
+import time
+from argparse import ArgumentTypeError
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..checkpoint import BUILT_IN, find_model
+from .. import __version__
+from ..artfid import ArtFIDError, art_fid
+from ..checkpoint import BUILT_IN, CheckpointError, find_model
+from ..cost import peak_memory_gib
 from ..devices import PRECISIONS, pick_device
-from ..evaluate import (
-    ContentUnchanged,
-    Evaluation,
-    Finished,
-    Painter,
-    Records,
-    StyleCopied,
-    Subject,
-    choose_pairs,
-    finished_in,
-)
-from ..images import find_images
-from ..judges import load_lpips_heads, load_vgg16, ready_judge
-from ..metrics import bootstrap_interval
-from ..panel import METRICS, Panel
+from ..evaluate import Evaluation, Records
+from ..gallery import Gallery
+from ..images import ImageError, atomic_path, find_images
+from ..judges import load_lpips_alex, load_lpips_heads, load_vgg16, package_lpips_heads, ready_judge
+from ..painting import ATTENTIONS
+from ..panel import Panel
 from ..progress import progress_bar
 from ..published import load_vgg
-from .options import open_model, side, whole
+from ..report import render
+from ..subjects import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
+from ..summary import summarize, table
+from .errors import INTERRUPTED
+from .options import check_folder, open_model, positive, side, unit, whole
 
 EXAMPLES = """\
 examples:
   adaattn evaluate --content photos/ --style paintings/ --vgg torchvision -o report/
-  adaattn evaluate --content photos/ --style paintings/ --vgg vgg.pth --judge vgg16.pth \\
-      --model compact --model mine=runs/mine/model.safetensors --pictures other=results/ -o report/
-Pictures of other tools are called CONTENT__STYLE.png (or .jpg, ...), after the names of their content and style.
+  adaattn evaluate --content photos/ --style paintings/ --vgg vgg19.pth --judge vgg16.pth -o report/ \\
+      --model compact --model mine=runs/mine/model.safetensors --pictures other=results/
+Pictures of other tools are called CONTENT__STYLE.png (or .jpg, ...) after the names of their content and style.
+A model's painting may be set after commas: --model sampled=compact,attention=sampled,temperature=2,strength=.8
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("--content", nargs="+", required=True, metavar="C", help="pictures, folders or globs")
-    parser.add_argument("--style", nargs="+", required=True, metavar="S", help="pictures, folders or globs")
+    for name in ("content", "style"):
+        parser.add_argument(
+            f"--{name}", nargs="+", required=True, metavar=name[0].upper(), help="pictures, folders or globs"
+        )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT_DIR", help="folder for the report")
     parser.add_argument(
-        "--model", action="append", default=[], metavar="NAME|FILE",
-        help="a model to judge, LABEL=NAME|FILE to call it otherwise; again for more (default: compact)",
+        "--model", action="append", default=[], metavar="[LABEL=]NAME|FILE",
+        help=f"a model to judge; again for more (default: {BUILT_IN}, or none with --pictures)",
     )  # fmt: skip
     parser.add_argument(
-        "--pictures", action="append", default=[], metavar="NAME=FOLDER",
+        "--pictures", action="append", default=[], metavar="[LABEL=]FOLDER",
         help="finished pictures to judge, called CONTENT__STYLE.*; again for more",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT_DIR", help="folder for the report")
-    parser.add_argument("--vgg", required=True, metavar="FILE|torchvision", help="VGG-19 to judge with")
+    _add_judges(parser.add_argument_group("judges"))
     parser.add_argument(
-        "--judge", metavar="FILE|torchvision", help="VGG-16: a second judge, that no training here sees"
+        "--pairs", type=_count, metavar="N", help="judge N pairs, drawn with --seed (default: all that every row has)"
     )
-    parser.add_argument("--lpips", metavar="FILE", help="LPIPS v0.1 heads for VGG-16; needs --judge")
-    parser.add_argument("--pairs", type=whole, metavar="N", help="judge N pairs, drawn with --seed (default: all)")
-    parser.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="of the draw and of the intervals (default: 0)"
-    )
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draw and the intervals (default: 0)")
     parser.add_argument(
         "--size", type=side, default=512, metavar="PX",
         help="reduce contents and styles to this short side where theirs is longer; 0 keeps them (default: 512)",
     )  # fmt: skip
-    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs measured")
+    parser.add_argument("--show", type=whole, default=8, metavar="N", help="pairs to show as pictures (default: 8)")
+    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run into REPORT_DIR did")
     parser.add_argument("--device", default="auto", help="see adaattn info (default: the best there is)")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the models; auto is float32")
 
 
+def _add_judges(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--vgg", required=True, metavar="FILE|torchvision", help="VGG-19")
+    group.add_argument(
+        "--judge", metavar="FILE|torchvision", help="VGG-16, which training never sees: for style, Gram, CFSD, LPIPS"
+    )
+    group.add_argument(
+        "--lpips",
+        metavar="FILE",
+        help="LPIPS v0.1 heads for VGG-16 (default: those of the lpips package, if installed)",
+    )
+    group.add_argument("--artfid", action="store_true", help="ArtFID, too, by the art-fid package: slow, many files")
+
+
 def run(args: argparse.Namespace) -> int:
-    contents, styles = find_images(args.content), find_images(args.style)
+    started = time.strftime("%Y-%m-%d %H:%M")
     folders = [_folder(text) for text in args.pictures]
-    pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
-    models = args.model or ([] if folders else [BUILT_IN])
-    painters = [_painter(text, args) for text in models]
-    panel = _panel(args)
-    args.output.mkdir(exist_ok=True)
-    subjects: list[Subject] = [*painters, *folders, ContentUnchanged(), StyleCopied()]
+    pairs = choose_pairs(find_images(args.content), find_images(args.style), folders, args.pairs, args.seed)
+    names = args.model or ([] if folders else [BUILT_IN])
+    subjects: list[Subject] = [*(_painter(text, args) for text in names), *folders, ContentUnchanged(), StyleCopied()]
+    _check_names(subjects)
+    panel = load_panel(args)
+    _make_folder(args.output)
     evaluation = Evaluation(panel, subjects, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
+    gallery = Gallery(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
+    evaluation.see = partial(gallery.see, evaluation)
     bar = progress_bar(len(pairs) * len(subjects), unit="picture")
-    with bar:
-        evaluation.run(bar)
-    for name, reason in evaluation.broken.items():
-        print(f"left out {name}: {reason}")
-    print(_table(evaluation, args.seed))
+    try:
+        with bar:
+            evaluation.run(bar)
+    except KeyboardInterrupt:
+        print(f"adaattn: stopped; what is measured is in {args.output}. The same command goes on.", file=sys.stderr)
+        return INTERRUPTED
+    art_fids = _art_fids(evaluation, args) if args.artfid else {}
+    report = summarize(evaluation, args.seed, _peaks(evaluation), art_fids, _settings(args, started))
+    _write(args.output / "report.json", json.dumps(report, indent=1) + "\n")
+    _write(args.output / "report.html", render(report, gallery.strips(evaluation, report["metrics"])))
+    _tell(report, args.output)
     return 0
 
 
-def _panel(args: argparse.Namespace) -> Panel:
+def _tell(report: dict[str, Any], folder: Path) -> None:
+    print(table(report))
+    print(f"{len(report['pairs'])} pairs; ± is half the width of the {report['intervals']['confidence']:.0%} interval")
+    for reason, count in report["broken"].items():
+        print(f"left out {count} pair(s): {reason}")
+    for metric in report["metrics"]:
+        if metric["missing"]:
+            print(f"{metric['title']} was not measured: {metric['missing']}")
+    print(folder / "report.html")
+
+
+# Judges
+
+
+def load_panel(args: argparse.Namespace) -> Panel:
+    """The judges that the options name; those that need not be there and are not say why."""
     device = pick_device(args.device)
-    missing = {"artfid": "not built yet", "lpips_alex": "not built yet"}
-    vgg16 = heads = None
+    missing = {} if args.artfid else {"artfid": "not asked for; add --artfid"}
+    vgg19 = ready_judge(load_vgg(args.vgg), device)
+    vgg16 = heads = alex = None
     if args.judge:
         vgg16 = ready_judge(load_vgg16(args.judge), device)
-        if args.lpips:
-            heads = {level: head.to(device) for level, head in load_lpips_heads(args.lpips).items()}
-        else:
-            missing["lpips_vgg"] = "needs --lpips FILE"
     else:
-        missing |= dict.fromkeys(("style_vgg16", "gram", "cfsd", "lpips_vgg"), "needs --judge FILE or torchvision")
-    vgg19 = ready_judge(load_vgg(args.vgg), device)
-    return Panel(vgg19, vgg16, heads, None, missing)
+        missing |= dict.fromkeys(("style_vgg16", "gram", "cfsd", "lpips_vgg"), "it needs --judge FILE or torchvision")
+    try:
+        if args.judge or args.lpips:
+            heads = load_lpips_heads(args.lpips) if args.lpips else package_lpips_heads()
+            heads = {level: head.to(device) for level, head in heads.items()}
+    except CheckpointError as error:
+        if args.lpips:
+            raise
+        missing["lpips_vgg"] = f"{error}, or name its heads with --lpips FILE"
+    try:
+        alex = load_lpips_alex(device)
+    except CheckpointError as error:
+        missing["lpips_alex"] = str(error)
+    return Panel(vgg19, vgg16, heads if vgg16 else None, alex, missing)
+
+
+# Rows
 
 
 def _painter(text: str, args: argparse.Namespace) -> Painter:
-    label, name = _named(text)
+    label, name, options = _parse_model(text)
     path = find_model(name)
     model = open_model(argparse.Namespace(model=name, device=args.device, precision=args.precision))
-    return Painter(label, model, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return Painter(label, model, name, digest, **options)
+
+
+def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Label, name or file, and options of the painting.
+
+    >>> _parse_model("soft=compact,temperature=2")
+    ('soft', 'compact', {'temperature': 2.0})
+    >>> _parse_model("runs/mine/model.safetensors")
+    ('mine', 'runs/mine/model.safetensors', {})
+    """
+    if Path(text).is_file():
+        return _label(text), text, {}
+    head, *settings = text.split(",")
+    label, name = _parse_label(head)
+    kinds = {"attention": _attention, "temperature": positive, "strength": unit}
+    options = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in kinds:
+            raise ValueError(f"--model {text} sets {key!r}; known are {', '.join(kinds)}")
+        try:
+            options[key] = kinds[key](value)
+        except ArgumentTypeError as error:
+            raise ValueError(f"--model {text}: {key}: {error}") from None
+    return label or _label(name), name, options
 
 
 def _folder(text: str) -> Finished:
-    label, folder = _named(text)
-    return finished_in(label, Path(folder))
+    label, folder = _parse_label(text)
+    return finished_in(label or Path(folder).name, folder)
 
 
-def _named(text: str) -> tuple[str, str]:
+def _parse_label(text: str) -> tuple[str, str]:
     label, equals, name = text.partition("=")
-    return (label, name) if equals and not Path(text).exists() else (text, text)
+    return (label, name) if equals and not Path(text).exists() else ("", text)
 
 
-def _table(evaluation: Evaluation, seed: int) -> str:
-    pairs, names = evaluation.complete_pairs(), evaluation.panel.metrics
-    lines = [
-        f"{len(pairs)} pairs",
-        f"{'':22}" + "".join(f"{METRICS[name].title.replace('Content', 'Cont.'):>18}" for name in names),
-    ]
-    for subject in evaluation.subjects:
-        rows = list(evaluation.rows(subject, pairs))
-        values = torch.tensor([[row["values"][name] for name in names] for row in rows], dtype=torch.float64)
-        low, high = bootstrap_interval(values, torch.Generator().manual_seed(seed))
-        cells = [
-            f"{m:.3f} {a:.3f}-{b:.3f}"
-            for m, a, b in zip(values.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
-        ]
-        lines.append(f"{subject.name[:21]:22}" + "".join(f"{cell:>18}" for cell in cells))
-    return "\n".join(lines)
+def _label(name: str) -> str:
+    """A file's name, or its folder's where every run calls it model.safetensors."""
+    path = Path(name)
+    return path.parent.name if path.stem == "model" and path.parent.name else path.stem
+
+
+def _attention(text: str) -> str:
+    if text not in ATTENTIONS:
+        raise ArgumentTypeError(f"{text!r} is unknown; known are {', '.join(ATTENTIONS)}")
+    return text
+
+
+def _count(text: str) -> int:
+    count = whole(text)
+    if count < 1:
+        raise ArgumentTypeError(f"{text} is out of range; it must be at least 1")
+    return count
+
+
+def _check_names(subjects: list[Subject]) -> None:
+    names = [subject.name for subject in subjects]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two rows would be called {name!r}. Give one another name with LABEL=.")
+
+
+# Numbers of a row as a whole
+
+
+def _peaks(evaluation: Evaluation) -> dict[str, float | None]:
+    """Peak memory of each model on the largest of the judged contents; measured once and kept in the records."""
+    complete = evaluation.complete()
+    peaks: dict[str, float | None] = {}
+    for index, subject in enumerate(evaluation.subjects):
+        if isinstance(subject, Painter) and complete:
+            pair = max(complete, key=lambda pair: complete[pair][index]["pixels"])  # noqa: B023 (used at once)
+            key = "peak " + evaluation.key(subject, pair)
+            if key not in evaluation.records.found:
+                evaluation.records.add({"key": key, "peak_gib": peak_memory_gib(subject, pair, evaluation.size)})
+            peaks[subject.name] = evaluation.records.found[key]["peak_gib"]
+    return peaks
+
+
+def _art_fids(evaluation: Evaluation, args: argparse.Namespace) -> dict[str, float]:
+    """ArtFID of each row; where it cannot be had, the panel's `missing` says why."""
+    device = "cuda" if pick_device(args.device).type == "cuda" else "cpu"
+    found = {}
+    try:
+        for subject in evaluation.subjects:
+            keys = [evaluation.key(subject, pair) for pair in evaluation.complete()]
+            key = "artfid " + hashlib.sha256("".join(keys).encode()).hexdigest()[:20]
+            if key not in evaluation.records.found:
+                pictures = (
+                    (subject.make(pair, sources).picture, *sources)
+                    for pair in evaluation.complete()
+                    for sources in [evaluation.sources(pair)]
+                )
+                evaluation.records.add({"key": key, "artfid": art_fid(pictures, args.output, device)})
+            found[subject.name] = evaluation.records.found[key]["artfid"]
+    except ArtFIDError as error:
+        evaluation.panel.missing["artfid"] = str(error)
+        return {}
+    return found
+
+
+# The report
+
+
+def _settings(args: argparse.Namespace, started: str) -> dict[str, Any]:
+    named = ("content", "style", "size", "seed", "vgg", "judge", "lpips", "device", "precision")
+    told = {name: getattr(args, name) for name in named if getattr(args, name) not in (None, "")}
+    device = str(pick_device(args.device))
+    return {
+        "made": f"{started}, adaattn {__version__}",
+        **told,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ImageError(f"{folder} is a file; the report needs a folder. Choose another name.")
+    if not folder.exists():
+        check_folder(folder.parent)
+        folder.mkdir()
+    check_folder(folder)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,216 @@
+"""What an evaluation compares: models, folders of finished pictures, and two rows that show what the numbers are worth.
+
+Pictures are (1, 3, H, W) RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .images import ImageError, find_images, load_image, resize_image
+from .model import StyleTransferModel
+from .painting import Attention
+from .stylize import stylize
+
+SEPARATOR = "__"
+
+Kind = Literal["model", "pictures", "reference"]
+
+
+class Pair(NamedTuple):
+    """A content and a style, as files."""
+
+    content: Path
+    style: Path
+
+    @property
+    def name(self) -> str:
+        """CONTENT__STYLE, as finished pictures are called."""
+        return f"{self.content.stem}{SEPARATOR}{self.style.stem}"
+
+
+class Sources(NamedTuple):
+    """The pictures of a pair, reduced to the size of the evaluation."""
+
+    content: Tensor
+    style: Tensor
+
+
+class Made(NamedTuple):
+    """A finished picture of the content's size.
+
+    seconds: what it took; None where it was not made here. resized: whether it had another size.
+    """
+
+    picture: Tensor
+    seconds: float | None = None
+    resized: bool = False
+
+
+class Subject(Protocol):
+    """One row of the table."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def identity(self, pair: Pair) -> str:
+        """Changes with whatever changes the picture, besides the sources."""
+
+    def make(self, pair: Pair, sources: Sources) -> Made:
+        """Raises an ImageError where there is no picture to be had."""
+
+
+@dataclass(frozen=True)
+class ContentUnchanged:
+    """The best that a content metric can say, and what a style metric says when nothing was done."""
+
+    name: str = "content unchanged"
+    kind: Kind = "reference"
+
+    def identity(self, pair: Pair) -> str:
+        return self.name
+
+    def make(self, pair: Pair, sources: Sources) -> Made:
+        return Made(sources.content)
+
+
+@dataclass(frozen=True)
+class StyleCopied:
+    """The style picture itself, its middle cut to the content's shape: all style, no content."""
+
+    name: str = "style copied"
+    kind: Kind = "reference"
+
+    def identity(self, pair: Pair) -> str:
+        return self.name
+
+    def make(self, pair: Pair, sources: Sources) -> Made:
+        height, width = sources.content.shape[-2:]
+        rows, columns = sources.style.shape[-2:]
+        scale = max(height / rows, width / columns)
+        size = max(height, round(rows * scale)), max(width, round(columns * scale))
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        return Made(resize_image(sources.style, size=size)[..., top : top + height, left : left + width])
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A model, with the settings it paints with.
+
+    Args:
+        source: name or file it was loaded from.
+        digest: of that file.
+        attention, temperature, strength: see `stylize`.
+    """
+
+    name: str
+    model: StyleTransferModel
+    source: str
+    digest: str
+    attention: Attention = "exact"
+    temperature: float = 1.0
+    strength: float = 1.0
+    kind: Kind = "model"
+
+    def identity(self, pair: Pair) -> str:
+        dtype = next(self.model.parameters()).dtype
+        return f"{self.digest} {dtype} {self.attention} {self.temperature} {self.strength}"
+
+    def make(self, pair: Pair, sources: Sources) -> Made:
+        started = time.perf_counter()
+        picture = stylize(
+            self.model,
+            sources.content,
+            sources.style,
+            attention=self.attention,
+            temperature=self.temperature,
+            strength=self.strength,
+        )
+        return Made(picture, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Pictures that another program made.
+
+    Args:
+        source: their folder.
+        files: pair name -> file.
+    """
+
+    name: str
+    source: str
+    files: Mapping[str, Path]
+    kind: Kind = "pictures"
+
+    def identity(self, pair: Pair) -> str:
+        return file_identity(self.files[pair.name])
+
+    def make(self, pair: Pair, sources: Sources) -> Made:
+        picture, size = load_image(self.files[pair.name]), sources.content.shape[-2:]
+        return Made(resize_image(picture, size=(size[0], size[1])), resized=picture.shape[-2:] != size)
+
+
+def finished_in(name: str, folder: str | Path) -> Finished:
+    """The pictures of a folder called CONTENT__STYLE.*, as a subject."""
+    return Finished(name, str(folder), by_stem(find_images([folder])))
+
+
+def file_identity(path: Path) -> str:
+    """Changes when another file takes a file's place."""
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def by_stem(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name without suffix -> file.
+
+    Raises:
+        ImageError: two files of one name, so that nobody could tell which one is meant.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise ImageError(f"{found[path.stem]} and {path} have one name; pictures are told apart by it. Rename one.")
+        found[path.stem] = path
+    return found
+
+
+def choose_pairs(
+    contents: Sequence[Path], styles: Sequence[Path], folders: Sequence[Finished], count: int | None, seed: int
+) -> list[Pair]:
+    """Pairs that every subject is judged on: those present in every folder, or else each content with each style.
+
+    Args:
+        contents, styles: pictures, told apart by their names.
+        folders: of finished pictures.
+        count: that many of the pairs at most, drawn with `seed`; None for all of them.
+
+    Raises:
+        ImageError: no pair is left, or names that repeat; the text says where.
+    """
+    by_content, by_style = by_stem(contents), by_stem(styles)
+    pairs = [Pair(content, style) for content in by_content.values() for style in by_style.values()]
+    for folder in folders:
+        kept = [pair for pair in pairs if pair.name in folder.files]
+        if not kept:
+            came = next(iter(folder.files.values())).name
+            raise ImageError(
+                f"no pair is left with the {len(folder.files)} pictures of {folder.name}, such as {came}: names like "
+                f"{pairs[0].name}.png are needed, of pairs that the other folders have too. Check names and folders."
+            )
+        pairs = kept
+    if count is not None and count < len(pairs):
+        drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:count]
+        pairs = [pairs[index] for index in sorted(drawn.tolist())]
+    return pairs
