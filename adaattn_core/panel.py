@@ -100,7 +100,7 @@ class Panel:
     def identity(self) -> str:
         """Changes with whatever changes the numbers."""
         judges = [fingerprint(judge) if judge is not None else "" for judge in (self.vgg19, self.vgg16)]
-        heads = [head.numpy().tobytes() for head in (self.lpips_heads or {}).values()]
+        heads = [head.cpu().numpy().tobytes() for head in (self.lpips_heads or {}).values()]
         digest = hashlib.sha256(f"{VERSION} {judges} {sorted(self.metrics)}".encode() + b"".join(heads))
         return digest.hexdigest()[:12]
 

@@ -5,13 +5,13 @@ Pictures are (1, 3, H, W) RGB in [0, 1].
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from .images import ImageError, find_images, load_image, resize_image
@@ -20,6 +20,7 @@ from .painting import Attention
 from .stylize import stylize
 
 SEPARATOR = "__"
+MOST_PAIRS = 1_000_000
 
 Kind = Literal["model", "pictures", "reference"]
 
@@ -196,21 +197,62 @@ def choose_pairs(
         folders: of finished pictures.
         count: that many of the pairs at most, drawn with `seed`; None for all of them.
 
+    Returns:
+        at least one pair; those of one content follow each other.
+
     Raises:
-        ImageError: no pair is left, or names that repeat; the text says where.
+        ImageError: no pair is left, or too many are, or names repeat; the text says where.
     """
     by_content, by_style = by_stem(contents), by_stem(styles)
-    pairs = [Pair(content, style) for content in by_content.values() for style in by_style.values()]
-    for folder in folders:
-        kept = [pair for pair in pairs if pair.name in folder.files]
-        if not kept:
-            came = next(iter(folder.files.values())).name
-            raise ImageError(
-                f"no pair is left with the {len(folder.files)} pictures of {folder.name}, such as {came}: names like "
-                f"{pairs[0].name}.png are needed, of pairs that the other folders have too. Check names and folders."
-            )
-        pairs = kept
+    pairs = _common_pairs(folders, by_content, by_style) if folders else _Product(by_content, by_style)
+    chosen: Sequence[int] = range(len(pairs))
     if count is not None and count < len(pairs):
-        drawn = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:count]
-        pairs = [pairs[index] for index in sorted(drawn.tolist())]
-    return pairs
+        chosen = sorted(random.Random(seed).sample(chosen, count))
+    if len(chosen) > MOST_PAIRS:
+        raise ImageError(f"{len(chosen)} pairs came; at most {MOST_PAIRS} are judged. Draw some of them with --pairs.")
+    return [pairs[index] for index in chosen]
+
+
+class _Product(Sequence[Pair]):
+    """Each content with each style, made when asked for: a thousand of each are a million pairs."""
+
+    def __init__(self, contents: Mapping[str, Path], styles: Mapping[str, Path]) -> None:
+        self.contents, self.styles = list(contents.values()), list(styles.values())
+
+    def __len__(self) -> int:
+        return len(self.contents) * len(self.styles)
+
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # no slices are taken
+        content, style = divmod(index, len(self.styles))
+        return Pair(self.contents[content], self.styles[style])
+
+
+def _common_pairs(
+    folders: Sequence[Finished], contents: Mapping[str, Path], styles: Mapping[str, Path]
+) -> Sequence[Pair]:
+    names: set[str] | None = None
+    for folder in folders:
+        fitting = {pair.name for pair in named_pairs(folder.files, contents, styles)}
+        names = fitting if names is None else names & fitting
+        if not names:
+            raise ImageError(
+                f"no pair is left with the {len(folder.files)} pictures of {folder.name}, such as "
+                f"{next(iter(folder.files))}: names like {next(iter(contents))}{SEPARATOR}{next(iter(styles))} are "
+                "needed, of pairs that the other folders have too. Check names and folders."
+            )
+    return named_pairs(names or (), contents, styles)
+
+
+def named_pairs(names: Iterable[str], contents: Mapping[str, Path], styles: Mapping[str, Path]) -> list[Pair]:
+    """Pairs that names of the form CONTENT__STYLE speak of, in the order of contents and styles; others are skipped.
+
+    >>> named_pairs(["a__b__c"], {"a": Path("a.png"), "a__b": Path("a__b.png")}, {"c": Path("c.png")})[0].content.stem
+    'a__b'
+    """
+    places = {path: place for paths in (contents, styles) for place, path in enumerate(paths.values())}
+    found = []
+    for name in names:
+        parts = name.split(SEPARATOR)
+        splits = [(SEPARATOR.join(parts[:i]), SEPARATOR.join(parts[i:])) for i in range(1, len(parts))]
+        found += [Pair(contents[c], styles[s]) for c, s in splits if c in contents and s in styles][:1]
+    return sorted(found, key=lambda pair: (places[pair.content], places[pair.style]))
