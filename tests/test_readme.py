@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
 from adaattn_core import bench
 from adaattn_core import train as training
+from adaattn_core.checkpoint import CheckpointError, save_model
 from adaattn_core.cli import main
+from adaattn_core.commands import evaluate
 from adaattn_core.encoder import VGGEncoder
 from adaattn_core.images import load_image, save_image
-from small_models import picture
+from evaluation import narrow_vgg16, narrow_vgg19
+from small_models import picture, small_model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,6 +99,28 @@ def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch
     assert (desk / "out.png").is_file()
 
 
+def test_models_and_pictures_are_judged(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_download(device: torch.device) -> NoReturn:
+        raise CheckpointError("not in a test")
+
+    monkeypatch.setattr(evaluate, "load_vgg", lambda source: narrow_vgg19())
+    monkeypatch.setattr(evaluate, "load_vgg16", lambda source: narrow_vgg16())
+    monkeypatch.setattr(evaluate, "package_lpips_heads", lambda: no_download(torch.device("cpu")))
+    monkeypatch.setattr(evaluate, "load_lpips_alex", no_download)
+    monkeypatch.setattr(evaluate, "peak_memory_gib", lambda painter, pair, size: None)
+    Path("runs/mine").mkdir(parents=True)
+    save_model(small_model(), "runs/mine/model.safetensors")
+    Path("results").mkdir()
+    save_image(picture(40, 48, seed=9), "results/one__one.png")
+    chosen = [words for words in commands() if words[0] == "evaluate"]
+    assert len(chosen) == 2
+    for words in chosen:
+        run(words)
+        rows = [subject["name"] for subject in json.loads(Path("report/report.json").read_text())["subjects"]]
+        assert Path("report/report.html").is_file()
+    assert rows == ["compact", "mine", "other", "content unchanged", "style copied"]
+
+
 def test_the_benchmark(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(bench, "_measured_apart", lambda subject, size: {"seconds": 1.0, "peak_gib": 1.0})
     (words,) = [words for words in commands() if words[0] == "bench"]
@@ -102,7 +129,7 @@ def test_the_benchmark(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    assert {words[0] for words in commands()} == {"stylize", "compare", "convert", "train", "bench"}
+    assert {words[0] for words in commands()} == {"stylize", "compare", "convert", "train", "bench", "evaluate"}
 
 
 def test_the_program(desk: Path) -> None:
