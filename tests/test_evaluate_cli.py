@@ -120,7 +120,12 @@ def raise_error(line: str) -> Any:
 def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     painted: list[str] = []
     make = Painter.make
-    monkeypatch.setattr(Painter, "make", lambda self, *rest: painted.append(self.name) or make(self, *rest))
+
+    def noted(self: Painter, *rest: Any) -> Any:
+        painted.append(self.name)
+        return make(self, *rest)
+
+    monkeypatch.setattr(Painter, "make", noted)
     run(f"{JUDGED} --model one=m.safetensors --show 2")
     assert painted == ["one"] * 4
     run(f"{JUDGED} --model one=m.safetensors --model two=m.safetensors,temperature=2 --show 2")
@@ -134,7 +139,8 @@ def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.
 def test_an_interrupted_run_says_how_to_go_on(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, painted = Painter.make, []
+    painted: list[str] = []
+    make = Painter.make
 
     def interrupted(self: Painter, *rest: Any) -> Any:
         if len(painted) == 2:

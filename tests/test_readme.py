@@ -92,7 +92,8 @@ def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(training, "load_vgg", narrow_vgg)
     quick = ["--steps=1", "--distill-steps=0", "--reconstruct-steps=0", "--crop=32", "--batch=2", "--width=0.125"]
-    chosen = [words for words in commands() if words[0] == "train" or "runs/mine/model.safetensors" in words]
+    used = [words for words in commands() if words[0] in ("train", "stylize")]
+    chosen = [words for words in used if words[0] == "train" or "runs/mine/model.safetensors" in words]
     assert len(chosen) == 2
     for words in chosen:
         run([*words, *(quick if words[0] == "train" else [])])
