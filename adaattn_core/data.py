@@ -119,6 +119,20 @@ class TrainingPairs(Dataset[Sample]):
         )
 
 
+def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
+    """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
+    of the others with its own style and with those of the items after it.
+
+    >>> partners(3, 1, 2)
+    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
+    """
+    others = torch.arange(batch - own)
+    turns = min(styles_per_content, len(others))
+    contents = [torch.arange(own), *[others + own] * turns]
+    styles = [torch.arange(own), *(others.roll(-turn) + own for turn in range(turns))]
+    return torch.cat(contents), torch.cat(styles)
+
+
 def batches(pairs: TrainingPairs, step: int, workers: int) -> Iterator[Batch]:
     """Batches from a step of the run to its end, read by so many processes (0: this one)."""
     loader: DataLoader[Any] = DataLoader(

@@ -22,6 +22,9 @@ MAX_POSITIONS = 65_536
 """Positions that one regression looks at: several times the unknowns of a row (9 x 256)."""
 RIDGE = 1e-2
 """Ridge, as a share of the inputs' mean square."""
+SOFTNESS = 32.0
+"""Logits of a new model are those of VGG-19's stacked keys, divided by this. Undivided they copy one style position
+each: a noisy picture, and a decoder that never sees the statistics of the style as a whole (docs/training.md)."""
 
 
 @torch.no_grad()
@@ -84,7 +87,7 @@ def fit_attention(fusion: MultiLevelFusion, student: VGGEncoder, teacher: VGGEnc
     """Give `fusion` queries and keys whose products approximate those of the teacher's stacked keys.
 
     f = g: the linear prediction of the teacher's stacked key from the student's, on its principal components; the
-    logits are halved, which leaves the softmax peaked but not dead.
+    logits are divided by SOFTNESS.
 
     Args:
         fusion: changed in place. images: (B, 3, H, W) in [0, 1].
@@ -99,13 +102,27 @@ def fit_attention(fusion: MultiLevelFusion, student: VGGEncoder, teacher: VGGEnc
         predicted = x @ solution
         _, directions = torch.linalg.eigh((predicted.T @ predicted).cpu().double())
         count = attention.query_proj.out_channels
-        projection = solution @ directions[:, -count:].float().to(x.device) * 0.5**0.5
+        projection = solution @ directions[:, -count:].float().to(x.device) * SOFTNESS**-0.5
         padded = torch.zeros_like(attention.query_proj.weight)
         padded[: projection.shape[1], :, 0, 0] = projection.T
         for conv in (attention.query_proj, attention.key_proj):
             conv.weight.copy_(padded)
             assert conv.bias is not None
             conv.bias.zero_()
+
+
+@torch.no_grad()
+def fit_merge(fusion: MultiLevelFusion, student: VGGEncoder, images: Tensor) -> None:
+    """Scale the merging convolution so that what it hands to the decoder has standard deviation 1 on these pictures.
+
+    The sum of two deep levels through a random convolution comes out ten times as large. The first steps of training
+    then shut every ReLU behind it, and the deep levels are lost for good: the picture is painted from relu3_1 alone.
+    """
+    if len(fusion.levels) == 1:
+        return
+    seen = student(images)
+    deep = fusion.merge({level: seen[level] for level in fusion.levels}).deep
+    fusion.merge_conv.weight.div_(deep.std())
 
 
 def _ridge(x: Tensor, y: Tensor) -> Tensor:

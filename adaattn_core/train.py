@@ -27,9 +27,9 @@ from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
 from .checkpoint import CheckpointError, empty_model, load_model, ready, save_model
-from .data import Batch, DataError, TrainingPairs, batches, seeded_generator
+from .data import Batch, DataError, TrainingPairs, batches, partners, seeded_generator
 from .devices import pick_device, pick_dtype
-from .distill import fit_attention, fit_encoder
+from .distill import fit_attention, fit_encoder, fit_merge
 from .encoder import LEVELS, Features, VGGEncoder
 from .losses import (
     content_loss,
@@ -55,20 +55,6 @@ log = logging.getLogger(__name__)
 
 class TrainingError(RuntimeError):
     """Training cannot go on; one line: the step, the cause, what to do."""
-
-
-def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
-    """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
-    of the others with its own style and with those of the items after it.
-
-    >>> partners(3, 1, 2)
-    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
-    """
-    others = torch.arange(batch - own)
-    turns = min(styles_per_content, len(others))
-    contents = [torch.arange(own), *[others + own] * turns]
-    styles = [torch.arange(own), *(others.roll(-turn) + own for turn in range(turns))]
-    return torch.cat(contents), torch.cat(styles)
 
 
 class Run:
@@ -145,7 +131,10 @@ class Run:
         them. With `init` only if `refit_attention` says so."""
         if self.config.init and not self.config.refit_attention:
             return
-        fit_attention(self.model.fusion, self.model.encoder, self.vgg, self._fit_images())
+        images = self._fit_images()
+        fit_attention(self.model.fusion, self.model.encoder, self.vgg, images)
+        if not self.config.init:
+            fit_merge(self.model.fusion, self.model.encoder, images)
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _fit_images(self) -> Tensor:
@@ -378,8 +367,27 @@ def _train_on(run: Run, progress: bool) -> None:
             bar.update()
             if run.step % config.sample_every == 0 or run.step == run.total:
                 record.sample(run.averaged_model(), run.pairs, run.step)
+                _warn_of_dead_branch(run, batch)
             if run.step % config.checkpoint_every == 0 or run.step == run.total:
                 run.save()
+
+
+def _warn_of_dead_branch(run: Run, batch: Batch) -> None:
+    """Says so when the decoder's way from the deep levels is shut: the loss still falls, but not to where it could."""
+    deep = run.model.decoder.deep
+    if deep is None:
+        return
+    found: list[Tensor] = []
+    hook = deep.register_forward_hook(lambda _module, _inputs, output: found.append(output.detach()))
+    with torch.no_grad():
+        run.model(batch.content.to(run.device), batch.style.to(run.device))
+    hook.remove()
+    if not bool((found[0] > 0).any()):
+        log.warning(
+            "step %d: the decoder no longer sees relu4_1 and relu5_1 (its deep convolution is below 0 everywhere); "
+            "start again with a lower learning rate",
+            run.step,
+        )
 
 
 def _note_broken(run: Run, batch: Batch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from adaattn_core.attention import AdaAttention, stacked_key
-from adaattn_core.distill import fit_attention, fit_encoder, representative_channels
+from adaattn_core.distill import fit_attention, fit_encoder, fit_merge, representative_channels
 from adaattn_core.encoder import LEVELS, VGGEncoder
 from adaattn_core.fusion import MultiLevelFusion
 from adaattn_core.losses import normalize_activations
@@ -84,6 +84,17 @@ def test_fitted_attention_looks_where_the_teacher_looks() -> None:
     for level in levels[:2]:
         after = agreement(fusion, student, wanted, level, content, style)
         assert after > 0.7 > 0.3 > abs(before[level]), (level, before[level], after)
+
+
+def test_the_merged_levels_have_size_one() -> None:
+    student = encoder(5, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
+    fit_encoder(student, teacher(), pictures(64, seed=2))
+    levels = ("relu3_1", "relu4_1", "relu5_1")
+    fusion = MultiLevelFusion(student.channels, levels, (6, 6, 6)).requires_grad_(False)
+    fusion.merge_conv.weight.mul_(50)
+    fit_merge(fusion, student, pictures(32, seed=3))
+    seen = student(pictures(32, seed=4))
+    assert 0.7 < float(fusion.merge({level: seen[level] for level in levels}).deep.std()) < 1.4  # on other pictures
 
 
 def agreement(

@@ -25,12 +25,12 @@ from torch import Tensor
 
 import adaattn_core.train
 from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
-from adaattn_core.data import Batch, DataError, collate
+from adaattn_core.data import Batch, DataError, collate, partners
 from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from adaattn_core.images import ImageError
 from adaattn_core.losses import global_style_loss
 from adaattn_core.model import ModelConfig, StyleTransferModel
-from adaattn_core.train import Run, TrainingError, partners, train
+from adaattn_core.train import Run, TrainingError, train
 from adaattn_core.train_config import TrainConfig
 from adaattn_core.train_state import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
 
@@ -550,6 +550,24 @@ def test_pairs_are_overfitted_with(settings: dict[str, Any], configure: Configur
     run = Run(configure(**STYLE_ONLY, steps=40, lr=1e-3, **settings))
     run.fit_encoder()
     assert fall(run, "total") < 0.6
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_decoder_that_lost_the_deep_levels_is_told(
+    dead: bool, configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = Run.train_step
+
+    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+        record = original(run, batch)
+        if dead:
+            assert run.model.decoder.deep is not None and run.model.decoder.deep.bias is not None
+            run.model.decoder.deep.bias.data.fill_(-1e4)
+        return record
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    train(configure(distill_steps=0, reconstruct_steps=0), progress=False)
+    assert ("step 2: the decoder no longer sees relu4_1 and relu5_1" in caplog.text) == dead
 
 
 def test_self_pairs_alone_need_no_style_loss(configure: Configure) -> None:
