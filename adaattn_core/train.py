@@ -367,27 +367,8 @@ def _train_on(run: Run, progress: bool) -> None:
             bar.update()
             if run.step % config.sample_every == 0 or run.step == run.total:
                 record.sample(run.averaged_model(), run.pairs, run.step)
-                _warn_of_dead_branch(run, batch)
             if run.step % config.checkpoint_every == 0 or run.step == run.total:
                 run.save()
-
-
-def _warn_of_dead_branch(run: Run, batch: Batch) -> None:
-    """Says so when the decoder's way from the deep levels is shut: the loss still falls, but not to where it could."""
-    deep = run.model.decoder.deep
-    if deep is None:
-        return
-    found: list[Tensor] = []
-    hook = deep.register_forward_hook(lambda _module, _inputs, output: found.append(output.detach()))
-    with torch.no_grad():
-        run.model(batch.content.to(run.device), batch.style.to(run.device))
-    hook.remove()
-    if not bool((found[0] > 0).any()):
-        log.warning(
-            "step %d: the decoder no longer sees relu4_1 and relu5_1 (its deep convolution is below 0 everywhere); "
-            "start again with a lower learning rate",
-            run.step,
-        )
 
 
 def _note_broken(run: Run, batch: Batch) -> None:

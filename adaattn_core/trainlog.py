@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +15,8 @@ from .data import TrainingPairs
 from .images import atomic_path, save_image
 from .losscurve import loss_curve_svg
 from .model import StyleTransferModel
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("step", "stage", "total", "distill", "pixel", "global", "local", "content", "gradient_norm")
 
@@ -53,7 +58,7 @@ class TrainLog:
         content = torch.stack([sample.content for sample in chosen])
         style = torch.stack([sample.style for sample in chosen])
         device = next(model.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), _told_if_deep_levels_are_lost(model, step):
             result = model(content.to(device), style.to(device)).float().cpu().clamp(0, 1)
         rows = [torch.cat(list(images), dim=-1) for images in (content, style, result)]
         save_image(torch.cat(rows, dim=-2)[None], self.folder / "samples" / f"step-{step:06d}.jpg")
@@ -64,6 +69,23 @@ class TrainLog:
         points = [(int(row["step"]), row["stage"], float(row["total"])) for row in self.rows]
         with atomic_path(self.folder / "losses.svg") as temporary:
             temporary.write_text(loss_curve_svg(points), encoding="utf-8")
+
+
+@contextmanager
+def _told_if_deep_levels_are_lost(model: StyleTransferModel, step: int) -> Iterator[None]:
+    """Warns when the decoder's way from the deep levels is shut: the loss still falls, but not to where it could."""
+    seen: list[bool] = []
+    deep = model.decoder.deep
+    hook = deep and deep.register_forward_hook(lambda _module, _inputs, output: seen.append(bool((output > 0).any())))
+    yield
+    if hook:
+        hook.remove()
+    if not all(seen):
+        log.warning(
+            "step %d: the decoder no longer sees relu4_1 and relu5_1 (its deep convolution is below 0 everywhere); "
+            "start again with a lower learning rate",
+            step,
+        )
 
 
 def _read_rows(path: Path, step: int) -> list[dict[str, str]]:
