@@ -26,7 +26,7 @@ class ExtractFeatures(io.ComfyNode):
                 EncoderType.Input("encoder", display_name="encoder", tooltip="From Load AdaAttN Model."),
                 io.Image.Input(
                     "image", display_name="image",
-                    tooltip="Any size from 16 x 16 up. A smaller style gives larger brush strokes. For many frames use "
+                    tooltip="Any size from 16 x 16 up. A smaller style gives finer brush strokes. For many frames use "
                     "AdaAttN Stylize, which keeps no features in memory.",
                 ),
             ],

@@ -45,8 +45,8 @@ class Stylize(io.ComfyNode):
                 io.Int.Input(
                     "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
                     optional=True,
-                    tooltip="Reduces styles to this short side in pixels where theirs is longer. Smaller gives larger "
-                    "brush strokes, and is faster. 0 leaves styles as they are.",
+                    tooltip="Reduces styles to this short side in pixels where theirs is longer. Smaller gives finer "
+                    "strokes and is faster, larger gives bolder ones. 0 leaves styles as they are.",
                 ),
                 keep_color(),
                 *mask_inputs(),

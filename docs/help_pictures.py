@@ -1,0 +1,263 @@
+"""Makes every picture of ComfyUI's help pages anew, with the built-in model and the pictures in examples/.
+
+    python docs/help_pictures.py [NAME ...]
+
+Each function below is one picture: web/docs/pictures/NAME.jpg, a strip of pictures side by side. Numbers are the only
+words in them, since the help pages come in several languages.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from adaattn_core import load_model, mixing, stylize
+from adaattn_core.encoder import LEVELS
+from adaattn_core.fusion import StyleFeatures
+from adaattn_core.heatmap import attention_at, paint_heat
+from adaattn_core.images import load_image, load_mask, resize_image, to_pil
+from adaattn_core.masks import feather_mask
+from adaattn_core.model import StyleTransferModel
+from adaattn_core.painting import (
+    ImageFeatures,
+    Painting,
+    encode_style_features,
+    extract_features,
+    finish,
+    paint,
+)
+
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "web" / "docs" / "pictures"
+WIDTH = 960
+"""Of a strip: the help panel is about half as wide on an ordinary screen, and as wide on a sharp one."""
+GAP = 6
+LARGEST_BYTES = 60_000
+QUALITIES = (88, 84, 80, 75, 70, 65, 60, 55, 50)
+
+Tile = Image.Image
+
+
+# Material
+
+
+@cache
+def model() -> StyleTransferModel:
+    return load_model()
+
+
+@cache
+def example(name: str) -> Tensor:
+    return load_image(ROOT / "examples" / f"{name}.jpg")
+
+
+@cache
+def subject(name: str) -> Tensor:
+    """White where an example picture has its subject."""
+    return load_mask(ROOT / "examples" / "masks" / f"{name}.png")
+
+
+@cache
+def seen(name: str) -> ImageFeatures:
+    return extract_features(model().encoder, example(name))
+
+
+def encoded(name: str, mask: Tensor | None = None) -> StyleFeatures:
+    return encode_style_features(model().fusion, seen(name), mask=mask)
+
+
+def painting(content: str, style: str, mask: Tensor | None = None, style_mask: Tensor | None = None) -> Painting:
+    """What Apply AdaAttN gives."""
+    return paint(model().fusion, seen(content), [encoded(style, style_mask)], mask=mask)
+
+
+def decoded(work: Painting) -> Tensor:
+    """What Decode AdaAttN gives."""
+    return finish(model().decoder, work)
+
+
+# Pictures side by side
+
+
+def tile(picture: Tensor, label: str = "") -> Tile:
+    """A picture (1, 3 or 1, H, W), with a number in its corner."""
+    made = to_pil(picture.expand(-1, 3, -1, -1))
+    if label:
+        font = ImageFont.load_default(size=max(16, made.height // 12))
+        pen = ImageDraw.Draw(made)
+        box = pen.textbbox((0, 0), label, font=font)
+        pad = box[3] // 4
+        pen.rectangle((0, 0, box[2] + 2 * pad, box[3] + 2 * pad), fill="black")
+        pen.text((pad, pad), label, font=font, fill="white")
+    return made
+
+
+def strip(tiles: Sequence[Tile]) -> Tile:
+    """Tiles of one height, side by side on grey, WIDTH pixels together."""
+    room = WIDTH - GAP * (len(tiles) - 1)
+    height = round(room / sum(one.width / one.height for one in tiles))
+    sheet = Image.new("RGB", (WIDTH, height), "#808080")
+    left = 0
+    for number, one in enumerate(tiles):
+        width = WIDTH - left if number == len(tiles) - 1 else round(height * one.width / one.height)
+        sheet.paste(one.resize((width, height), Image.Resampling.LANCZOS), (left, 0))
+        left += width + GAP
+    return sheet
+
+
+def as_jpeg(picture: Tile) -> bytes:
+    """The best quality that LARGEST_BYTES hold."""
+    for quality in QUALITIES:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        if buffer.tell() <= LARGEST_BYTES:
+            break
+    else:
+        raise ValueError(f"{buffer.tell()} bytes at quality {QUALITIES[-1]}; at most {LARGEST_BYTES} are allowed")
+    return buffer.getvalue()
+
+
+def lit(picture: Tensor, mask: Tensor) -> Tensor:
+    """A picture, dark where its mask is black."""
+    return picture * (0.15 + 0.85 * mask)
+
+
+def false_colors(features: Tensor) -> Tensor:
+    """(1, C, H, W) features -> (1, 3, H, W): their three main directions as red, green and blue."""
+    rows = rearrange(features[0].double(), "c h w -> (h w) c")
+    rows = rows - rows.mean(dim=0)
+    _, directions = torch.linalg.eigh(rows.T @ rows)
+    main = directions[:, -3:].flip(1)
+    main = main * main.gather(0, main.abs().argmax(dim=0, keepdim=True)).sign()  # a direction has no sign of its own
+    values = rows @ main
+    low, high = values.quantile(0.02, dim=0), values.quantile(0.98, dim=0)
+    colors = ((values - low) / (high - low)).clamp(0, 1).float()
+    small = rearrange(colors, "(h w) c -> 1 c h w", h=features.shape[-2])
+    return torch.nn.functional.interpolate(small, scale_factor=max(1, 256 // small.shape[-2]), mode="nearest")
+
+
+def ringed(picture: Tensor, point: tuple[float, float]) -> Tile:
+    """A picture with a ring around a point."""
+    made = to_pil(picture)
+    x, y, radius = point[0] * made.width, point[1] * made.height, made.height / 24
+    pen = ImageDraw.Draw(made)
+    for color, width in (("black", 9), ("white", 5)):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=width)
+    return made
+
+
+# The pictures
+
+
+def style_and_result() -> list[Tile]:
+    result = stylize(model(), example("coffee"), example("auvers"))
+    return [tile(example("coffee")), tile(example("auvers")), tile(result)]
+
+
+def strength() -> list[Tile]:
+    levels = (0.0, 0.4, 0.7, 1.0)
+    return [
+        tile(stylize(model(), example("chelsea"), example("auvers"), strength=level), f"{level:g}") for level in levels
+    ]
+
+
+def style_size() -> list[Tile]:
+    style = example("great_wave")
+    sizes = (96, 192, min(style.shape[-2:]))
+    return [
+        tile(stylize(model(), example("coffee"), resize_image(style, short_side=size)), str(size)) for size in sizes
+    ]
+
+
+def keep_color() -> list[Tile]:
+    made = [stylize(model(), example("coffee"), example("auvers"), keep_color=keep) for keep in (False, True)]
+    return [tile(example("coffee")), *map(tile, made)]
+
+
+def temperature() -> list[Tile]:
+    levels = (0.2, 1.0, 6.0)
+    return [
+        tile(stylize(model(), example("chelsea"), example("composition_viii"), temperature=level), f"{level:g}")
+        for level in levels
+    ]
+
+
+def mask() -> list[Tile]:
+    around = feather_mask(1 - subject("astronaut"), 8)
+    result = decoded(painting("astronaut", "auvers", mask=around))
+    return [tile(example("astronaut")), tile(around), tile(result)]
+
+
+def region() -> list[Tile]:
+    cup, sky = feather_mask(subject("coffee"), 4), 1 - subject("auvers")
+    result = decoded(painting("coffee", "auvers", mask=cup, style_mask=sky))
+    return [tile(lit(example("coffee"), cup)), tile(lit(example("auvers"), sky)), tile(result)]
+
+
+def mix() -> list[Tile]:
+    works = [painting("chelsea", style) for style in ("auvers", "moulin")]
+    shares = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
+    labels = ("1 : 0", "1 : 1", "0 : 1")
+    return [
+        tile(decoded(mixing.mix_paintings(works, share)), label) for share, label in zip(shares, labels, strict=True)
+    ]
+
+
+def mix_masks() -> list[Tile]:
+    cup = feather_mask(subject("coffee"), 12)
+    works = [painting("coffee", "auvers"), painting("coffee", "great_wave")]
+    result = decoded(mixing.mix_paintings(works, None, [cup, 1 - cup]))
+    return [tile(cup), tile(example("auvers")), tile(example("great_wave")), tile(result)]
+
+
+def features() -> list[Tile]:
+    picture = seen("coffee")
+    return [tile(picture.picture), *(tile(false_colors(level)) for level in picture.levels[2:])]
+
+
+def model_parts() -> list[Tile]:
+    work = painting("coffee", "auvers")
+    level = LEVELS.index("relu4_1")
+    return [
+        tile(example("coffee")),
+        tile(false_colors(seen("coffee").levels[level])),
+        tile(false_colors(work.fused.deep)),
+        tile(decoded(work)),
+    ]
+
+
+def attention_map() -> list[Tile]:
+    tiles = []
+    for point in ((0.5, 0.2), (0.55, 0.9)):
+        weights = attention_at(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1")
+        tiles += [ringed(example("ramparts"), point), tile(paint_heat(weights, example("auvers")))]
+    return tiles
+
+
+PICTURES: dict[str, Callable[[], list[Tile]]] = {
+    made.__name__: made
+    for made in (
+        style_and_result, strength, style_size, keep_color, temperature, mask, region, mix, mix_masks, features,
+        model_parts, attention_map,
+    )
+}  # fmt: skip
+
+
+def main(names: Sequence[str]) -> None:
+    TARGET.mkdir(parents=True, exist_ok=True)
+    for name in names or PICTURES:
+        data = as_jpeg(strip(PICTURES[name]()))
+        (TARGET / f"{name}.jpg").write_bytes(data)
+        print(f"{name}.jpg  {len(data) / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,139 @@
+"""The words of the ComfyUI nodes in every language: locales/<language>/*.json, in the layout that its page reads.
+
+English says what the schemas say, so that a changed schema fails here until all languages follow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node_schemas import Schema, Socket, node_schemas
+
+ROOT = Path(__file__).parent.parent
+LANGUAGES = ("en", "ko", "zh", "ja")
+TRANSLATED = LANGUAGES[1:]
+
+SCRIPTS = {"ko": r"[가-힣]", "zh": r"[一-鿿]", "ja": r"[ぁ-んァ-ヶ一-鿿]"}
+FOREIGN = {"ko": r"[ぁ-んァ-ヶ]", "zh": r"[가-힣ぁ-んァ-ヶ]", "ja": r"[가-힣]"}
+SAME_EVERYWHERE = {"x", "y", "AdaAttN"}
+"""Words that stay as they are."""
+
+KEPT = re.compile(
+    r"\d+(?:\.\d+)?|\w*(?:latest_net|vgg_normalised|relu\d)\w*|\.pth|\.safetensors|models/\w+"
+    r"|(?:built-in|exact|sampled|torchvision|VGG)\b",
+    flags=re.ASCII,
+)
+"""What stays as it is in a translation: numbers, files, and labels of options, which ComfyUI does not translate."""
+
+
+def read(language: str, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((ROOT / "locales" / language / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of nested dicts, with the path of its keys."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from texts(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def words(language: str) -> dict[str, str]:
+    """All texts of a language by path, in the order of the files."""
+    return {path: text for name in ("main", "nodeDefs") for path, text in texts(read(language, name), f"{name}.")}
+
+
+def in_schema(schema: Schema) -> dict[str, Any]:
+    """A node's entry of nodeDefs.json, as its schema has it."""
+
+    def named(socket: Socket) -> dict[str, str]:
+        return {"name": socket.name, "tooltip": socket.tooltip}
+
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {socket.id: named(socket) for socket in schema.inputs},
+        "outputs": {str(place): named(socket) for place, socket in enumerate(schema.outputs)},
+    }
+
+
+ENGLISH = words("en")
+
+
+def test_english_says_what_the_schemas_say() -> None:
+    told = dict(texts({node: in_schema(schema) for node, schema in node_schemas().items()}, "nodeDefs."))
+    written = {path: text for path, text in ENGLISH.items() if path.startswith("nodeDefs.")}
+    assert written == told
+
+
+def test_schemas_leave_no_text_out() -> None:
+    for path, text in texts({node: in_schema(schema) for node, schema in node_schemas().items()}):
+        assert text.strip(), path
+
+
+def test_categories_and_socket_types_have_names() -> None:
+    schemas = node_schemas().values()
+    main = read("en", "main")
+    assert set(main["nodeCategories"]) == {part for schema in schemas for part in schema.category.split("/")}
+    sockets = [socket for schema in schemas for socket in (*schema.inputs, *schema.outputs)]
+    assert set(main["dataTypes"]) == {socket.type for socket in sockets if socket.type.startswith("ADAATTN")}
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_every_language_has_every_text(language: str) -> None:
+    assert list(words(language)) == list(ENGLISH)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_is_empty_or_read_as_a_pattern(language: str) -> None:
+    """ComfyUI's page puts texts through vue-i18n, to which { } @ and | are not plain characters."""
+    for path, text in words(language).items():
+        assert text == text.strip() != "", path
+        assert not re.search(r"[{}@|]", text), f"{path}: {text}"
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_no_text_is_left_in_english_or_in_another_language(language: str) -> None:
+    for path, text in words(language).items():
+        assert not re.search(FOREIGN[language], text), f"{path}: {text}"
+        if ENGLISH[path] not in SAME_EVERYWHERE:
+            assert re.search(SCRIPTS[language], text), f"{path}: {text}"
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_numbers_files_and_options_stay_as_they_are(language: str) -> None:
+    """Digits may be more: what English spells out, another language counts."""
+    for path, text in words(language).items():
+        kept, needed = set(KEPT.findall(text)), set(KEPT.findall(ENGLISH[path]))
+        assert needed <= kept, f"{path}: {text}"
+        assert all(len(more) == 1 for more in kept - needed), f"{path}: {text}"
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_one_word_has_one_translation(language: str) -> None:
+    """And no two different names of one node the same."""
+    chosen: dict[str, str] = {}
+    for path, text in words(language).items():
+        assert chosen.setdefault(ENGLISH[path], text) == text, f"{path}: {ENGLISH[path]}"
+    for node, entry in read(language, "nodeDefs").items():
+        names = [socket["name"] for socket in entry["inputs"].values()]
+        assert len(set(names)) == len(names), node
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_nodes_are_called_by_their_names(language: str) -> None:
+    """A text that speaks of another node, in English by its title, does so in every language."""
+    titles = {text: path for path, text in ENGLISH.items() if path.endswith(".display_name")}
+    translated = words(language)
+    for path, text in translated.items():
+        for title, place in titles.items():
+            if title in ENGLISH[path]:
+                assert translated[place] in text, f"{path} does not name {translated[place]}: {text}"
