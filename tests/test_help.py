@@ -1,0 +1,199 @@
+"""The help pages of the ComfyUI nodes, in every language: they speak of what is there, and all say the same.
+
+A page is web/docs/<node id>.md, English, or web/docs/<node id>/<language>.md. ComfyUI's page finds relative pictures of
+both under web/docs.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from PIL import Image
+
+from node_schemas import Socket, node_schemas
+from test_languages import FOREIGN, LANGUAGES, SCRIPTS, TRANSLATED, read
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "web" / "docs"
+LARGEST_BYTES = 60_000
+NUMBERS = re.compile(r"\d+(?:\.\d+)?")
+CODE = re.compile(r"`([^`]+)`")
+PICTURE = re.compile(r"!\[([^\]]+)\]\(([^)]+)\)")
+
+
+class Page(NamedTuple):
+    """A help page in pieces. tables: rows of cells, without the heads."""
+
+    text: str
+    title: str
+    headings: list[str]
+    tables: list[list[list[str]]]
+
+    @property
+    def pictures(self) -> list[str]:
+        return [path for _, path in PICTURE.findall(self.text)]
+
+
+def page_path(node: str, language: str) -> Path:
+    return DOCS / f"{node}.md" if language == "en" else DOCS / node / f"{language}.md"
+
+
+@cache
+def page(node: str, language: str) -> Page:
+    text = page_path(node, language).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    tables = [
+        [[cell.strip() for cell in row.strip("|").split("|")] for row in rows][2:]
+        for is_table, rows in groupby(lines, key=lambda line: line.startswith("|"))
+        if is_table
+    ]
+    headings = [line for line in lines if line.startswith("#")]
+    return Page(text, headings[0].removeprefix("# "), headings, tables)
+
+
+NODES = list(node_schemas())
+EVERY_PAGE = pytest.mark.parametrize(("node", "language"), [(node, lang) for node in NODES for lang in LANGUAGES])
+EVERY_TRANSLATION = pytest.mark.parametrize(
+    ("node", "language"), [(node, lang) for node in NODES for lang in TRANSLATED]
+)
+
+
+def names(node: str, language: str, kind: str) -> list[str]:
+    return [socket["name"] for socket in read(language, "nodeDefs")[node][kind].values()]
+
+
+def test_there_is_a_page_for_every_node_and_no_other() -> None:
+    expected = {page_path(node, language) for node in NODES for language in LANGUAGES}
+    assert set(DOCS.rglob("*.md")) == expected
+
+
+@EVERY_PAGE
+def test_the_title_is_the_nodes_name(node: str, language: str) -> None:
+    assert page(node, language).title == read(language, "nodeDefs")[node]["display_name"]
+
+
+@EVERY_PAGE
+def test_every_input_and_output_has_its_row(node: str, language: str) -> None:
+    """By the name that the node shows in that language; inputs that say the same may share a row."""
+    inputs, outputs = page(node, language).tables[:2]
+    rows = [re.split(r", |、|，", row[0]) for row in inputs]
+    in_order = sorted(names(node, language, "inputs"), key=lambda name: _place(rows, name))
+    assert [name for row in rows for name in row] == in_order
+    assert [row[0] for row in outputs] == names(node, language, "outputs")
+
+
+def _place(rows: list[list[str]], name: str) -> tuple[int, int]:
+    places = [(number, row.index(name)) for number, row in enumerate(rows) if name in row]
+    assert places, f"no row for {name}"
+    return places[0]
+
+
+@EVERY_PAGE
+def test_ranges_and_choices_are_those_of_the_schema(node: str, language: str) -> None:
+    for row in page(node, language).tables[0]:
+        for name in re.split(r", |、|，", row[0]):
+            socket = node_schemas()[node].inputs[names(node, language, "inputs").index(name)]
+            wanted = _values(socket)
+            found = CODE.findall(row[1]) if socket.type == "COMBO" else NUMBERS.findall(row[1])
+            assert [str(value) for value in wanted] == found, f"{name}: {row[1]}"
+
+
+def _values(socket: Socket) -> list[Any]:
+    """What a page has to say of an input: least, most, and default of a number; the choices of a list."""
+    options = socket.options
+    if socket.type in ("FLOAT", "INT"):
+        return [f"{options[key]:.10g}" for key in ("min", "max", "default")]
+    return list(options["options"]) if socket.type == "COMBO" else []
+
+
+@EVERY_TRANSLATION
+def test_translations_are_built_like_the_english_page(node: str, language: str) -> None:
+    english, translated = page(node, "en"), page(node, language)
+    assert [len(heading.split()[0]) for heading in translated.headings] == [
+        len(heading.split()[0]) for heading in english.headings
+    ]
+    assert translated.pictures == english.pictures
+    assert [len(table) for table in translated.tables] == [len(table) for table in english.tables]
+    assert sorted(CODE.findall(translated.text)) == sorted(CODE.findall(english.text))
+    paragraphs = [len([part for part in one.text.split("\n\n") if part.strip()]) for one in (english, translated)]
+    assert paragraphs[0] == paragraphs[1]
+
+
+@EVERY_TRANSLATION
+def test_translations_are_translated(node: str, language: str) -> None:
+    for line in page(node, language).text.splitlines():
+        plain = CODE.sub("", line)
+        if re.search(r"[a-zA-Z]{3}", plain.replace("AdaAttN", "")):
+            assert re.search(SCRIPTS[language], plain), line
+        assert not re.search(FOREIGN[language], line), line
+
+
+@EVERY_TRANSLATION
+def test_translations_call_the_nodes_by_their_names(node: str, language: str) -> None:
+    english, translated = page(node, "en").text, page(node, language).text
+    for other in NODES:
+        title = read(language, "nodeDefs")[other]["display_name"]
+        assert (title in translated) == (read("en", "nodeDefs")[other]["display_name"] in english), title
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_messages_are_those_of_the_code(node: str) -> None:
+    """Quoted as they are, with … for what differs from time to time."""
+    for row in page(node, "en").tables[2]:
+        (message,) = CODE.findall(row[0])
+        assert any(message.strip("… ") in known for known in _messages()), message
+
+
+@cache
+def _messages() -> list[str]:
+    """Every text in the sources of the nodes and the library, with … for its placeholders."""
+    paths = [path for folder in ("adaattn_core", "nodes") for path in sorted((ROOT / folder).glob("*.py"))]
+    return [text for path in paths for text in _texts(ast.parse(path.read_text(encoding="utf-8")))]
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            told = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield told.replace("…x…", "…")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_pictures_are_there_small_and_shown() -> None:
+    shown = {path for node in NODES for path in page(node, "en").pictures}
+    assert shown == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.jpg")}
+    for path in shown:
+        assert (DOCS / path).stat().st_size <= LARGEST_BYTES, path
+        with Image.open(DOCS / path) as opened:
+            assert opened.format == "JPEG" and opened.width == pictures_script().WIDTH, path
+
+
+def test_every_page_shows_a_picture_and_one_command_makes_them_all() -> None:
+    assert all(page(node, "en").pictures for node in NODES)
+    assert {f"{name}.jpg" for name in pictures_script().PICTURES} == {path.name for path in DOCS.rglob("*.jpg")}
+
+
+def test_a_strip_is_as_wide_as_it_should_be() -> None:
+    script = pictures_script()
+    made = script.strip([Image.new("RGB", size) for size in ((300, 200), (200, 200), (333, 100))])
+    assert made.width == script.WIDTH
+    assert made.height == round((script.WIDTH - 2 * script.GAP) / (1.5 + 1 + 3.33))
+
+
+@cache
+def pictures_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("help_pictures", ROOT / "docs" / "help_pictures.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
