@@ -237,8 +237,8 @@ def model_parts() -> list[Tile]:
 def attention_map() -> list[Tile]:
     tiles = []
     for point in ((0.5, 0.2), (0.55, 0.9)):
-        weights = attention_at(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1")
-        tiles += [ringed(example("ramparts"), point), tile(paint_heat(weights, example("auvers")))]
+        weights = attention_at(model().fusion, seen("ramparts"), seen("auvers"), point, "relu3_1", temperature=10)
+        tiles += [ringed(example("ramparts"), point), tile(paint_heat(weights, example("auvers"), opacity=0.6))]
     return tiles
 
 

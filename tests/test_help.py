@@ -11,10 +11,9 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from PIL import Image
@@ -30,17 +29,29 @@ CODE = re.compile(r"`([^`]+)`")
 PICTURE = re.compile(r"!\[([^\]]+)\]\(([^)]+)\)")
 
 
+class Item(NamedTuple):
+    """An entry of a list: **names** (values): text. Without values an output, without names another list."""
+
+    names: list[str]
+    values: str
+    text: str
+
+
 class Page(NamedTuple):
-    """A help page in pieces. tables: rows of cells, without the heads."""
+    """A help page in pieces. sections: the lists under each ## heading, inputs and outputs first, messages last."""
 
     text: str
     title: str
     headings: list[str]
-    tables: list[list[list[str]]]
+    sections: list[list[Item]]
 
     @property
     def pictures(self) -> list[str]:
         return [path for _, path in PICTURE.findall(self.text)]
+
+    @property
+    def messages(self) -> list[str]:
+        return [message for item in self.sections[-1] for message in CODE.findall(item.text)[:1]]
 
 
 def page_path(node: str, language: str) -> Path:
@@ -50,14 +61,20 @@ def page_path(node: str, language: str) -> Path:
 @cache
 def page(node: str, language: str) -> Page:
     text = page_path(node, language).read_text(encoding="utf-8")
-    lines = text.splitlines()
-    tables = [
-        [[cell.strip() for cell in row.strip("|").split("|")] for row in rows][2:]
-        for is_table, rows in groupby(lines, key=lambda line: line.startswith("|"))
-        if is_table
+    sections = [
+        [_item(line) for line in section.splitlines() if line.startswith("- ")]
+        for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     ]
-    headings = [line for line in lines if line.startswith("#")]
-    return Page(text, headings[0].removeprefix("# "), headings, tables)
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    return Page(text, headings[0].removeprefix("# "), headings, sections)
+
+
+def _item(line: str) -> Item:
+    """Brackets and colons of any width."""
+    found = re.fullmatch(r"- (\*\*.+?\*\*)(?: ?[(（](.*?)[)）])?[:：] ?(.*)", line)
+    if not found:
+        return Item([], "", line.removeprefix("- "))
+    return Item(re.findall(r"\*\*(.+?)\*\*", found[1]), found[2] or "", found[3])
 
 
 NODES = list(node_schemas())
@@ -82,37 +99,31 @@ def test_the_title_is_the_nodes_name(node: str, language: str) -> None:
 
 
 @EVERY_PAGE
-def test_every_input_and_output_has_its_row(node: str, language: str) -> None:
-    """By the name that the node shows in that language; inputs that say the same may share a row."""
-    inputs, outputs = page(node, language).tables[:2]
-    rows = [re.split(r", |、|，", row[0]) for row in inputs]
-    in_order = sorted(names(node, language, "inputs"), key=lambda name: _place(rows, name))
-    assert [name for row in rows for name in row] == in_order
-    assert [row[0] for row in outputs] == names(node, language, "outputs")
-
-
-def _place(rows: list[list[str]], name: str) -> tuple[int, int]:
-    places = [(number, row.index(name)) for number, row in enumerate(rows) if name in row]
-    assert places, f"no row for {name}"
-    return places[0]
+def test_every_input_and_output_has_its_entry(node: str, language: str) -> None:
+    """By the name that the node shows in that language; inputs that say the same may share one."""
+    inputs, outputs = page(node, language).sections[:2]
+    named = [name for item in inputs for name in item.names]
+    assert sorted(named) == sorted(names(node, language, "inputs"))
+    first = [item.names[0] for item in inputs if item.names]
+    assert first == [name for name in names(node, language, "inputs") if name in first], "in the node's order"
+    assert [item.names for item in outputs] == [[name] for name in names(node, language, "outputs")]
 
 
 @EVERY_PAGE
 def test_ranges_and_choices_are_those_of_the_schema(node: str, language: str) -> None:
-    for row in page(node, language).tables[0]:
-        for name in re.split(r", |、|，", row[0]):
+    for item in page(node, language).sections[0]:
+        for name in item.names:
             socket = node_schemas()[node].inputs[names(node, language, "inputs").index(name)]
-            wanted = _values(socket)
-            found = CODE.findall(row[1]) if socket.type == "COMBO" else NUMBERS.findall(row[1])
-            assert [str(value) for value in wanted] == found, f"{name}: {row[1]}"
+            found = CODE.findall(item.values) if socket.type == "COMBO" else NUMBERS.findall(item.values)
+            assert item.values and found == _values(socket), f"{name}: {item.values}"
 
 
-def _values(socket: Socket) -> list[Any]:
+def _values(socket: Socket) -> list[str]:
     """What a page has to say of an input: least, most, and default of a number; the choices of a list."""
     options = socket.options
     if socket.type in ("FLOAT", "INT"):
         return [f"{options[key]:.10g}" for key in ("min", "max", "default")]
-    return list(options["options"]) if socket.type == "COMBO" else []
+    return list(map(str, options["options"])) if socket.type == "COMBO" else []
 
 
 @EVERY_TRANSLATION
@@ -122,7 +133,8 @@ def test_translations_are_built_like_the_english_page(node: str, language: str) 
         len(heading.split()[0]) for heading in english.headings
     ]
     assert translated.pictures == english.pictures
-    assert [len(table) for table in translated.tables] == [len(table) for table in english.tables]
+    assert [len(section) for section in translated.sections] == [len(section) for section in english.sections]
+    assert translated.messages == english.messages
     assert sorted(CODE.findall(translated.text)) == sorted(CODE.findall(english.text))
     paragraphs = [len([part for part in one.text.split("\n\n") if part.strip()]) for one in (english, translated)]
     assert paragraphs[0] == paragraphs[1]
@@ -148,8 +160,8 @@ def test_translations_call_the_nodes_by_their_names(node: str, language: str) ->
 @pytest.mark.parametrize("node", NODES)
 def test_messages_are_those_of_the_code(node: str) -> None:
     """Quoted as they are, with … for what differs from time to time."""
-    for row in page(node, "en").tables[2]:
-        (message,) = CODE.findall(row[0])
+    assert page(node, "en").messages
+    for message in page(node, "en").messages:
         assert any(message.strip("… ") in known for known in _messages()), message
 
 
