@@ -195,6 +195,11 @@ def test_every_page_shows_a_picture_and_one_command_makes_them_all() -> None:
     assert {f"{name}.jpg" for name in pictures_script().PICTURES} == {path.name for path in DOCS.rglob("*.jpg")}
 
 
+def test_the_readme_names_every_node() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(page(node, "en").title for node in NODES)
+
+
 def test_a_strip_is_as_wide_as_it_should_be() -> None:
     script = pictures_script()
     made = script.strip([Image.new("RGB", size) for size in ((300, 200), (200, 200), (333, 100))])
