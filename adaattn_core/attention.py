@@ -131,9 +131,15 @@ class AdaAttention(nn.Module):
             allowed = None if allowed is None else allowed[:, chosen]
         return StyleLevel(key, value, allowed)
 
+    def query(self, content_key: Tensor) -> Tensor:
+        """(B, K, H, W) stacked key of the content -> (B, H W, P): what looks for style positions like itself."""
+        query: Tensor = self.query_proj(content_key.to(self.query_proj.weight.dtype))
+        return rearrange(query, "b k h w -> b (h w) k")
+
     def statistics(
         self,
-        content_key: Tensor,
+        query: Tensor,
+        grid: tuple[int, int],
         style: StyleLevel,
         *,
         content_mask: Tensor | None = None,
@@ -144,7 +150,8 @@ class AdaAttention(nn.Module):
         """Attention-weighted mean and standard deviation of the style for each content position.
 
         Args:
-            content_key: (B, K, H, W) stacked key of the content.
+            query: (B, H W, P) result of `query`. The stacked key, which is as large, can be let go by then.
+            grid: (H, W).
             style: result of `encode_style`; its batch is B or 1.
             content_mask: (B or 1, 1, h, w) or None: where the style's mask applies.
             progress: see `attention_moments`.
@@ -152,9 +159,8 @@ class AdaAttention(nn.Module):
         Returns:
             mean, std: each (B, C, H, W) in float32.
         """
-        batch, _, height, width = content_key.shape
-        query = rearrange(self.query_proj(content_key.to(self.query_proj.weight.dtype)), "b k h w -> b (h w) k")
-        applies = None if content_mask is None else positions_mask(content_mask, (height, width)).expand(batch, -1)
+        batch = len(query)
+        applies = None if content_mask is None else positions_mask(content_mask, grid).expand(batch, -1)
         mean, std = attention_moments(
             query,
             style.key.expand(batch, -1, -1),
@@ -166,5 +172,5 @@ class AdaAttention(nn.Module):
             block_bytes=block_bytes,
             progress=progress,
         )
-        grid = "b (h w) c -> b c h w"
-        return rearrange(mean, grid, h=height), rearrange(std, grid, h=height)
+        as_map = "b (h w) c -> b c h w"
+        return rearrange(mean, as_map, h=grid[0]), rearrange(std, as_map, h=grid[0])

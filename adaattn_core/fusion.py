@@ -46,6 +46,12 @@ def _progress_parts(progress: Progress | None, costs: Sequence[int]) -> list[Pro
     return [partial(part, sum(costs[:index]), cost) for index, cost in enumerate(costs)]
 
 
+def _average(maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    if len(maps) == 1:
+        return maps[0]
+    return torch.stack([weight * one for one, weight in zip(maps, weights, strict=True)]).sum(dim=0)
+
+
 class MultiLevelFusion(nn.Module):
     """AdaAttN at several levels, merged.
 
@@ -132,19 +138,22 @@ class MultiLevelFusion(nn.Module):
         ]
         parts = iter(_progress_parts(progress, pairs))
         for level in self.levels:
-            key = stacked_key(content, level)
-            mean, std = torch.zeros(()), torch.zeros(())
-            for style, weight in zip(styles, weights, strict=True):
-                style_mean, style_std = self._at(level).statistics(
-                    key,
+            attention, grid = self._at(level), (content[level].shape[-2], content[level].shape[-1])
+            query = attention.query(stacked_key(content, level))
+            moments = [
+                attention.statistics(
+                    query,
+                    grid,
                     style[level],
                     content_mask=content_mask,
                     temperature=temperature,
                     block_bytes=block_bytes,
                     progress=next(parts),
                 )
-                mean, std = mean + weight * style_mean, std + weight * style_std
-            statistics[level] = mean, std
+                for style in styles
+            ]
+            means, stds = zip(*moments, strict=True)
+            statistics[level] = _average(means, weights), _average(stds, weights)
         return statistics
 
     def repaint(

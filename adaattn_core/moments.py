@@ -115,13 +115,13 @@ def attention_moments(
         elif temperature != 1.0:
             query = query / temperature
         center = value.mean(dim=1, keepdim=True)
-        both = _with_squares(value - center)
         if _worth_screening(query, key, similarity, content_mask):
-            mean, std = _screened(query, key, both, style_mask, block_bytes, progress)
-        else:
-            mean, std = _blockwise(
-                query, key, both, similarity, temperature, content_mask, style_mask, block_bytes, progress
-            )
+            mean, std = _screened(query, key, value, center, style_mask, block_bytes, progress)
+            return mean.add_(center), std
+        mean, std = _blockwise(
+            query, key, _with_squares(value - center), similarity, temperature, content_mask, style_mask, block_bytes,
+            progress,
+        )  # fmt: skip
         return mean + center, std
 
 
@@ -176,23 +176,29 @@ def _worth_screening(query: Tensor, key: Tensor, similarity: Similarity, content
 def _screened(
     query: Tensor,
     key: Tensor,
-    both: Tensor,
+    value: Tensor,
+    center: Tensor,
     style_mask: Tensor | None,
     block_bytes: int,
     progress: Progress | None,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax moments from the style positions that matter to each group of similar content positions."""
+    """Softmax moments, the mean less `center`, from the style positions that matter to groups of content positions."""
     batch, positions = query.shape[:2]
-    mean, std = (query.new_empty(batch, positions, both.shape[-1] // 2) for _ in range(2))
+    mean, std = (query.new_empty(batch, positions, value.shape[-1]) for _ in range(2))
     for item in range(batch):
-        seen = slice(None) if style_mask is None else style_mask[item]
-        keys, values = key[item, seen], both[item, seen]
-        keys = keys - keys.mean(dim=0)  # the same for every logit of a row, so nothing to the softmax; shorter keys
+        keys, values = key[item], value[item]
+        if style_mask is not None:
+            keys, values = keys[style_mask[item]], values[style_mask[item]]
         rows = min(ROWS, max(16, block_bytes // (4 * len(keys))))
         screen = Screen(query[item], keys, rows)
+        all_both: Tensor | None = None
         for done, (group, kept) in enumerate(screen, 1):
-            near = (keys, values) if kept is None else (keys[kept], values[kept])
-            moments = _moments(query[item, group][None], near[0][None], near[1][None], None, None, "softmax", 1.0)
+            if kept is None and all_both is None:
+                all_both = _with_squares(values - center[item])
+            near = keys if kept is None else keys[kept]
+            both = all_both if kept is None else _with_squares(values[kept] - center[item])
+            assert both is not None
+            moments = _moments(query[item, group][None], near[None], both[None], None, None, "softmax", 1.0)
             mean[item, group], std[item, group] = moments[0][0], moments[1][0]
             if progress is not None:
                 progress((item + done / len(screen.groups)) / batch)

@@ -30,6 +30,8 @@ GROUPING_COMPONENTS = 16
 ROWS = 128
 """Rows of a group at most: similar enough to look at the same positions, enough to make products worth their set-up."""
 
+PIECE_ROWS = 8192
+
 SMALLEST_PAIRS = 2**22
 """With fewer pairs of positions than this the search costs more than it saves."""
 
@@ -45,20 +47,22 @@ class Screen:
 
     Args:
         query: (Nc, K), divided by the temperature.
-        key: (Ns, K); best centred, which changes no softmax.
+        key: (Ns, K).
         rows: of a group, at most.
     """
 
     def __init__(self, query: Tensor, key: Tensor, rows: int = ROWS) -> None:
         self.query, self.key = query, key
         self.margin = math.log(len(key) / DROPPED)
-        basis = _principal_basis(query, key)
-        rotated_query, rotated_key = query @ basis, key @ basis
-        leading = _leading_components(rotated_query, rotated_key)
+        self.center = key.mean(dim=0)  # the same for every logit of a row, so nothing to a softmax; keys get shorter
+        second = _second_moment(query, 0.0), _second_moment(key, self.center)
+        basis = _principal_basis(*second)
+        leading = _leading_components(*second, basis)
         self.exact = leading == key.shape[1]
-        points = rotated_query[:, :GROUPING_COMPONENTS] * rotated_key[:, :GROUPING_COMPONENTS].std(dim=0)
-        self.groups = similar_groups(points, rows)
-        self.short_query, self.short_key = _shortened(rotated_query, leading), _shortened(rotated_key, leading)
+        self.short_query = _shortened(query, 0.0, basis, leading)
+        self.short_key = _shortened(key, self.center, basis, leading)
+        ahead = slice(min(leading, GROUPING_COMPONENTS))
+        self.groups = similar_groups(self.short_query[:, ahead] * self.short_key[:, ahead].std(dim=0), rows)
         self.looked, self.kept = 0, 0.0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -73,7 +77,8 @@ class Screen:
         if self.exact:
             reached = bound.amax(dim=1, keepdim=True)
         else:  # a true logit, so at most the largest
-            reached = (self.query[rows] * self.key[bound.argmax(dim=1)]).sum(dim=1, keepdim=True)
+            best = self.key[bound.argmax(dim=1)] - self.center
+            reached = (self.query[rows] * best).sum(dim=1, keepdim=True)
         kept = bound.sub_(reached).amax(dim=0) > -self.margin
         positions = kept.nonzero()[:, 0]
         share = len(positions) / len(kept)
@@ -81,24 +86,42 @@ class Screen:
         return positions if share <= DENSE_SHARE else None
 
 
-def _principal_basis(query: Tensor, key: Tensor) -> Tensor:
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """Rows in pieces: what is made of all of them would be as large as they are."""
+    return torch.split(x, PIECE_ROWS)
+
+
+def _second_moment(x: Tensor, center: Tensor | float) -> Tensor:
+    """(K, K): the mean over rows of (x - center)(x - center)."""
+    return sum((part - center).T @ (part - center) for part in _pieces(x)) / len(x)  # type: ignore[return-value]
+
+
+def _principal_basis(query_moment: Tensor, key_moment: Tensor) -> Tensor:
     """(K, K) orthogonal: directions in which queries and keys are long, the longest first."""
-    second = sum(x.T @ x / x.square().sum().clamp_min(torch.finfo(x.dtype).tiny) for x in (query, key))
+    tiny = torch.finfo(key_moment.dtype).tiny
+    second = sum(moment / moment.trace().clamp_min(tiny) for moment in (query_moment, key_moment))
     assert isinstance(second, Tensor)
-    return torch.linalg.eigh(second)[1].flip(1)  # type: ignore[no-any-return]
+    basis: Tensor = torch.linalg.eigh(second)[1].flip(1)
+    return basis
 
 
-def _leading_components(query: Tensor, key: Tensor) -> int:
+def _leading_components(query_moment: Tensor, key_moment: Tensor, basis: Tensor) -> int:
     """The fewest, a multiple of 16, that leave |q2| |k2| at SLACK in the mean; all of them where that is most."""
-    tails = [x.square().mean(dim=0).flip(0).cumsum(0).flip(0).sqrt() for x in (query, key)]
+    squares = [((moment @ basis) * basis).sum(dim=0).clamp_min(0) for moment in (query_moment, key_moment)]
+    tails = [square.flip(0).cumsum(0).flip(0).sqrt() for square in squares]
     above = int((tails[0] * tails[1] > SLACK).sum())
-    leading = -(-above // 16) * 16
-    return leading if leading <= query.shape[1] * 3 // 4 else query.shape[1]
+    leading = -(-above // 16) * 16 or 16
+    return leading if leading <= len(basis) * 3 // 4 else len(basis)
 
 
-def _shortened(x: Tensor, leading: int) -> Tensor:
-    """(N, D + 1): the leading components, and the length of the others."""
-    return torch.cat([x[:, :leading], x[:, leading:].norm(dim=1, keepdim=True)], dim=1)
+def _shortened(x: Tensor, center: Tensor | float, basis: Tensor, leading: int) -> Tensor:
+    """(N, D + 1): the leading components of x - center, and the length of the others."""
+    short = x.new_empty(len(x), leading + 1)
+    for part, into in zip(_pieces(x), _pieces(short), strict=True):
+        rotated = (part - center) @ basis
+        into[:, :leading] = rotated[:, :leading]
+        into[:, leading] = rotated[:, leading:].norm(dim=1)
+    return short
 
 
 def similar_groups(points: Tensor, rows: int) -> Tensor:

@@ -31,7 +31,10 @@ def test_the_weights_are_those_that_paint(config: ModelConfig, level: str, tempe
     attention = model.fusion.attention[level]
     assert isinstance(attention, AdaAttention)
     encoded = attention.encode_style(stacked_key(style.named(), level), style.named()[level])
-    mean, _ = attention.statistics(stacked_key(content.named(), level), encoded, temperature=temperature)
+    key = stacked_key(content.named(), level)
+    mean, _ = attention.statistics(
+        attention.query(key), (key.shape[-2], key.shape[-1]), encoded, temperature=temperature
+    )
     rows, columns = mean.shape[-2:]
     for row, column in ((0, 0), (rows - 1, columns - 1), (1, 2)):
         point = ((column + 0.5) / columns, (row + 0.5) / rows)

@@ -219,7 +219,9 @@ def test_attending_to_a_mask_is_attending_to_a_smaller_style() -> None:
     assert style.mask is not None
     kept = style.mask[0]
     cut = StyleLevel(style.key[:, kept], style.value[:, kept], None)
-    for masked, smaller in zip(attention.statistics(content, style), attention.statistics(content, cut), strict=True):
+    query = attention.query(content)
+    pairs = zip(*(attention.statistics(query, (4, 4), one) for one in (style, cut)), strict=True)
+    for masked, smaller in pairs:
         assert_same(masked, smaller)
 
 
@@ -228,9 +230,10 @@ def test_outside_the_content_mask_the_whole_style_is_seen() -> None:
     content_mask, mask = torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 5)
     content_mask[..., :4, :] = mask[..., :2] = 1
     style = attention.encode_style(key, value, mask)
-    mixed, _ = attention.statistics(content, style, content_mask=content_mask)
-    inside, _ = attention.statistics(content, style)
-    outside, _ = attention.statistics(content, style._replace(mask=None))
+    query = attention.query(content)
+    mixed, _ = attention.statistics(query, (4, 4), style, content_mask=content_mask)
+    inside, _ = attention.statistics(query, (4, 4), style)
+    outside, _ = attention.statistics(query, (4, 4), style._replace(mask=None))
     assert torch.equal(mixed[..., :2, :], inside[..., :2, :])
     assert torch.equal(mixed[..., 2:, :], outside[..., 2:, :])
 
