@@ -119,14 +119,22 @@ def attention_moments(
             mean, std = _screened(query, key, value, center, style_mask, block_bytes, progress)
             return mean.add_(center), std
         mean, std = _blockwise(
-            query, key, _with_squares(value - center), similarity, temperature, content_mask, style_mask, block_bytes,
+            query, key, _with_squares(value, center), similarity, temperature, content_mask, style_mask, block_bytes,
             progress,
         )  # fmt: skip
         return mean + center, std
 
 
-def _with_squares(x: Tensor) -> Tensor:
-    return torch.cat([x, x.square()], dim=-1)
+def _with_squares(value: Tensor, center: Tensor) -> Tensor:
+    """(..., C) -> (..., 2 C): values less their centre, and the squares of that."""
+    if torch.is_grad_enabled():
+        centered = value - center
+        return torch.cat([centered, centered.square()], dim=-1)
+    both = value.new_empty(*value.shape[:-1], 2 * value.shape[-1])  # filled in place: there is no second copy
+    centered, squares = both.chunk(2, dim=-1)
+    torch.sub(value, center, out=centered)
+    torch.mul(centered, centered, out=squares)
+    return both
 
 
 def _blockwise(
@@ -194,9 +202,9 @@ def _screened(
         all_both: Tensor | None = None
         for done, (group, kept) in enumerate(screen, 1):
             if kept is None and all_both is None:
-                all_both = _with_squares(values - center[item])
+                all_both = _with_squares(values, center[item])
             near = keys if kept is None else keys[kept]
-            both = all_both if kept is None else _with_squares(values[kept] - center[item])
+            both = all_both if kept is None else _with_squares(values[kept], center[item])
             assert both is not None
             moments = _moments(query[item, group][None], near[None], both[None], None, None, "softmax", 1.0)
             mean[item, group], std[item, group] = moments[0][0], moments[1][0]
