@@ -124,7 +124,7 @@ def _painter(subject: str, style: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda content: reference.stylize(files, content, style, sampling)
     name, _, variant = subject.partition("-")
     dtype = torch.bfloat16 if variant == "bfloat16" else torch.float32
-    model = load_model(dtype=dtype) if name == "compact" else ready(random_base().to(dtype))
+    model = load_model(dtype=dtype) if name == "compact" else ready(random_base().paint_in(dtype))
     if variant == "cached":
         painted = encode_style(model, style)
         return lambda content: stylize(model, content, painted)

@@ -124,8 +124,7 @@ def load_model(
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
         device: where the weights go.
-        dtype: of weights and convolutions; moments are float32 whatever it is. bfloat16 is the fast choice where
-            the device computes it natively.
+        dtype: of the decoder; what leads to attention stays in float32, see `StyleTransferModel.paint_in`.
 
     Returns:
         the model in eval mode, without gradients, in channels_last memory format.
@@ -136,8 +135,8 @@ def load_model(
     path = find_model(name)
     metadata = read_metadata(path)
     model = _model_of(path, metadata)
-    load_strict(model, {key: value.to(dtype) for key, value in read_tensors(path).items()}, str(path))
-    return ready(model, device)
+    load_strict(model, {key: value.float() for key, value in read_tensors(path).items()}, str(path))
+    return ready(model.paint_in(dtype), device)
 
 
 def empty_model(config: ModelConfig) -> StyleTransferModel:

@@ -26,7 +26,7 @@ def peak_memory_gib(painter: Painter, pair: Pair, size: int) -> float | None:
     job = {
         "source": painter.source,
         "device": str(first.device),
-        "dtype": str(first.dtype).removeprefix("torch."),
+        "dtype": str(painter.model.precision).removeprefix("torch."),
         "content": str(pair.content),
         "style": str(pair.style),
         "size": size,

@@ -56,6 +56,12 @@ class Decoder(nn.Module):
             convs[-1].weight.mul_(0.1)
             nn.init.constant_(convs[-1].bias, 0.5)  # type: ignore[arg-type]
 
+    def paint_in(self, dtype: torch.dtype) -> None:
+        """Convolutions in `dtype`, but for the one that makes the picture: its rounding would show."""
+        self.to(dtype)
+        convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        convs[-1].to(torch.promote_types(dtype, torch.float32))
+
     def forward(self, fused: Fused, size: Sequence[int]) -> Tensor:
         """Paint.
 
@@ -88,11 +94,11 @@ class Decoder(nn.Module):
         x, skip = fused
         doubled = self.deep is not None and skip is not None
         if self.deep is not None and skip is not None:
-            x = torch.relu_(self.deep(x))
+            x, skip = torch.relu_(self.deep(x)), skip.to(self.deep.weight.dtype)
         for index, (block, grid) in enumerate(zip(self.blocks, _grids(size), strict=True)):
             convs = [conv for conv in block.modules() if isinstance(conv, ReflectConv2d)]
             channels, margin = max(conv.in_channels for conv in convs), len(convs)
-            painted = canvas(x, convs[-1].out_channels, *grid)
+            painted = canvas(x, convs[-1].out_channels, *grid, dtype=convs[-1].weight.dtype)
             for strip in strips(grid[0], strip_height(painted, channels, margin, strip_bytes), margin):
                 window = self._grown(x, strip, grid) if doubled or index else x[:, :, strip.low : strip.high]
                 if index == 0 and skip is not None:

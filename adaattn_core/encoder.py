@@ -41,7 +41,12 @@ class ReflectConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, Cin, H, W) -> (B, Cout, H, W); an axis of one position has nothing to mirror and is repeated."""
+        """(B, Cin, H, W) -> (B, Cout, H, W) in the dtype of the weights, whatever comes in (autocast decides itself).
+
+        An axis of one position has nothing to mirror and is repeated.
+        """
+        if x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.weight.dtype)
         with autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
             x = pad_one(x)
         return super().forward(x)

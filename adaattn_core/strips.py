@@ -64,8 +64,7 @@ def strip_height(row: Tensor, channels: int, margin: int, strip_bytes: int | Non
     return 2 * max(1, strip_bytes // (2 * row_bytes))
 
 
-def canvas(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
-    """Room for (B, channels, rows, columns), to be filled strip by strip."""
-    return torch.empty(
-        (len(like), channels, rows, columns), dtype=like.dtype, device=like.device, memory_format=torch.channels_last
-    )
+def canvas(like: Tensor, channels: int, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Room for (B, channels, rows, columns), to be filled strip by strip; dtype that of `like` if none is named."""
+    size = (len(like), channels, rows, columns)
+    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)

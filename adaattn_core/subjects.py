@@ -124,7 +124,7 @@ class Painter:
     kind: Kind = "model"
 
     def identity(self, pair: Pair) -> str:
-        dtype = next(self.model.parameters()).dtype
+        dtype = self.model.precision
         return f"{self.digest} {dtype} {self.attention} {self.temperature} {self.strength}"
 
     def make(self, pair: Pair, sources: Sources) -> Made:

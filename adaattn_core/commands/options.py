@@ -27,14 +27,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision", default="auto", choices=PRECISIONS,
-        help="of weights and convolutions; auto is float32. bfloat16 is faster and paints slightly other strokes",
+        help="of the decoder; attention stays in float32. auto is float32, bfloat16 is faster and within 2/255 of it",
     )  # fmt: skip
 
 
 def open_model(args: argparse.Namespace) -> StyleTransferModel:
     """The model that the options of `add_model_options` name."""
     device = pick_device(args.device)
-    # Not bfloat16 where it is native, as in training: peaked attention may then choose other style positions.
+    # Not bfloat16 where it is native, as in training: what the command line paints is what the library paints.
     precision: Precision = "float32" if args.precision == "auto" else args.precision
     return load_model(args.model, device=device, dtype=pick_dtype(precision, device))
 
