@@ -1,6 +1,6 @@
 """The command line `adaattn`: commands, exit codes, and errors as one line.
 
-Exit codes: 0 done, 1 failed on the way, 2 wrong input, 130 interrupted.
+Exit codes: 0 done, 1 failed on the way, 2 wrong input, 130 interrupted, 143 terminated (train, which saves).
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ class DataError(ValueError):
     """Training pictures that cannot be used; one line: what came, what is needed, what to do."""
 
 
+class WorkerError(RuntimeError):
+    """A process that reads pictures is gone."""
+
+
 class Sample(NamedTuple):
     """One training pair.
 
@@ -148,6 +152,10 @@ def batches(pairs: TrainingPairs, step: int, workers: int) -> Iterator[Batch]:
         yield from loader
     except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
         raise DataError(str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: ")) from None
+    except RuntimeError as error:  # torch's, of a worker that was killed
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError("a process that reads pictures was killed") from error
 
 
 def seeded_generator(seed: int, index: int) -> torch.Generator:

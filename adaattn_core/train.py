@@ -27,22 +27,18 @@ from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
 from .checkpoint import CheckpointError, empty_model, load_model, ready, save_model
-from .data import Batch, DataError, TrainingPairs, batches, partners, seeded_generator
+from .data import Batch, DataError, TrainingPairs, WorkerError, batches, partners
 from .devices import pick_device, pick_dtype
 from .distill import fit_attention, fit_encoder, fit_merge
-from .encoder import LEVELS, Features, VGGEncoder
-from .losses import (
-    content_loss,
-    global_style_loss,
-    local_feature_loss,
-    normalize_activations,
-    relative_style_loss,
-)
+from .encoder import VGGEncoder
+from .losses import normalize_activations
 from .model import StyleTransferModel
 from .muon import Muon
 from .progress import progress_bar
 from .published import load_vgg
+from .stopping import StopSignals, orphaned
 from .train_config import Stage, TrainConfig
+from .train_losses import distill_loss, style_losses
 from .train_state import CHECKPOINT as CHECKPOINT
 from .train_state import MODEL, check_same_settings, public_settings, read_checkpoint, write_checkpoint
 from .trainlog import TrainLog
@@ -60,8 +56,9 @@ class TrainingError(RuntimeError):
 class Run:
     """Everything that changes while training."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, signals: StopSignals | None = None) -> None:
         self.config = config
+        self.signals = signals or StopSignals()
         self.folder = Path(config.output)
         self.device = pick_device(config.device)
         dtype = pick_dtype(config.precision, self.device)
@@ -174,6 +171,7 @@ class Run:
         for name, value in record.items():
             if not math.isfinite(value):
                 raise self._failure("the gradient" if name == "gradient_norm" else f"the {name} loss", value)
+        self.signals.hold()  # till the step has its row in the log
         self.is_torn = True
         self.optimizer.step()
         self._update_ema()
@@ -191,7 +189,9 @@ class Run:
         content, style, target = (x.to(self.device, memory_format=torch.channels_last) for x in batch[:3])
         with autocast(self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None):
             if stage == "distill":
-                return {"distill": self._distill_loss(torch.cat([content, style]))}
+                return {
+                    "distill": distill_loss(self.model.encoder, self.adapters, self.vgg, torch.cat([content, style]))
+                }
             if stage == "reconstruct":
                 return {"pixel": F.l1_loss(self.model(content, style).float(), target)}
             own = self.config.self_items
@@ -199,47 +199,10 @@ class Run:
             picture = self.model.paint_pairs(content, style, contents, styles).float()
             losses = {"pixel": F.l1_loss(picture[:own], target[:own])} if own else {}
             if own < len(picture):
-                losses |= self._style_losses(content, style, picture[own:], contents[own:], styles[own:])
+                losses |= style_losses(
+                    self.vgg, self.config, self.step, content, style, picture[own:], contents[own:], styles[own:]
+                )
             return losses
-
-    def _distill_loss(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = self.vgg(images)
-        found = self.model.encoder(images)
-        terms = [
-            F.mse_loss(adapter(found[level]).float(), wanted[level].float())
-            for adapter, level in zip(self.adapters, LEVELS, strict=True)
-        ]
-        return torch.stack(terms).sum()
-
-    def _style_losses(
-        self, content: Tensor, style: Tensor, picture: Tensor, contents: Tensor, styles: Tensor
-    ) -> dict[str, Tensor]:
-        """Losses of the pictures, picture i being content `contents[i]` in style `styles[i]`."""
-        config = self.config
-        levels = [
-            *config.global_levels,
-            *config.local_levels,
-            *(config.content_levels if config.content_weight else ()),
-        ]
-        deepest = max(levels, key=LEVELS.index)
-        with torch.no_grad():
-            wanted = self.vgg(torch.cat([content, style]), deepest)
-        content_features: Features = {level: x[: len(content)][contents] for level, x in wanted.items()}
-        style_features: Features = {level: x[len(content) :][styles] for level, x in wanted.items()}
-        found = self.vgg(picture, deepest)
-        generator = seeded_generator(config.seed, self.step)
-        losses = {
-            "global": (relative_style_loss if config.relative_style else global_style_loss)(
-                found, style_features, config.global_levels
-            ),
-            "local": local_feature_loss(
-                found, content_features, style_features, config.local_levels, config.local_samples or None, generator
-            ),
-        }
-        if config.content_weight:
-            losses["content"] = content_loss(found, content_features, config.content_levels)
-        return losses
 
     def _set_learning_rates(self) -> None:
         encoder, rest = self.config.learning_rates(self.step)
@@ -292,8 +255,15 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.skipped,
         }
-        write_checkpoint(self.folder / CHECKPOINT, state)
+        write_checkpoint(self.folder / CHECKPOINT, state, self.saved_step, self.config.keep_checkpoints)
         self.saved_step = self.step
+
+    def save_last(self) -> None:
+        """Save, unless an update was cut short: some weights have made the step then and some have not."""
+        if not self.is_torn:
+            self.signals.hold()
+            with orphaned():
+                self.save()
 
     def restore(self) -> None:
         """Continue from the run folder's checkpoint.
@@ -330,31 +300,41 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         raise CheckpointError(f"{folder / CHECKPOINT}: no checkpoint to resume from. Start without --resume.")
     if has_checkpoint and not resume:
         raise DataError(f"{folder} already holds a run. Add --resume to go on, or choose another --output.")
-    run = Run(config)
-    if resume:
-        run.restore()
-    else:
-        run.fit_encoder()
-        run.fit_attention()
-    if run.step == run.total:
-        log.warning("the run in %s is finished: all %d steps are done, nothing is left to do", folder, run.total)
-        return folder / MODEL
-    for part in ("checkpoints", "samples"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    try:
+    with StopSignals() as signals:
+        run = Run(config, signals)
+        if resume:
+            run.restore()
+        else:
+            run.fit_encoder()
+            run.fit_attention()
+        if run.step == run.total:
+            log.warning("the run in %s is finished: all %d steps are done, nothing is left to do", folder, run.total)
+            return folder / MODEL
+        for part in ("checkpoints", "samples"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
         _train_on(run, progress)
-    except KeyboardInterrupt:
-        if not run.is_torn:  # else some weights have made the step and some have not; the last save stays
-            run.save()
-        raise
-    except torch.cuda.OutOfMemoryError as error:
-        size = f"--batch (now {config.batch}) or --crop (now {config.crop})"
-        raise TrainingError(f"step {run.step}: {run.device} has no memory left. Make {size} smaller.") from error
     return folder / MODEL
 
 
 def _train_on(run: Run, progress: bool) -> None:
-    """The steps that are left."""
+    """The steps that are left; what is done is saved when something from outside ends them early."""
+    try:
+        _steps(run, progress)
+    except KeyboardInterrupt:
+        run.save_last()
+        raise
+    except WorkerError as error:
+        run.save_last()
+        raise TrainingError(
+            f"step {run.step}: {error}, as happens when memory runs out. Go on with --resume, and fewer --workers "
+            f"(now {run.config.workers}) if it comes again."
+        ) from error
+    except torch.cuda.OutOfMemoryError as error:
+        size = f"--batch (now {run.config.batch}) or --crop (now {run.config.crop})"
+        raise TrainingError(f"step {run.step}: {run.device} has no memory left. Make {size} smaller.") from error
+
+
+def _steps(run: Run, progress: bool) -> None:
     config = run.config
     bar = progress_bar(run.total, run.step, enabled=None if progress else False)
     with TrainLog(run.folder, run.step) as record, bar:
@@ -363,6 +343,7 @@ def _train_on(run: Run, progress: bool) -> None:
             stage = config.stage(run.step)[0]
             losses = run.train_step(batch)
             record.add(run.step, stage, losses)
+            run.signals.release()
             bar.set_postfix_str(f"{stage} loss {losses['total']:.4f}", False)
             bar.update()
             if run.step % config.sample_every == 0 or run.step == run.total:

@@ -103,6 +103,8 @@ class TrainConfig:
     """Processes that read pictures; 0 reads them in the training process."""
     checkpoint_every: int = 500
     """Steps between saves."""
+    keep_checkpoints: int = 3
+    """Checkpoints kept: latest.pt and the ones before it, as step-N.pt."""
     sample_every: int = 500
     """Steps between pictures in samples/."""
 
@@ -121,7 +123,7 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         minima = {
-            **dict.fromkeys(("batch", "styles_per_content", "checkpoint_every", "sample_every"), 1),
+            **dict.fromkeys(("batch", "styles_per_content", "checkpoint_every", "keep_checkpoints", "sample_every"), 1),
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
             **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 from dataclasses import MISSING, asdict, fields
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +24,7 @@ MODEL = "model.safetensors"
 PARTS = frozenset(("step", "config", "model", "ema", "adapters", "optimizer", "skipped"))
 FREE_SETTINGS = frozenset(
     ("output", "content", "style", "vgg", "init", "refit_attention")
-    + ("device", "workers", "checkpoint_every", "sample_every")
+    + ("device", "workers", "checkpoint_every", "keep_checkpoints", "sample_every")
 )
 """Settings that may differ when a run is resumed: where things are, not what is computed."""
 
@@ -34,12 +36,35 @@ def public_settings(config: TrainConfig) -> dict[str, Any]:
     return settings | paths
 
 
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write PARTS, whole or not at all."""
+def write_checkpoint(path: Path, state: dict[str, Any], earlier: int | None = None, keep: int = 1) -> None:
+    """Write PARTS, whole or not at all, and keep what was there as one of the `keep` newest.
+
+    Args:
+        path: latest.pt.
+        state: PARTS.
+        earlier: step of the checkpoint that is at `path` now; None if there is none.
+        keep: this one and the last before it, which become step-N.pt; older ones go once this one is whole.
+    """
     buffer = BytesIO()  # written by Python: torch.save would hide a full disk in an error of its own
     torch.save(state, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+        if keep > 1 and earlier not in (None, state["step"]) and path.is_file():
+            _name_also(path, path.with_name(f"step-{earlier:06d}{path.suffix}"))
+    named = [file for file in path.parent.glob(f"step-*{path.suffix}") if file.stem[5:].isdigit()]
+    for old in sorted(named, key=lambda file: file.stat().st_mtime_ns)[: 1 - keep or None]:
+        old.unlink()
+
+
+def _name_also(path: Path, name: Path) -> None:
+    """Give a file another name, at no cost where the disk has hard links."""
+    if name.exists() and name.samefile(path):
+        return
+    with atomic_path(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copy2(path, temporary)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -323,23 +324,32 @@ def test_train_makes_a_model_that_stylizes(tiny_run: Path, capsys: Capture) -> N
     assert re.search(r"^trained: steps +4$", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_ctrl_c_saves_the_run_and_resume_goes_on(
-    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_run_and_resume_goes_on(
+    number: int, code: int, tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Run.train_step
 
     def interrupted(self: Run, *args: Any) -> dict[str, float]:  # noqa: ANN401
         if self.step == 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return step(self, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "train_step", interrupted)
-        assert call("train --config run.toml") == 130
+        assert call("train --config run.toml") == code
     assert capsys.readouterr().err == "adaattn: stopped; what is done is in run. Go on with --resume.\n"
     assert torch.load("run/checkpoints/latest.pt", weights_only=True)["step"] == 2
     run("train --config run.toml --resume")
     assert torch.load("run/checkpoints/latest.pt", weights_only=True)["step"] == 4
+
+
+def test_a_signal_before_the_first_step_ends_quietly(
+    tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "fit_encoder", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    assert call("train --config run.toml") == 143
+    assert capsys.readouterr().err == "adaattn: stopped; no step was done yet.\n"
 
 
 def parsed(*words: str) -> dict[str, Any]:

@@ -6,16 +6,20 @@ is the subject.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,12 +28,14 @@ from PIL import Image
 from torch import Tensor
 
 import adaattn_core.train
+import adaattn_core.train_losses
 from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
 from adaattn_core.data import Batch, DataError, collate, partners
 from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from adaattn_core.images import ImageError
 from adaattn_core.losses import global_style_loss
 from adaattn_core.model import ModelConfig, StyleTransferModel
+from adaattn_core.stopping import Terminated
 from adaattn_core.train import Run, TrainingError, train
 from adaattn_core.train_config import TrainConfig
 from adaattn_core.train_state import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
@@ -199,6 +205,122 @@ def test_a_save_that_fails_leaves_the_save_before(configure: Configure, monkeypa
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == [CHECKPOINT.name]
 
 
+def kill_before(step: int, number: int, monkeypatch: pytest.MonkeyPatch, inside: bool = False) -> None:
+    """A signal when that step would start, or in the middle of its update, once."""
+    method = "_update_ema" if inside else "train_step"
+    original = getattr(Run, method)
+
+    def killed(run: Run, *arguments: Any) -> Any:
+        if run.step == step:
+            monkeypatch.setattr(Run, method, original)
+            os.kill(os.getpid(), number)
+        return original(run, *arguments)
+
+    monkeypatch.setattr(Run, method, killed)
+
+
+@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_saves_and_ends_the_run(
+    number: int, stop: type[BaseException], configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, handlers = configure(), [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
+    for step, inside, done in ((3, False, 3), (4, True, 5)):  # an update that has begun is finished first
+        kill_before(step, number, monkeypatch, inside)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train(config, resume=step > 3)
+        assert type(caught.value) is stop
+        assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == done
+    assert [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == handlers
+    train(config, resume=True)
+    whole = configure(output=str(tmp_path / "whole"))
+    train(whole)
+    assert_same_files(Path(whole.output), Path(config.output))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_last_save_does_no_harm(
+    number: int, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, original = configure(), Run.save
+
+    def save(run: Run) -> None:
+        os.kill(os.getpid(), number)
+        original(run)
+
+    monkeypatch.setattr(Run, "save", save)
+    kill_before(2, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Terminated):
+        train(config)
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
+
+
+def test_a_worker_that_is_killed_costs_nothing(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, original = configure(workers=1), Run.train_step
+
+    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+        if run.step == 1:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+                child.join()
+        return original(run, batch)
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    with pytest.raises(TrainingError, match=r"^step \d: a process that reads pictures was killed, as .* \(now 1\) if"):
+        train(config)
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] in (1, 2)
+
+
+# ---------------------------------------------------------------- the checkpoints that are kept
+
+
+def checkpoints(config: TrainConfig) -> dict[str, int]:
+    """The step in each file of checkpoints/."""
+    return {path.name: read_checkpoint(path)["step"] for path in (Path(config.output) / "checkpoints").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("keep", "names"),
+    [
+        (1, {}),
+        (3, {"step-000004.pt": 4, "step-000005.pt": 5}),
+        (9, {f"step-00000{step}.pt": step for step in range(1, 6)}),
+    ],
+)
+@pytest.mark.parametrize("links", [True, False])
+def test_the_last_checkpoints_are_kept(
+    keep: int, names: dict[str, int], links: bool, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(keep_checkpoints=keep, checkpoint_every=1)
+    if not links:  # a disk that has none
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
+    stop_before(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):  # saves the third step twice
+        train(config)
+    train(config, resume=True)
+    assert checkpoints(config) == {"latest.pt": 6, **names}
+
+
+def test_a_save_that_fails_removes_no_earlier_one(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure(keep_checkpoints=2, checkpoint_every=1)
+    stop_before(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    original = os.replace
+
+    def replace_once(source: Path, target: Path) -> None:
+        if Path(target).name == CHECKPOINT.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_once)
+    with pytest.raises(ImageError, match="disk full while writing .*latest.pt"):
+        train(config, resume=True)
+    assert checkpoints(config) == {"latest.pt": 3, "step-000002.pt": 2, "step-000003.pt": 3}
+    monkeypatch.setattr(os, "replace", original)
+    train(config, resume=True)
+    assert checkpoints(config) == {"latest.pt": 6, "step-000005.pt": 5}
+
+
 # ---------------------------------------------------------------- when it cannot go on
 
 
@@ -213,7 +335,7 @@ def test_nan_stops_the_run_and_leaves_the_last_save(
         calls += 1
         return global_style_loss(found, style, levels) * (math.nan if calls == 4 else 1.0)
 
-    monkeypatch.setattr(adaattn_core.train, "global_style_loss", poisoned)
+    monkeypatch.setattr(adaattn_core.train_losses, "global_style_loss", poisoned)
     with pytest.raises(TrainingError) as caught:
         train(config)
     assert str(caught.value) == (
@@ -222,7 +344,7 @@ def test_nan_stops_the_run_and_leaves_the_last_save(
     )
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
     assert len((Path(config.output) / "losses.csv").read_text().splitlines()) == 1 + 3
-    monkeypatch.setattr(adaattn_core.train, "global_style_loss", global_style_loss)
+    monkeypatch.setattr(adaattn_core.train_losses, "global_style_loss", global_style_loss)
     train(config, resume=True)
     whole = replace(config, output=str(tmp_path / "whole"))
     train(whole)
@@ -519,13 +641,13 @@ def test_each_content_is_painted_in_several_styles(configure: Configure, monkeyp
     run = Run(configure(**STYLE_ONLY | {"self_pairs": 0.25}, batch=4, styles_per_content=2))
     batch = first_batch(run)
     seen: list[Tensor] = []
-    original = run._style_losses
+    original = adaattn_core.train_losses.style_losses
 
-    def style_losses(content: Tensor, style: Tensor, picture: Tensor, *pairs: Tensor) -> dict[str, Tensor]:
-        seen.extend((picture.detach(), *pairs))
-        return original(content, style, picture, *pairs)
+    def style_losses(*arguments: Any) -> dict[str, Tensor]:
+        seen.extend((arguments[5].detach(), *arguments[6:]))
+        return original(*arguments)
 
-    monkeypatch.setattr(run, "_style_losses", style_losses)
+    monkeypatch.setattr(adaattn_core.train, "style_losses", style_losses)
     run._losses("style", batch)
     pictures, contents, styles = seen
     assert list(zip(contents.tolist(), styles.tolist(), strict=True)) == [

@@ -11,6 +11,7 @@ from ..train import TrainingError
 WRONG_INPUT = 2
 FAILED = 1
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def explain(error: Exception) -> tuple[int, str]:

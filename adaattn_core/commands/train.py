@@ -12,12 +12,15 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..stopping import Terminated
 from ..train import train
 from ..train_config import TrainConfig
 from ..train_state import CHECKPOINT
-from .errors import INTERRUPTED
+from .errors import INTERRUPTED, TERMINATED
 
 EXAMPLES = """\
+Ctrl-C and SIGTERM save and end, with exit code 130 and 143.
+
 examples:
   adaattn train --content photos/ --style paintings/ --vgg torchvision --output runs/first
   adaattn train --config first.toml --lr 5e-5 --resume
@@ -52,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
     config = TrainConfig(**given)
     try:
         model = train(config, resume=args.resume, progress=sys.stderr.isatty())
-    except KeyboardInterrupt:
-        if not (Path(config.output) / CHECKPOINT).is_file():
-            raise
-        print(f"adaattn: stopped; what is done is in {config.output}. Go on with --resume.", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        has_save = (Path(config.output) / CHECKPOINT).is_file()
+        done = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"
+        print(f"adaattn: stopped; {done}.", file=sys.stderr)
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     print(model)
     return 0
 
