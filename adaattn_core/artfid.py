@@ -57,4 +57,4 @@ def _package() -> ModuleType:
     try:
         return importlib.import_module("art_fid.art_fid")
     except ImportError as error:
-        raise ArtFIDError("its package is not installed: pip install art-fid") from error
+        raise ArtFIDError(f"its package cannot be imported ({error}): pip install art-fid") from error

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .report_style import CSS, JS
 from .scatter import marker, scatter_svg
+from .summary import not_measured
 
 Data = Mapping[str, Any]
 
@@ -92,7 +93,8 @@ def _scores(report: Data, classes: Sequence[str]) -> str:
     return (
         f'<div class="wide"><table class="sortable"><thead>{_groups(metrics)}<tr><th><button>row</button></th>'
         + "".join(_head_cell(metric) for metric in metrics)
-        + "<th><button>s / picture</button></th><th><button>peak GiB</button></th></tr></thead>"
+        + "<th><button>seconds<small>per picture</small></button></th>"
+        + "<th><button>GiB<small>at peak</small></button></th></tr></thead>"
         + f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -141,7 +143,7 @@ def _cost_cell(value: float | None) -> str:
 
 
 def _notes(report: Data) -> str:
-    notes = [f"{m['title']} was not measured: {m['missing']}." for m in report["metrics"] if m["missing"]]
+    notes = not_measured(report)
     count = len(report["pairs"])
     for subject in report["subjects"]:
         if subject["resized"]:

@@ -10,7 +10,7 @@ CSS = """
 --s6:#6fcbe6;--s7:#c0ab92}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 var(--font)}
-main{max-width:1320px;margin:0 auto;padding:32px 24px 64px}
+main{max-width:1400px;margin:0 auto;padding:32px 24px 64px}
 h1{font-size:26px;line-height:1.25;margin:0 0 6px;text-wrap:balance}
 h2{font-size:18px;margin:0 0 12px}
 header p{color:var(--muted);margin:0 0 24px}
@@ -19,8 +19,7 @@ section p{max-width:90ch;margin:0 0 12px}
 .wide{overflow-x:auto;margin:0 -22px;padding:0 22px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
 .sortable{width:100%}
-.sortable td{min-width:5.5em}
-th,td{text-align:right;padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}
+th,td{text-align:right;padding:7px 8px;border-bottom:1px solid var(--line);vertical-align:top}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--card);z-index:1}
 tbody th{font-weight:600}
 tbody tr:last-child>*{border-bottom:0}
@@ -32,7 +31,7 @@ th button{all:unset;cursor:pointer;white-space:normal;display:inline-block}
 th button:hover,th[aria-sort] button{color:var(--accent)}
 th button:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 th[aria-sort] button{font-weight:700}
-td small,th small{display:block;color:var(--muted);font-size:11.5px;font-weight:400}
+td small,th small{display:block;color:var(--muted);font-size:11.5px;font-weight:400;letter-spacing:-.01em}
 tbody .missing,thead .missing{color:var(--muted);opacity:.75}
 .best{font-weight:700}
 tr.reference th,tr.reference td{color:var(--muted);font-weight:400}
@@ -45,8 +44,8 @@ span.better,span.worse{font-weight:600}
 .controls{font-size:13.5px}
 select{font:inherit;color:var(--ink);background:var(--soft);border:1px solid var(--line);border-radius:6px}
 select{padding:3px 6px;margin-left:4px}
-.charts figure{margin:0 auto;max-width:980px}
-.charts svg{display:block;width:100%;height:auto}
+.charts figure{margin:0 auto;max-width:980px;overflow-x:auto}
+.charts svg{display:block;width:100%;min-width:560px;height:auto}
 svg text{font:12.5px var(--font);fill:var(--ink)}
 svg .tick,svg .axis{fill:var(--muted)}
 .grid{stroke:var(--line);fill:none}

@@ -106,6 +106,15 @@ def _median_seconds(records: Sequence[Record]) -> float | None:
     return statistics.median(seconds) if seconds else None
 
 
+def not_measured(report: Mapping[str, Any]) -> list[str]:
+    """A line for each reason why metrics are missing."""
+    reasons: dict[str, list[str]] = {}
+    for metric in report["metrics"]:
+        if metric["missing"]:
+            reasons.setdefault(metric["missing"], []).append(metric["title"])
+    return [f"not measured: {', '.join(titles)} ({reason})" for reason, titles in reasons.items()]
+
+
 def table(report: Mapping[str, Any]) -> str:
     """The report's numbers for a terminal: means, and half the width of their intervals.
 

@@ -111,7 +111,7 @@ def test_names_cannot_become_markup(report: dict[str, Any]) -> None:
 
 def test_what_is_missing_says_why(report: dict[str, Any]) -> None:
     text = "".join(checked(render(report, [])).text)
-    assert "Gram (VGG-16) was not measured: no <gram> here." in text
+    assert "not measured: Gram (VGG-16) (no <gram> here)" in text
     assert "3 of 2 pictures of peer were resized to be judged." in text
     assert "2 pair(s) left out: x.png is <cut> short" in text
     assert "2 pairs of 1 contents and 2 styles, reduced to 512 pixels on the short side." in text

@@ -29,7 +29,7 @@ from ..progress import progress_bar
 from ..published import load_vgg
 from ..report import render
 from ..subjects import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
-from ..summary import summarize, table
+from ..summary import not_measured, summarize, table
 from .errors import INTERRUPTED
 from .options import check_folder, open_model, positive, side, unit, whole
 
@@ -118,9 +118,8 @@ def _tell(report: dict[str, Any], folder: Path) -> None:
     print(f"{len(report['pairs'])} pairs; ± is half the width of the {report['intervals']['confidence']:.0%} interval")
     for reason, count in report["broken"].items():
         print(f"left out {count} pair(s): {reason}")
-    for metric in report["metrics"]:
-        if metric["missing"]:
-            print(f"{metric['title']} was not measured: {metric['missing']}")
+    for line in not_measured(report):
+        print(line)
     print(folder / "report.html")
 
 
