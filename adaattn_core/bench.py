@@ -21,15 +21,21 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from .checkpoint import load_model, ready
 from .encoder import VGG19_CONVS, conv_names
+from .images import load_image
 from .model import ModelConfig, StyleTransferModel
 from .published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE, published_indices
 from .stylize import encode_style, stylize
 
 REFERENCE_FILE = Path(__file__).parent.parent / "benchmarks" / "reference.py"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 SUBJECTS = {
     "reference": "published algorithm, full size, 4096 sampled positions on relu3_1",
     "base": "full size, exact attention",
@@ -42,17 +48,24 @@ SIZES = (256, 512, 1024)
 LONG_SECONDS = 10.0
 
 
-def compare(subjects: Sequence[str], size: int, repeats: int) -> list[dict[str, Any]]:
-    """A row of numbers for each subject at one size: seconds, their spread, peak memory, ratios to the reference."""
+def compare(subjects: Sequence[str], size: int, repeats: int, weights: Path | None = None) -> list[dict[str, Any]]:
+    """A row of numbers for each subject at one size: seconds, their spread, counted work, peak memory, ratios.
+
+    Args:
+        subjects: of SUBJECTS.
+        size: side of the square pictures.
+        repeats: processes for each number.
+        weights: a full-size model file for the reference and the full-size subjects; None takes random weights.
+    """
     found: dict[str, list[dict[str, Any]]] = {subject: [] for subject in subjects}
     for _ in range(repeats):
         for subject in subjects:
-            found[subject].append(_measured_apart(subject, size))
+            found[subject].append(_measured_apart(subject, size, weights))
     return [_summary(subject, size, runs, found.get("reference")) for subject, runs in found.items()]
 
 
-def _measured_apart(subject: str, size: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "adaattn_core.bench", subject, str(size)]
+def _measured_apart(subject: str, size: int, weights: Path | None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "adaattn_core.bench", subject, str(size), *([str(weights)] if weights else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring {subject} at {size} failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -70,6 +83,8 @@ def _summary(
         "seconds": statistics.median(seconds),
         "fastest": min(seconds),
         "slowest": max(seconds),
+        "gflop": runs[0]["gflop"],
+        "gigabytes": runs[0]["gigabytes"],
         "peak_gib": max(run["peak_gib"] for run in runs),
     }
     if reference:
@@ -81,20 +96,63 @@ def _summary(
 # One measurement, in a process of its own
 
 
-def measure(subject: str, size: int) -> dict[str, float]:
-    """Seconds of the faster of two calls (of one, if it takes long) after a warm-up at 64 pixels, and peak memory."""
-    generator = torch.Generator().manual_seed(0)
-    content, style = (torch.rand(1, 3, size, size, generator=generator) for _ in range(2))
-    small = torch.rand(1, 3, 64, 64, generator=generator)
-    paint = _painter(subject, style)
+def measure(subject: str, size: int, weights: Path | None = None) -> dict[str, float]:
+    """One process' numbers, after a warm-up at 64 pixels.
+
+    Returns:
+        seconds: the faster of two calls (of one, if it takes long).
+        gflop: arithmetic of convolutions and matrix products, counted as they run: 2 for a multiplication and addition.
+        gigabytes: read and written by all operations, as if nothing stayed in a cache.
+        peak_gib: of the whole process.
+    """
+    content, style = pictures(size)
+    paint = _painter(subject, style, weights)
     with torch.inference_mode():
-        paint(small)
+        paint(pictures(64)[0])
         seconds: list[float] = []
         while not seconds or (len(seconds) < 2 and seconds[0] < LONG_SECONDS):
             start = time.perf_counter()
             paint(content)
             seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds), "peak_gib": peak_memory_bytes() / 2**30}
+        peak = peak_memory_bytes()
+        with FlopCounterMode(display=False) as arithmetic, Traffic() as traffic:  # type: ignore[no-untyped-call]
+            paint(content)
+    gflop, gigabytes = arithmetic.get_total_flops() / 1e9, traffic.bytes / 1e9
+    return {"seconds": min(seconds), "gflop": gflop, "gigabytes": gigabytes, "peak_gib": peak / 2**30}
+
+
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of what operations read and write; those that only look at a tensor in another way are left out."""
+
+    bytes = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        written = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        if not getattr(func, "is_view", False):
+            self.bytes += sum(x.numel() * x.element_size() for x in (*read, *written))
+        return result
+
+
+def pictures(size: int) -> tuple[Tensor, Tensor]:
+    """A photograph and a painting of examples/, since how much attention there is to compute depends on what is seen;
+    noise where the package was installed without them. (1, 3, size, size) each."""
+    files = [EXAMPLES / name for name in ("coffee.jpg", "great_wave.jpg")]
+    if all(file.is_file() for file in files):
+        content, style = (load_image(file) for file in files)
+        content, style = (
+            F.interpolate(x, size=(size, size), mode="bilinear", antialias=True) for x in (content, style)
+        )
+        return content.clamp(0, 1), style.clamp(0, 1)
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, 3, size, size, generator=generator), torch.rand(1, 3, size, size, generator=generator)
 
 
 def peak_memory_bytes() -> int:
@@ -117,14 +175,17 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _painter(subject: str, style: Tensor) -> Callable[[Tensor], Tensor]:
+def _painter(subject: str, style: Tensor, weights: Path | None) -> Callable[[Tensor], Tensor]:
+    def full_size() -> StyleTransferModel:
+        return load_model(weights) if weights else random_base()
+
     if subject == "reference":
-        reference, files = load_reference(), published_files(random_base())
+        reference, files = load_reference(), published_files(full_size())
         sampling = reference.Sampling(generator=torch.Generator().manual_seed(0))
         return lambda content: reference.stylize(files, content, style, sampling)
     name, _, variant = subject.partition("-")
     dtype = torch.bfloat16 if variant == "bfloat16" else torch.float32
-    model = load_model(dtype=dtype) if name == "compact" else ready(random_base().paint_in(dtype))
+    model = load_model(dtype=dtype) if name == "compact" else ready(full_size().paint_in(dtype))
     if variant == "cached":
         painted = encode_style(model, style)
         return lambda content: stylize(model, content, painted)
@@ -132,7 +193,10 @@ def _painter(subject: str, style: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def random_base() -> StyleTransferModel:
-    """The full-size architecture with repeatable random weights: speed does not depend on their values."""
+    """The full-size architecture with repeatable random weights, whose attention is flat: the slowest case for ours.
+
+    The other subjects' speed does not depend on the values of weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return StyleTransferModel(ModelConfig()).requires_grad_(False)
@@ -166,4 +230,4 @@ def load_reference() -> ModuleType:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3:] else None)))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from adaattn_core import bench
-from adaattn_core.checkpoint import ready
+from adaattn_core.checkpoint import ready, save_model
 from adaattn_core.cli import main
-from small_models import picture
+from small_models import picture, small_model
 
 
 def test_reference_and_full_size_model_paint_the_same_picture() -> None:
@@ -29,9 +30,9 @@ def test_a_table_and_a_file_are_written(
 ) -> None:
     numbers = {"reference": (4.0, 2.0), "compact": (1.0, 0.5)}
 
-    def measured(subject: str, size: int) -> dict[str, float]:
+    def measured(subject: str, size: int, weights: Path | None) -> dict[str, float]:
         seconds, peak = numbers[subject]
-        return {"seconds": seconds * size / 512, "peak_gib": peak}
+        return {"seconds": seconds * size / 512, "gflop": 300.0, "gigabytes": 7.0, "peak_gib": peak}
 
     monkeypatch.setattr(bench, "_measured_apart", measured)
     output = tmp_path / "numbers.json"
@@ -41,7 +42,9 @@ def test_a_table_and_a_file_are_written(
         ("reference", 256, 2.0), ("compact", 256, 0.5), ("reference", 512, 4.0), ("compact", 512, 1.0),
     ]  # fmt: skip
     assert rows[-1]["time_ratio"] == rows[-1]["memory_ratio"] == 0.25
-    assert "512 x 512" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "512 x 512" in table
+    assert "compact 1.00 1.00..1.00 0.25 300 300 7.0 0.50 0.25" in " ".join(table.split())
 
 
 def test_one_measurement_counts_time_and_memory() -> None:
@@ -51,12 +54,30 @@ def test_one_measurement_counts_time_and_memory() -> None:
     assert 0.05 < found["peak_gib"] < 64
 
 
+def test_arithmetic_and_bytes_are_counted() -> None:
+    """(2, 3) times (3, 5): 2 x 30 operations; 6 + 15 numbers are read and 10 written. A transposition moves nothing."""
+    with FlopCounterMode(display=False) as arithmetic, bench.Traffic() as traffic:  # type: ignore[no-untyped-call]
+        torch.ones(2, 3) @ torch.ones(5, 3).T
+    assert arithmetic.get_total_flops() == 60
+    ones = 4 * (6 + 15)
+    assert traffic.bytes == ones + 4 * (6 + 15 + 10)
+
+
+def test_a_weights_file_is_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(small_model(), tmp_path / "small.safetensors")
+    monkeypatch.setattr(bench, "random_base", lambda: pytest.fail("random weights"))
+    found = bench.measure("base", 32, tmp_path / "small.safetensors")
+    assert 0 < found["gflop"] < 0.2  # the full size counts 1.7 for the decoder alone
+    assert found["gigabytes"] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (["--subjects", "compact,fast"], "unknown subject 'fast'; known are reference, base"),
         (["--sizes", "256,wide"], "'wide' is not a whole number"),
         (["--sizes", "8"], "8 is out of range; at least 16 pixels are needed"),
+        (["--weights", "none.safetensors"], "none.safetensors: no such weights file. Check the path."),
         (["--repeats", "0"], "0 is out of range; it must be at least 1"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..bench import REFERENCE_FILE, SIZES, SUBJECTS, compare
+from ..checkpoint import read_metadata
 from ..images import atomic_path
 from .options import check_folder, pixels, whole
 
@@ -28,19 +29,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=_count, default=3, metavar="N", help="processes for each number (default: %(default)s)"
     )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE",
+        help="a full-size model file for the reference and the full-size subjects (default: random weights, whose flat "
+        "attention is the slowest case)",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, too")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.output:
         check_folder(args.output.parent)
+    if args.weights:
+        read_metadata(args.weights)  # a wrong file is one clear line now, not a failed process later
     subjects = args.subjects
     if not REFERENCE_FILE.is_file() and "reference" in subjects:
         subjects = [subject for subject in subjects if subject != "reference"]
         print("The reference is left out: it is part of the repository, not of the installed package.")
     rows = []
     for size in args.sizes:
-        found = compare(subjects, size, args.repeats)
+        found = compare(subjects, size, args.repeats, args.weights)
         print(table(found, size), flush=True)
         rows += found
     if args.output:
@@ -53,12 +61,15 @@ def run(args: argparse.Namespace) -> int:
 
 def table(rows: list[dict[str, Any]], size: int) -> str:
     """Rows of one size for people."""
-    lines = [f"\n{size} x {size}", f"{'':18}{'seconds':>9}{'spread':>16}{'x ref':>8}{'peak GiB':>10}{'x ref':>8}"]
+    heads = f"{'seconds':>9}{'spread':>16}{'x ref':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'GB':>7}{'peak GiB':>10}{'x ref':>8}"
+    lines = [f"\n{size} x {size}", f"{'':18}{heads}"]
     for row in rows:
         spread = f"{row['fastest']:.2f}..{row['slowest']:.2f}"
-        ratios = [f"{row[key]:.2f}" if key in row else "-" for key in ("time_ratio", "memory_ratio")]
-        numbers = f"{row['seconds']:9.2f}{spread:>16}{ratios[0]:>8}{row['peak_gib']:10.2f}{ratios[1]:>8}"
-        lines.append(f"{row['subject']:18}{numbers}")
+        time_ratio, memory_ratio = (f"{row[key]:.2f}" if key in row else "-" for key in ("time_ratio", "memory_ratio"))
+        rate = row["gflop"] / row["seconds"]
+        work = f"{row['gflop']:9.0f}{rate:9.0f}{row['gigabytes']:7.1f}"
+        times = f"{row['seconds']:9.2f}{spread:>16}{time_ratio:>8}"
+        lines.append(f"{row['subject']:18}{times}{work}{row['peak_gib']:10.2f}{memory_ratio:>8}")
     return "\n".join(lines)
 
 
