@@ -137,12 +137,13 @@ def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Ten
     return torch.cat(contents), torch.cat(styles)
 
 
-def batches(pairs: TrainingPairs, step: int, workers: int) -> Iterator[Batch]:
-    """Batches from a step of the run to its end, read by so many processes (0: this one)."""
+def batches(pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """Batches from a step of the run to its end, read by so many processes (0: this one); of each batch the items
+    rank, rank + world, rank + 2 world, ..."""
     loader: DataLoader[Any] = DataLoader(
         pairs,
-        batch_size=pairs.batch,
-        sampler=range(step * pairs.batch, len(pairs)),
+        batch_size=pairs.batch // world,
+        sampler=range(step * pairs.batch + rank, len(pairs), world),
         num_workers=workers,
         collate_fn=collate,
         generator=torch.Generator(),  # else torch draws the workers' seed from the global one

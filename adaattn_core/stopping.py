@@ -16,11 +16,15 @@ class Terminated(KeyboardInterrupt):
 
 class StopSignals:
     """In a `with` block, Ctrl-C and SIGTERM raise KeyboardInterrupt and Terminated: at once, or, between `hold` and
-    `release`, at the latter. Outside the main thread, where Python sets no handlers, nothing changes."""
+    `release`, at the latter. Outside the main thread, where Python sets no handlers, nothing changes.
 
-    def __init__(self) -> None:
+    Args:
+        by_agreement: never raise by themselves: several processes stop together, when all know what one was `asked`.
+    """
+
+    def __init__(self, *, by_agreement: bool = False) -> None:
         self.asked: int | None = None
-        self.is_held = False
+        self.by_agreement = self.is_held = by_agreement
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -40,8 +44,8 @@ class StopSignals:
 
     def release(self) -> None:
         """Raise the stop that came meanwhile, and the next ones at once."""
-        self.is_held = False
-        if self.asked:
+        self.is_held = self.by_agreement
+        if self.asked and not self.is_held:
             self.stop(self.asked)
 
     def stop(self, number: int) -> None:

@@ -38,9 +38,12 @@ class TrainConfig:
     reconstruct_steps: int = 1500
     """Steps of the reconstruct stage."""
     batch: int = 8
-    """Pairs in each step."""
+    """Pairs in each step, over all processes."""
+    accumulate: int = 1
+    """Parts in which each process computes a step, one after another: less memory, the same gradients."""
     styles_per_content: int = 1
-    """Styles of its step that each content is painted in: more pictures from the same features, at most batch."""
+    """Styles of its part of the step that each content is painted in: more pictures from the same features, at most
+    as many as the part has."""
     crop: int = 256
     """Side of the squares cut from the pictures; at least 32."""
     lr: float = 1e-4
@@ -123,7 +126,9 @@ class TrainConfig:
 
     def _check_numbers(self) -> None:
         minima = {
-            **dict.fromkeys(("batch", "styles_per_content", "checkpoint_every", "keep_checkpoints", "sample_every"), 1),
+            **dict.fromkeys(
+                ("batch", "accumulate", "styles_per_content", "checkpoint_every", "keep_checkpoints", "sample_every"), 1
+            ),
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
             **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
@@ -154,6 +159,16 @@ class TrainConfig:
         """Self pairs in each batch of the style stage."""
         return round(self.self_pairs * self.batch)
 
+    def check_parts(self, processes: int) -> None:
+        """ValueError unless the batch divides into equal parts."""
+        parts = processes * self.accumulate
+        if self.batch % parts:
+            near = sorted({max(1, self.batch // parts) * parts, (self.batch // parts + 1) * parts})
+            raise ValueError(
+                f"batch is {self.batch}; it must be a multiple of {parts} ({processes} processes, each with "
+                f"{self.accumulate} parts one after another). Use --batch {' or '.join(map(str, near))}."
+            )
+
     def stage(self, step: int) -> tuple[Stage, int, int]:
         """Name, step within the stage, and length of the stage that a step belongs to."""
         start = 0
@@ -162,6 +177,10 @@ class TrainConfig:
                 return name, step - start, end - start
             start = end
         raise ValueError(f"step {step} is past the end of the run")
+
+    def weight(self, loss: str, stage: Stage) -> float:
+        """What a loss counts in the total of a stage."""
+        return float(getattr(self, f"{loss}_weight")) if stage == "style" else 1.0
 
     def learning_rates(self, step: int) -> tuple[float, float]:
         """Learning rates of a step: of the encoder, and of all the rest."""

@@ -3,15 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import seeded_generator
+from .data import partners, seeded_generator
 from .encoder import LEVELS, Features, VGGEncoder
 from .losses import content_loss, global_style_loss, local_feature_loss, relative_style_loss
-from .train_config import TrainConfig
+from .model import StyleTransferModel
+from .train_config import Stage, TrainConfig
+
+
+class Part(NamedTuple):
+    """A part of a batch: items part, part + parts, part + 2 parts, ... What its mean losses count in the batch's."""
+
+    own: int
+    """Self pairs kept in the style stage, which are the part's first items."""
+    of_items: float
+    """Share of the batch's items."""
+    of_own: float
+    """Share of the batch's kept self pairs."""
+    of_pictures: float
+    """Share of the pictures that the batch's other items paint; 1 / parts unless the self pairs are uneven."""
+
+    def share(self, loss: str, stage: Stage) -> float:
+        if stage != "style":
+            return self.of_items
+        return self.of_own if loss == "pixel" else self.of_pictures
+
+
+def part_of_batch(config: TrainConfig, part: int, parts: int) -> Part:
+    """The part of that number, among `parts` of one size.
+
+    >>> part_of_batch(TrainConfig("", "", "", "", batch=4, self_pairs=0.25), part=0, parts=2)
+    Part(own=1, of_items=0.5, of_own=1.0, of_pictures=0.3333333333333333)
+    """
+    own = [len(range(number, config.self_items, parts)) for number in range(parts)]
+    others = [config.batch // parts - count for count in own]
+    pictures = [count * min(config.styles_per_content, count) for count in others]
+    of_own, of_pictures = (counts[part] / max(1, sum(counts)) for counts in (own, pictures))
+    return Part(own[part], 1 / parts, of_own, of_pictures)
+
+
+def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
+    """Losses of a whole batch; a part of it may have only some of them."""
+    if stage != "style":
+        return ("distill",) if stage == "distill" else ("pixel",)
+    style = ("global", "local", *(("content",) if config.content_weight else ()))
+    return (*(("pixel",) if config.self_items else ()), *(style if config.self_items < config.batch else ()))
+
+
+def part_losses(
+    config: TrainConfig,
+    step: int,
+    model: StyleTransferModel,
+    adapters: Iterable[nn.Module],
+    vgg: VGGEncoder,
+    images: tuple[Tensor, Tensor, Tensor],
+    own: int,
+) -> dict[str, Tensor]:
+    """Losses of a part of a batch by name, not weighted: each a mean over the items it is made of.
+
+    Args:
+        config, step: say which losses.
+        model, adapters: what is trained.
+        vgg: the loss network.
+        images: content, style, target, (B, 3, H, W) each, in [0, 1].
+        own: in the style stage, so many items, the first ones, are self pairs.
+    """
+    content, style, target = images
+    stage = config.stage(step)[0]
+    if stage == "distill":
+        return {"distill": distill_loss(model.encoder, adapters, vgg, torch.cat([content, style]))}
+    if stage == "reconstruct":
+        return {"pixel": F.l1_loss(model(content, style).float(), target)}
+    contents, styles = partners(len(content), own, config.styles_per_content)
+    picture = model.paint_pairs(content, style, contents, styles).float()
+    losses = {"pixel": F.l1_loss(picture[:own], target[:own])} if own else {}
+    if own < len(picture):
+        losses |= style_losses(vgg, config, step, content, style, picture[own:], contents[own:], styles[own:])
+    return losses
 
 
 def distill_loss(encoder: VGGEncoder, adapters: Iterable[nn.Module], vgg: VGGEncoder, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .checkpoint import CheckpointError
+from .data import DataError
 from .images import atomic_path
 from .train_config import TrainConfig
 
@@ -27,6 +28,15 @@ FREE_SETTINGS = frozenset(
     + ("device", "workers", "checkpoint_every", "keep_checkpoints", "sample_every")
 )
 """Settings that may differ when a run is resumed: where things are, not what is computed."""
+
+
+def check_run_folder(folder: Path, resume: bool) -> None:
+    """CheckpointError or DataError unless the folder holds a run to resume, or none to start one."""
+    has_checkpoint = (folder / CHECKPOINT).is_file()
+    if resume and not has_checkpoint:
+        raise CheckpointError(f"{folder / CHECKPOINT}: no checkpoint to resume from. Start without --resume.")
+    if has_checkpoint and not resume:
+        raise DataError(f"{folder} already holds a run. Add --resume to go on, or choose another --output.")
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:

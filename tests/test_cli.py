@@ -312,7 +312,7 @@ checkpoint_every = 1
 def tiny_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """run.toml says all of a run of four steps against a narrow loss network."""
     Path("run.toml").write_text(TINY_RUN)
-    monkeypatch.setattr("adaattn_core.train.load_vgg", lambda source: VGGEncoder((8,) * 5))
+    monkeypatch.setattr("adaattn_core.train_run.load_vgg", lambda source: VGGEncoder((8,) * 5))
     return folder
 
 

@@ -21,24 +21,25 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-import adaattn_core.train
 import adaattn_core.train_losses
+import adaattn_core.train_run
 from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
 from adaattn_core.data import Batch, DataError, collate, partners
-from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
+from adaattn_core.distributed import Ranks
+from adaattn_core.encoder import LEVELS, Features, VGGEncoder
 from adaattn_core.images import ImageError
 from adaattn_core.losses import global_style_loss
 from adaattn_core.model import ModelConfig, StyleTransferModel
 from adaattn_core.stopping import Terminated
 from adaattn_core.train import Run, TrainingError, train
 from adaattn_core.train_config import TrainConfig
+from adaattn_core.train_losses import part_of_batch
 from adaattn_core.train_state import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
+from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
@@ -48,42 +49,19 @@ Configure = Callable[..., TrainConfig]
 STYLE_ONLY: dict[str, Any] = {"distill_steps": 0, "reconstruct_steps": 0, "self_pairs": 0.0, "warmup_steps": 0}
 
 
-def small_vgg(source: str) -> VGGEncoder:
-    """Stands in for `load_vgg`: no smaller than the student, weights that keep the size of the signal."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(1)
-        vgg = VGGEncoder((8, 8, 16, 32, 32), (2, 2, 2, 2, 1))
-        for conv in vgg.layers.values():
-            assert isinstance(conv, ReflectConv2d) and conv.bias is not None
-            torch.nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            torch.nn.init.zeros_(conv.bias)
-    return vgg
-
-
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """content/ and style/, two pictures each."""
     folder = tmp_path_factory.mktemp("pictures")
-    for number, part in enumerate(("content", "style")):
-        (folder / part).mkdir()
-        for index in range(2):
-            coarse = np.random.default_rng(2 * number + index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-            Image.fromarray(coarse).resize((64, 48)).save(folder / part / f"{index}.png")
+    write_pictures(folder)
     return folder
 
 
 @pytest.fixture
 def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of 2 + 2 + 2 steps; arguments override."""
-    monkeypatch.setattr(adaattn_core.train, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.train, "FIT_CROPS", 4)
-    tiny = TrainConfig(
-        content=str(pictures / "content"), style=str(pictures / "style"), vgg="small", output=str(tmp_path / "run"),
-        steps=2, distill_steps=2, reconstruct_steps=2, batch=2, crop=32, width=0.125, warmup_steps=2, self_pairs=0.5,
-        local_samples=50, device="cpu", precision="float32", workers=0, checkpoint_every=100, sample_every=100,
-    )  # fmt: skip
-
-    return partial(replace, tiny)
+    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    return partial(replace, TrainConfig(**tiny_settings(pictures, tmp_path / "run")))
 
 
 def first_batch(run: Run) -> Batch:
@@ -647,8 +625,8 @@ def test_each_content_is_painted_in_several_styles(configure: Configure, monkeyp
         seen.extend((arguments[5].detach(), *arguments[6:]))
         return original(*arguments)
 
-    monkeypatch.setattr(adaattn_core.train, "style_losses", style_losses)
-    run._losses("style", batch)
+    monkeypatch.setattr(adaattn_core.train_losses, "style_losses", style_losses)
+    run._losses(*batch[:3], own=1)
     pictures, contents, styles = seen
     assert list(zip(contents.tolist(), styles.tolist(), strict=True)) == [
         (1, 1),
@@ -726,6 +704,47 @@ def test_a_frozen_encoder_is_the_vgg_and_stays_so(
     assert not torch.equal(decoder, run.model.decoder.state_dict()["deep.weight"])
     for state in (run.model.encoder.state_dict(), run.averaged_model().encoder.state_dict()):
         assert all(torch.equal(value, vgg[name]) for name, value in state.items())
+
+
+# ---------------------------------------------------------------- parts of a batch
+
+
+def step_in_parts(configure: Configure, parts: int, **settings: Any) -> tuple[list[dict[str, float]], Run]:
+    """The losses of all steps, and the run."""
+    run = Run(configure(accumulate=parts, **settings))
+    size = run.config.batch
+    whole = [collate([run.pairs[step * size + item] for item in range(size)]) for step in range(run.total)]
+    return [run.train_step(batch) for batch in whole], run
+
+
+@pytest.mark.parametrize("self_pairs", [0.0, 0.25, 0.5, 1.0])  # in 4 parts of a batch of 8: none, 1 in two, 1 in each
+def test_a_batch_in_parts_is_a_whole_batch(self_pairs: float, configure: Configure) -> None:
+    settings: dict[str, Any] = {"batch": 8, "self_pairs": self_pairs, "content_weight": 1.0}
+    (whole, run), (parts, run_in_parts) = (step_in_parts(configure, count, **settings) for count in (1, 4))
+    for step, (one, other) in enumerate(zip(whole, parts, strict=True)):
+        assert one.keys() == other.keys()
+        assert other == pytest.approx(one, rel=1e-5), f"step {step}"
+    for name, value in run.model.state_dict().items():
+        if name.endswith("key_proj.bias"):
+            continue  # softmax does not see it: its gradient is rounding alone, which Adam blows up to whole steps
+        torch.testing.assert_close(run_in_parts.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_shares_of_uneven_parts_by_hand(configure: Configure) -> None:
+    config = configure(batch=6, self_pairs=0.5, styles_per_content=9)  # 3 self pairs; parts of 3 hold 2 and 1 of them
+    assert part_of_batch(config, 0, 2) == (2, 1 / 2, 2 / 3, 1 / 5)  # 1 picture of 1 + 2 x 2
+    assert part_of_batch(config, 1, 2) == (1, 1 / 2, 1 / 3, 4 / 5)
+
+
+@pytest.mark.parametrize(("batch", "processes", "text"), [(5, 2, "4 or 8"), (2, 2, "4 or 8"), (10, 4, "8 or 16")])
+def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, text: str, configure: Configure) -> None:
+    config = configure(batch=batch, accumulate=2)
+    with pytest.raises(ValueError) as caught:
+        Run(config, ranks=Ranks(0, processes))
+    assert str(caught.value) == (
+        f"batch is {batch}; it must be a multiple of {2 * processes} ({processes} processes, each with 2 parts one "
+        f"after another). Use --batch {text}."
+    )
 
 
 # ---------------------------------------------------------------- settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import logging
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..distributed import PeerError, Ranks
 from ..stopping import Terminated
 from ..train import train
 from ..train_config import TrainConfig
 from ..train_state import CHECKPOINT
-from .errors import INTERRUPTED, TERMINATED
+from .errors import FAILED, INTERRUPTED, TERMINATED
 
 EXAMPLES = """\
 Ctrl-C and SIGTERM save and end, with exit code 130 and 143.
@@ -24,6 +26,7 @@ Ctrl-C and SIGTERM save and end, with exit code 130 and 143.
 examples:
   adaattn train --content photos/ --style paintings/ --vgg torchvision --output runs/first
   adaattn train --config first.toml --lr 5e-5 --resume
+  torchrun --nproc-per-node 4 -m adaattn_core.train --config first.toml --batch 32
 where first.toml says the same as flags do:
   content = "photos/"
   style = "paintings/"
@@ -53,14 +56,21 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise ValueError(f"{', '.join(missing)} missing. Give them as flags or in a --config file.")
     config = TrainConfig(**given)
+    is_writer = Ranks.of_environment().is_writer
+    if not is_writer:  # the writer speaks for all
+        logging.getLogger("adaattn_core").setLevel(logging.DEBUG if args.verbose else logging.ERROR)
     try:
         model = train(config, resume=args.resume, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
         has_save = (Path(config.output) / CHECKPOINT).is_file()
         done = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"
-        print(f"adaattn: stopped; {done}.", file=sys.stderr)
+        if is_writer:
+            print(f"adaattn: stopped; {done}.", file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
-    print(model)
+    except PeerError:
+        return FAILED
+    if is_writer:
+        print(model)
     return 0
 
 

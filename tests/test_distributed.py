@@ -1,0 +1,170 @@
+"""Training in several processes: the same run as in one, and an end for all when it ends for one.
+
+The processes are real, on the CPU. They are started as torchrun starts them, once by torchrun itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import adaattn_core.train_run
+import tiny_training
+from adaattn_core.data import TrainingPairs, batches
+from adaattn_core.distributed import Ranks
+from adaattn_core.train import train
+from adaattn_core.train_config import TrainConfig
+from adaattn_core.train_state import CHECKPOINT, read_checkpoint
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
+
+ROOT = Path(__file__).parents[1]
+STEPS = 6
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Of a run in tmp_path/run whose only self pair falls to the first of two processes."""
+    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", tiny_training.small_vgg)
+    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    tiny_training.write_pictures(tmp_path)
+    return tiny_training.tiny_settings(tmp_path, tmp_path / "run") | {"batch": 4, "self_pairs": 0.25}
+
+
+def program(settings: dict[str, Any], *words: str) -> list[str]:
+    file = Path(settings["output"]).with_name("settings.json")
+    file.write_text(json.dumps(settings))
+    return [tiny_training.__file__, str(file), *words]
+
+
+def environment(**more: object) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | {
+        name: str(value) for name, value in more.items()
+    }
+
+
+def run_in_two(settings: dict[str, Any], *words: str) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of both processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *program(settings, *words)],
+            env=environment(RANK=rank, LOCAL_RANK=rank, **address),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        told = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *words) for process, words in zip(processes, told, strict=True)]
+
+
+def rows(output: str) -> list[dict[str, str]]:
+    with Path(output, "losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(one: str, other: str) -> None:
+    assert len(rows(one)) == len(rows(other)) == STEPS
+    for row, expected in zip(rows(one), rows(other), strict=True):
+        for name, value in expected.items():
+            if value.replace(".", "").isdigit():
+                assert float(row[name]) == pytest.approx(float(value), rel=1e-5), f"{name} of step {row['step']}"
+            else:
+                assert row[name] == value
+    models = [read_checkpoint(Path(output) / CHECKPOINT)["model"] for output in (one, other)]
+    for name, value in models[0].items():
+        if name.endswith("key_proj.bias"):
+            continue  # softmax does not see it: its gradient is rounding alone, which Adam blows up to whole steps
+        torch.testing.assert_close(value, models[1][name], rtol=1e-4, atol=1e-5)
+
+
+def whole_run(settings: dict[str, Any]) -> str:
+    """The same run in this process, uninterrupted."""
+    config = replace(TrainConfig(**settings), output=str(Path(settings["output"]).with_name("whole")))
+    train(config)
+    return config.output
+
+
+def test_two_processes_make_the_run_of_one(settings: dict[str, Any]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *program(settings)]
+    command[3:3] = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(Path(settings["output"]) / "model.safetensors")], "one of them speaks"
+    assert_same_run(settings["output"], whole_run(settings))
+
+
+def test_a_stop_stops_both_and_one_process_goes_on(settings: dict[str, Any]) -> None:
+    (code, out, err), second = run_in_two(settings, "--trouble", "stop")  # the second process is told
+    assert (code, out) == (143, "") and second == (143, "", "")
+    assert err == f"adaattn: stopped; what is done is in {settings['output']}. Go on with --resume.\n"
+    assert read_checkpoint(Path(settings["output"]) / CHECKPOINT)["step"] == tiny_training.TROUBLED_STEP
+    train(TrainConfig(**settings), resume=True)
+    assert_same_run(settings["output"], whole_run(settings))
+
+
+def test_the_death_of_one_ends_both_and_two_go_on(settings: dict[str, Any]) -> None:
+    (code, _, err), (signalled, *_) = run_in_two(settings, "--trouble", "vanish")
+    assert (code, signalled) == (1, -9)
+    assert err == "adaattn: another process of the run is gone. What is done is saved: go on with --resume.\n"
+    assert read_checkpoint(Path(settings["output"]) / CHECKPOINT)["step"] == tiny_training.TROUBLED_STEP
+    assert [code for code, *_ in run_in_two(settings, "--resume")] == [0, 0]
+    assert_same_run(settings["output"], whole_run(settings))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "codes", "line"),
+    [
+        ("fail", (1, 1), "process 1 of 2 cannot go on: no picture is left. Find some."),
+        ("poison", (1, 1), "step 3: the pixel loss became nan. Nothing is saved yet: start again with a lower"),
+    ],
+)
+def test_what_ends_one_ends_both_with_one_line(
+    trouble: str, codes: tuple[int, int], line: str, settings: dict[str, Any]
+) -> None:
+    first, second = run_in_two(settings, "--trouble", trouble)
+    assert (first[0], second[0]) == codes
+    assert first[2].startswith(f"adaattn: {line}") and first[2].count("\n") == 1 and second[1:] == ("", "")
+
+
+def test_processes_share_a_batch_out(tmp_path: Path) -> None:
+    tiny_training.write_pictures(tmp_path)
+    pairs = TrainingPairs(
+        tmp_path / "content", tmp_path / "style", crop=32, seed=0, length=12, batch=4, self_items=1, self_only_until=0
+    )
+    shares = [list(batches(pairs, step=1, workers=0, rank=rank, world=2)) for rank in range(2)]
+    assert [len(share) for share in shares] == [2, 2]
+    for step in range(2):
+        for rank in range(2):
+            expected = torch.stack([pairs[4 + 4 * step + rank + 2 * item].content for item in range(2)])
+            assert torch.equal(shares[rank][step].content, expected)
+
+
+def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("adaattn_core.distributed.pick_device", str)
+    assert [str(Ranks(rank, 4, rank % 2).pick_device("auto")) for rank in range(4)] == ["cuda:0", "cuda:1"] * 2
+    assert str(Ranks(1, 2, 1).pick_device("cpu")) == "cpu" and str(Ranks().pick_device("cuda:1")) == "cuda:1"
+    with pytest.raises(ValueError, match="^this machine has 2 GPUs, less than processes. Start torchrun with"):
+        Ranks(2, 3, 2).pick_device("cuda")
+    with pytest.raises(ValueError, match="^--device cuda:1 is one for all 2 processes. Use --device cuda, cpu or"):
+        Ranks(1, 2, 1).pick_device("cuda:1")
