@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -717,17 +718,43 @@ def step_in_parts(configure: Configure, parts: int, **settings: Any) -> tuple[li
     return [run.train_step(batch) for batch in whole], run
 
 
-@pytest.mark.parametrize("self_pairs", [0.0, 0.25, 0.5, 1.0])  # in 4 parts of a batch of 8: none, 1 in two, 1 in each
-def test_a_batch_in_parts_is_a_whole_batch(self_pairs: float, configure: Configure) -> None:
-    settings: dict[str, Any] = {"batch": 8, "self_pairs": self_pairs, "content_weight": 1.0}
-    (whole, run), (parts, run_in_parts) = (step_in_parts(configure, count, **settings) for count in (1, 4))
+@pytest.fixture
+def plain_convolutions() -> Iterator[None]:
+    """Convolutions that round an item alike in a batch of any size. oneDNN's do not, by 1e-7, which the content
+    loss's normalisation of nearly silent channels makes 1e-5, and its gradient 1e-4."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Intel GPUs
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+PARTED = pytest.mark.parametrize("self_pairs", [0.0, 0.25, 0.5, 1.0])
+"""Self pairs in 4 parts of a batch of 8: none, one in every other, one in each, nothing else."""
+
+
+@PARTED
+@pytest.mark.usefixtures("plain_convolutions")
+def test_a_run_in_parts_has_the_losses_of_a_whole_one(self_pairs: float, configure: Configure) -> None:
+    (whole, _), (parts, _) = (step_in_parts(configure, count, batch=8, self_pairs=self_pairs) for count in (1, 4))
     for step, (one, other) in enumerate(zip(whole, parts, strict=True)):
         assert one.keys() == other.keys()
-        assert other == pytest.approx(one, rel=1e-5), f"step {step}"
-    for name, value in run.model.state_dict().items():
-        if name.endswith("key_proj.bias"):
-            continue  # softmax does not see it: its gradient is rounding alone, which Adam blows up to whole steps
-        torch.testing.assert_close(run_in_parts.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+        for name in one.keys() - {"gradient_norm"}:
+            assert other[name] == pytest.approx(one[name], rel=1e-5), f"{name} of step {step}"
+
+
+@PARTED
+@pytest.mark.usefixtures("plain_convolutions")
+def test_a_batch_in_parts_has_the_losses_and_the_gradient_of_a_whole_one(
+    self_pairs: float, configure: Configure
+) -> None:
+    settings = {**STYLE_ONLY, "batch": 8, "self_pairs": self_pairs, "content_weight": 1.0, "steps": 1}
+    ((one,), run), ((other,), run_in_parts) = (step_in_parts(configure, count, **settings) for count in (1, 4))
+    assert other == pytest.approx(one, rel=1e-5)
+    whole, parts = (
+        torch.cat([p.grad.flatten() for p in run.model.parameters() if p.grad is not None])
+        for run in (run, run_in_parts)
+    )
+    assert float((whole - parts).norm() / whole.norm()) < 1e-5
 
 
 def test_shares_of_uneven_parts_by_hand(configure: Configure) -> None:
@@ -736,7 +763,7 @@ def test_shares_of_uneven_parts_by_hand(configure: Configure) -> None:
     assert part_of_batch(config, 1, 2) == (1, 1 / 2, 1 / 3, 4 / 5)
 
 
-@pytest.mark.parametrize(("batch", "processes", "text"), [(5, 2, "4 or 8"), (2, 2, "4 or 8"), (10, 4, "8 or 16")])
+@pytest.mark.parametrize(("batch", "processes", "text"), [(5, 2, "4 or 8"), (2, 2, "4"), (10, 4, "8 or 16")])
 def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, text: str, configure: Configure) -> None:
     config = configure(batch=batch, accumulate=2)
     with pytest.raises(ValueError) as caught:
