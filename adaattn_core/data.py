@@ -1,4 +1,4 @@
-"""Training pictures: folders in, random crops out, each a pure function of (seed, index).
+"""Training pictures: folders or lists in, random crops out, each a pure function of (seed, index).
 
 Nothing here keeps a state between items, so a run that resumes at step n draws what an uninterrupted run would.
 """
@@ -58,6 +58,30 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(content, style, target, tuple(name for sample in samples for name in sample.broken))
 
 
+def listed_pictures(source: str | Path) -> list[Path]:
+    """Pictures of a data set: those of a folder, or those a list names.
+
+    Args:
+        source: what `find_images` takes, or a file `*.txt` with a path on each line, relative to its own folder. A path
+            that is named twice is drawn twice as often; one that leads nowhere is met as an unreadable picture.
+
+    Raises:
+        ImageError: it does not exist, or holds no picture.
+        DataError: the list is empty or no text.
+    """
+    file = Path(source)
+    if file.suffix.lower() != ".txt" or not file.is_file():
+        return find_images([source])
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8; a list has the path of a picture on each line.") from error
+    paths = [file.parent / line.strip() for line in lines if line.strip()]
+    if not paths:
+        raise DataError(f"{file} is empty; a list has the path of a picture on each line.")
+    return paths
+
+
 class TrainingPairs(Dataset[Sample]):
     """Endless random pairs: item i depends on the seed and i alone.
 
@@ -66,7 +90,7 @@ class TrainingPairs(Dataset[Sample]):
     target = the crop as it was; the colours can only come back through the attention.
 
     Args:
-        content, style: folders, searched recursively.
+        content, style: folders, searched recursively, or lists (`listed_pictures`).
         crop: side of all crops in pixels.
         seed: of everything drawn.
         length: number of items.
@@ -87,7 +111,7 @@ class TrainingPairs(Dataset[Sample]):
         self_items: int,
         self_only_until: int,
     ) -> None:
-        self.content, self.style = find_images([content]), find_images([style])
+        self.content, self.style = listed_pictures(content), listed_pictures(style)
         self.crop, self.seed, self.length = crop, seed, length
         self.batch, self.self_items, self.self_only_until = batch, self_items, self_only_until
 

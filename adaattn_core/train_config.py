@@ -24,9 +24,9 @@ class TrainConfig:
     """One training run. Steps count optimiser steps; crops are squares in pixels."""
 
     content: str
-    """Folder of content pictures, searched recursively."""
+    """Content pictures: a folder, searched recursively, or a .txt with the path of one on each line."""
     style: str
-    """Folder of style pictures."""
+    """Style pictures, likewise."""
     vgg: str
     """VGG-19 for the losses: a file, or "torchvision"."""
     output: str

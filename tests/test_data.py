@@ -17,6 +17,7 @@ from adaattn_core.data import (
     TrainingPairs,
     collate,
     jitter_colors,
+    listed_pictures,
     random_crop,
     read_picture,
     self_pair,
@@ -245,6 +246,36 @@ def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:
         f"100 pictures in a row cannot be read, the last is {tmp_path / 'text.jpg'} "
         f"(cannot identify image file '{tmp_path / 'text.jpg'}'). Check the training folders."
     )
+
+
+def test_a_list_names_pictures(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    content, style = folders
+    lines = ["content/1.png", "", f"  {style / '0.png'}  ", "content/1.png", "content/none.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8-sig")  # as Windows' editor saves it
+    paths = listed_pictures(tmp_path / "list.txt")
+    assert paths == [content / "1.png", style / "0.png", content / "1.png", content / "none.png"]
+    pairs = make_pairs((tmp_path / "list.txt", style))
+    assert {name for index in range(40) for name in pairs[index].broken} == {str(content / "none.png")}
+
+
+def test_a_list_of_a_folder_is_the_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    listed = []
+    for folder in folders:
+        file = tmp_path / f"{folder.name}.TXT"
+        file.write_text("".join(f"{folder.name}/{path.name}\n" for path in sorted(folder.iterdir())))
+        listed.append(file)
+    pairs, expected = make_pairs((listed[0], listed[1])), make_pairs(folders)
+    assert all(is_equal(pairs[index], expected[index]) for index in range(40))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [(b" \n\n", "is empty; a list has the path"), (b"\xff\xfe\x00", r"is no text in UTF-8; a list has")],
+)
+def test_a_list_of_nothing_is_an_error(data: bytes, text: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(data)
+    with pytest.raises(DataError, match=text):
+        make_pairs((tmp_path / "list.txt", folders[1]))
 
 
 def test_a_folder_without_pictures_is_an_error(folders: tuple[Path, Path], tmp_path: Path) -> None:
