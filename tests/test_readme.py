@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from adaattn_core import bench
-from adaattn_core import train as training
+from adaattn_core import train_run
 from adaattn_core.checkpoint import CheckpointError, save_model
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate
@@ -90,7 +90,7 @@ def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch
         with torch.random.fork_rng():
             return VGGEncoder((32, 64, 96, 256, 256), (2, 2, 2, 2, 1))
 
-    monkeypatch.setattr(training, "load_vgg", narrow_vgg)
+    monkeypatch.setattr(train_run, "load_vgg", narrow_vgg)
     quick = ["--steps=1", "--distill-steps=0", "--reconstruct-steps=0", "--crop=32", "--batch=2", "--width=0.125"]
     used = [words for words in commands() if words[0] in ("train", "stylize")]
     chosen = [words for words in used if words[0] == "train" or "runs/mine/model.safetensors" in words]
