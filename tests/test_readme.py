@@ -13,8 +13,7 @@ from typing import NoReturn
 import pytest
 import torch
 
-from adaattn_core import bench
-from adaattn_core import train_run
+from adaattn_core import bench, train_run
 from adaattn_core.checkpoint import CheckpointError, save_model
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate
