@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 from .checkpoint import CheckpointError, load_strict, read_tensors
 from .encoder import Features, check_images, conv_names
@@ -43,7 +44,7 @@ class VGG16(nn.Module):
         width = 3
         for name in conv_names(VGG16_CONVS):
             block_width = channels[int(name[4]) - 1]
-            self.layers[name] = nn.Conv2d(width, block_width, kernel_size=3, padding=1)
+            self.layers[name] = Conv2d(width, block_width, kernel_size=3, padding=1)
             width = block_width
 
     def forward(self, images: Tensor) -> Features:

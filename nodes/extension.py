@@ -8,6 +8,7 @@ from . import bridge
 from .apply import Apply
 from .attention_map import AttentionMap
 from .decode import Decode
+from .examples import ExamplePicture
 from .features import ExtractFeatures
 from .loaders import LoadEncoder, LoadModel
 from .mix import MixStyles
@@ -19,4 +20,14 @@ class AdaAttNExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         bridge.register_folder()  # here, since older versions do not call on_load
-        return [Stylize, LoadModel, LoadEncoder, ExtractFeatures, Apply, MixStyles, Decode, AttentionMap]
+        return [
+            Stylize,
+            LoadModel,
+            LoadEncoder,
+            ExtractFeatures,
+            Apply,
+            MixStyles,
+            Decode,
+            AttentionMap,
+            ExamplePicture,
+        ]

@@ -22,7 +22,7 @@ function colorSockets() {
 }
 
 app.registerExtension({
-  name: "AdaAttN.SocketColors",
+  name: "adaattnstyletransfer.SocketColors",
   setup() {
     colorSockets();
     app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => requestAnimationFrame(colorSockets));

@@ -1,0 +1,88 @@
+"""The pictures that come with the pack, so that the example workflows run without a file of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from .core import images
+from .pictures import to_image
+from .sockets import schema
+
+FOLDER = Path(__file__).parents[1] / "examples"
+PICTURES = tuple(sorted(path.stem for path in FOLDER.glob("*.jpg")))
+MOST_FRAMES = 120
+WINDOW = 0.75
+"""Sides of a panning window, of the picture's."""
+
+
+class ExamplePicture(io.ComfyNode):
+    """A picture to try the pack with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "ExamplePicture",
+            "AdaAttN Example Picture",
+            aliases=["sample image", "demo picture", "test image"],
+            description="A photograph or a painting that comes with AdaAttN, free to use. Put Load Image in its place "
+            "for a picture of your own.",
+            inputs=[
+                io.Combo.Input(
+                    "picture", display_name="picture", options=list(PICTURES), default="coffee",
+                    tooltip="Photographs: astronaut, chelsea (a cat), coffee, rocket. The others are paintings and "
+                    "woodcuts; examples/SOURCES.csv names them.",
+                ),
+                io.Int.Input(
+                    "frames", display_name="frames", default=1, min=1, max=MOST_FRAMES, step=1,
+                    tooltip="1 is the picture. More are that many frames of a slow pan over it, to try a clip with.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The picture, or the frames of the pan."),
+                io.Mask.Output(
+                    "subject", display_name="subject",
+                    tooltip="White where the main thing of the picture is: drawn for astronaut, auvers, coffee, "
+                    "great_wave, ramparts and summertime, and white everywhere for the others.",
+                ),
+            ],
+            is_output_node=True,  # else the page shows no preview where the host has the picture in its cache
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, picture: str, frames: int) -> io.NodeOutput:
+        image, subject = (pan(part, frames) for part in example(picture))
+        shown = to_image(image)
+        return io.NodeOutput(shown, subject[:, 0], ui=ui.PreviewImage(shown[:1], cls=cls))
+
+
+def example(name: str) -> tuple[Tensor, Tensor]:
+    """A bundled picture (1, 3, H, W) and its subject (1, 1, H, W): all of it where nobody drew one."""
+    picture = images.load_image(FOLDER / f"{name}.jpg")
+    drawn = FOLDER / "masks" / f"{name}.png"
+    return picture, images.load_mask(drawn) if drawn.is_file() else torch.ones_like(picture[:, :1])
+
+
+def pan(picture: Tensor, frames: int) -> Tensor:
+    """A window that glides over a picture from the top left to the bottom right corner, as a slow camera would.
+
+    Args:
+        picture: (1, C, H, W).
+        frames: 1 gives the whole picture.
+
+    Returns:
+        (frames, C, h, w); more than one frame have even h and w, as video encoders want them.
+    """
+    if frames == 1:
+        return picture
+    height, width = picture.shape[-2:]
+    rows, columns = (int(side * WINDOW) // 2 * 2 for side in (height, width))
+    windows = []
+    for frame in range(frames):
+        share = frame / (frames - 1)
+        top, left = round((height - rows) * share), round((width - columns) * share)
+        windows.append(picture[..., top : top + rows, left : left + columns])
+    return torch.cat(windows)
