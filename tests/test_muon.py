@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import Conv2d
 
 from adaattn_core.muon import ADAM_SIZE, Muon, orthogonalized
 
@@ -35,7 +36,7 @@ def test_a_zero_gradient_moves_nothing() -> None:
 
 
 def test_a_step_of_a_convolution_is_as_large_as_adams() -> None:
-    conv = nn.Conv2d(32, 32, 3, bias=False)
+    conv = Conv2d(32, 32, 3, bias=False)
     before = conv.weight.detach().clone()
     conv.weight.grad = torch.randn(conv.weight.shape, generator=torch.Generator().manual_seed(1))
     Muon([conv.weight], lr=1e-2).step()

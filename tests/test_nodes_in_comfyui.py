@@ -78,6 +78,7 @@ CONTRACT = {
         },
         ["IMAGE"],
     ),
+    "AdaAttN_ExamplePicture": ({"picture": "COMBO", "frames": "INT"}, ["IMAGE", "MASK"]),
     "AdaAttN_Stylize": (
         {
             "model_name": "COMBO",

@@ -70,9 +70,89 @@ class Desk:
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.page.wait_for_timeout(1000)
 
+    def open_template(self, name: str, shot: Path) -> None:
+        """Find an example of this pack among the templates, and click it."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        self.page.get_by_text(PACK_NAME, exact=True).last.click()
+        card = self.page.locator(f"[data-testid='template-workflow-{name}']")
+        card.locator("img").first.wait_for()
+        self.page.wait_for_timeout(1500)  # pictures fade in
+        self.shot(shot)
+        card.click()
+        card.wait_for(state="hidden")
+        self.fit()
+
+    def run(self) -> None:
+        """Press Run."""
+        button = self.page.locator("[data-testid='queue-button'] button, button[data-testid='queue-button']")
+        button.or_(self.page.get_by_role("button", name="Run", exact=True)).first.click()
+
+    # ------------------------------------------------------------------ what the graph looks like
+
     def prompt(self) -> Any:
         """What the page would send to the host."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def nodes(self) -> list[str]:
+        """Types of the nodes on the canvas."""
+        return list(self.page.evaluate("() => app.graph.nodes.map(node => node.type)"))
+
+    def wait_for_picture(self, kind: str) -> None:
+        """Until a node of this kind shows a picture that has loaded."""
+        self.page.wait_for_function(
+            """kind => app.graph.nodes.some(node => node.type === kind && node.imgs?.some(img => img.naturalWidth))""",
+            arg=kind,
+        )
+        self.page.wait_for_timeout(1000)
+
+    def errors_of_nodes(self) -> dict[str, Any]:
+        """What the page holds against the nodes of the graph."""
+        return dict(self.page.evaluate("() => app.lastNodeErrors ?? {}"))
+
+    def overlapping_nodes(self) -> list[list[str]]:
+        """Pairs of nodes that cover each other, title bars included."""
+        found: list[list[str]] = self.page.evaluate(
+            """() => {
+                const boxes = app.graph.nodes.map(node => {
+                    const [x, y] = node.pos, [width, height] = node.size;
+                    return {title: node.title, left: x, top: y - 30, right: x + width, bottom: y + height};
+                });
+                const apart = (a, b) =>
+                    a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+                return boxes.flatMap(
+                    (a, i) => boxes.slice(i + 1).filter(b => !apart(a, b)).map(b => [a.title, b.title])
+                );
+            }"""
+        )
+        return found
+
+    def slot_colours(self, kind: str) -> list[str]:
+        """Colours of the output dots of a node, as Nodes 2.0 draws them."""
+        found: list[str] = self.page.evaluate(
+            """kind => {
+                const node = app.graph.nodes.find(node => node.type === kind);
+                const dots = document.querySelectorAll(`[data-node-id="${node.id}"] .lg-slot--output .slot-dot`);
+                return [...dots].map(dot => getComputedStyle(dot).backgroundColor);
+            }""",
+            kind,
+        )
+        return found
+
+    def has_setting(self, name: str) -> bool:
+        return bool(self.page.evaluate("name => app.ui.settings.settingsLookup[name] !== undefined", name))
+
+    def open_help(self, kind: str) -> None:
+        """Select a node and press its info button."""
+        self.page.evaluate(
+            """kind => {
+                const node = app.graph.nodes.find(node => node.type === kind);
+                app.canvas.selectNode(node);
+                app.canvas.setDirty(true, true);
+            }""",
+            kind,
+        )
+        self.page.locator("[data-testid='info-button']").first.click()
+        self.page.wait_for_timeout(1500)
 
     def shot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

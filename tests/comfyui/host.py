@@ -163,6 +163,7 @@ class Host:
                 raise RuntimeError(f"ComfyUI did not start:\n{self.log()[-4000:]}")
             try:
                 self.get("/system_stats")
+                self.start_log = self.log()
                 return
             except OSError:
                 time.sleep(0.3)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Test the pack in a real ComfyUI, from nothing but a checkout of it:
 #
-#   COMFYUI_PATH=/path/to/ComfyUI tests/comfyui/run.sh [pytest arguments]
+#   COMFYUI_PATH=/path/to/ComfyUI tests/comfyui/run.sh [pytest arguments, tests/comfyui unless given]
 #
 # PYTHON    an interpreter with torch, torchvision and torchaudio; without it an environment is made (several GB).
 # CACHE     where that environment and what the checkout wants beside it are kept for the next time.
@@ -28,8 +28,8 @@ export PYTHON
 
 # Every ComfyUI pins the page, the templates and the help that it serves. Where the interpreter has others, they are put
 # beside it, so that one environment serves checkouts of any age.
-read -ra pins < <(grep -E '^comfyui-(frontend-package|workflow-templates|embedded-docs)==' \
-    "$COMFYUI_PATH/requirements.txt" | tr -d '\r' | tr '\n' ' ')
+mapfile -t pins < <(tr -d '\r' <"$COMFYUI_PATH/requirements.txt" |
+    grep -E '^comfyui-(frontend-package|workflow-templates|embedded-docs)==')
 if ! "$PYTHON" - "${pins[@]}" <<'END'; then
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -48,4 +48,4 @@ END
     export PYTHONPATH=$page${PYTHONPATH:+:$PYTHONPATH}
 fi
 
-exec "$PYTHON" -m pytest tests/comfyui "$@"
+exec "$PYTHON" -m pytest "${@:-tests/comfyui}"

@@ -41,7 +41,7 @@ def as_still(prompt: Prompt) -> Prompt:
 
 def paint(host: Host, path: Path) -> Image.Image:
     """Run an example -> its thumbnail."""
-    prompt = as_still(without_sampler(as_prompt(load(path)), STILL))
+    prompt = as_still(without_sampler(as_prompt(load(path), host.get("/object_info")), STILL))
     run = host.paint(prompt)
     pictures = [node for node, entry in prompt.items() if entry["class_type"] == "AdaAttN_ExamplePicture"]
     content = "still" if "still" in prompt else pictures[0]

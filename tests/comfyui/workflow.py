@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from comfyui.host import Prompt
+from comfyui.host import Prompt, with_defaults
 
 NOTES = ("Note", "MarkdownNote")
 MUTED, BYPASSED = 2, 4
@@ -23,15 +23,19 @@ def load(path: Path) -> dict[str, Any]:
     return workflow
 
 
-def as_prompt(workflow: Mapping[str, Any]) -> Prompt:
+def as_prompt(workflow: Mapping[str, Any], info: Mapping[str, Any]) -> Prompt:
     """The prompt of a workflow. Subgraphs are flattened: their nodes get the id `outer:inner`, as the page names them.
 
     Muted and bypassed nodes are none of ours and refused.
+
+    Args:
+        info: the host's schemas; an input that is younger than the workflow has its default.
     """
     subgraphs = {graph["id"]: graph for graph in (workflow.get("definitions") or {}).get("subgraphs", [])}
     flat = _Flat(subgraphs)
     flat.add(workflow["nodes"], {entry[0]: tuple(entry[1:5]) for entry in workflow["links"]}, "", {})
-    return {node: {**entry, "inputs": flat.resolved(entry["inputs"])} for node, entry in flat.prompt.items()}
+    graph = {node: (entry["class_type"], flat.resolved(entry["inputs"])) for node, entry in flat.prompt.items()}
+    return with_defaults(info, graph)
 
 
 class _Flat:
