@@ -107,7 +107,7 @@ def _groups(metrics: Sequence[Data]) -> str:
 
 
 def _head_cell(metric: Data) -> str:
-    arrow = "↑" if metric["better"] == "higher" else "↓"
+    arrow = "\u2191" if metric["better"] == "higher" else "\u2193"
     css = ' class="missing"' if metric["missing"] else ""
     told = f"{metric['about']}; {metric['better']} is better"
     title, _, judge = metric["title"].partition(" (")

@@ -160,9 +160,9 @@ def _grid(x_axis: Axis, y_axis: Axis, x_title: str, y_title: str) -> list[str]:
         *parts,
         f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}"/>',
         f'<text class="axis" x="{middle_x}" y="{HEIGHT - 14}" text-anchor="middle">'
-        f"content kept: {escape(x_title)} →</text>",
+        f"content kept: {escape(x_title)} \u2192</text>",
         f'<text class="axis" transform="translate(20 {middle_y}) rotate(-90)" text-anchor="middle">'
-        f"style taken: {escape(y_title)} →</text>",
+        f"style taken: {escape(y_title)} \u2192</text>",
     ]
 
 

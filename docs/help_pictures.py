@@ -242,11 +242,16 @@ def attention_map() -> list[Tile]:
     return tiles
 
 
+def example_pictures() -> list[Tile]:
+    names = ("astronaut", "auvers", "great_wave")
+    return [tile(example("coffee")), tile(subject("coffee")), *(tile(example(name)) for name in names)]
+
+
 PICTURES: dict[str, Callable[[], list[Tile]]] = {
     made.__name__: made
     for made in (
         style_and_result, strength, style_size, keep_color, temperature, mask, region, mix, mix_masks, features,
-        model_parts, attention_map,
+        model_parts, attention_map, example_pictures,
     )
 }  # fmt: skip
 

@@ -61,6 +61,7 @@ class Schema:
     description: str
     inputs: list[Socket]
     outputs: list[Socket]
+    is_output_node: bool = False
 
 
 class Api(ModuleType):

@@ -71,7 +71,7 @@ def page(node: str, language: str) -> Page:
 
 def _item(line: str) -> Item:
     """Brackets and colons of any width."""
-    found = re.fullmatch(r"- (\*\*.+?\*\*)(?: ?[(（](.*?)[)）])?[:：] ?(.*)", line)
+    found = re.fullmatch(r"- (\*\*.+?\*\*)(?: ?[(\uff08](.*?)[)\uff09])?[:\uff1a] ?(.*)", line)
     if not found:
         return Item([], "", line.removeprefix("- "))
     return Item(re.findall(r"\*\*(.+?)\*\*", found[1]), found[2] or "", found[3])

@@ -19,8 +19,9 @@ ROOT = Path(__file__).parent.parent
 LANGUAGES = ("en", "ko", "zh", "ja")
 TRANSLATED = LANGUAGES[1:]
 
-SCRIPTS = {"ko": r"[가-힣]", "zh": r"[一-鿿]", "ja": r"[ぁ-んァ-ヶ一-鿿]"}
-FOREIGN = {"ko": r"[ぁ-んァ-ヶ]", "zh": r"[가-힣ぁ-んァ-ヶ]", "ja": r"[가-힣]"}
+HANGUL, KANA, HAN = r"\uac00-\ud7a3", r"\u3041-\u3093\u30a1-\u30f6", r"\u4e00-\u9fff"
+SCRIPTS = {"ko": f"[{HANGUL}]", "zh": f"[{HAN}]", "ja": f"[{KANA}{HAN}]"}
+FOREIGN = {"ko": f"[{KANA}]", "zh": f"[{HANGUL}{KANA}]", "ja": f"[{HANGUL}]"}
 SAME_EVERYWHERE = {"x", "y", "AdaAttN"}
 """Words that stay as they are."""
 

@@ -126,6 +126,14 @@ def test_the_sources_pass_the_linter_of_the_node_ecosystem() -> None:
     assert found == []
 
 
+def test_sources_are_readable_where_text_is_cp1252() -> None:
+    """On Windows, by tools that do not ask for UTF-8; other characters are written as escapes."""
+    for path in sources():
+        text = path.read_text(encoding="utf-8")
+        wrong = {f"U+{ord(one):04X}" for one in text if not one.encode("cp1252", "ignore")}
+        assert not wrong, f"{path} holds {wrong}"
+
+
 # ---------------------------------------------------------------- example workflows
 
 

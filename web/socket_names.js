@@ -4,7 +4,7 @@
 import { app } from "../../scripts/app.js";
 
 app.registerExtension({
-  name: "AdaAttN.SocketNames",
+  name: "adaattnstyletransfer.SocketNames",
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("AdaAttN_")) return;
     for (const input of node.inputs ?? []) {
