@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
-from .screening import ROWS, SMALLEST_PAIRS, Screen
+from .screening import PIECE_ROWS, ROWS, SMALLEST_PAIRS, Screen
 
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
@@ -199,18 +199,27 @@ def _screened(
             keys, values = keys[style_mask[item]], values[style_mask[item]]
         rows = min(ROWS, max(16, block_bytes // (4 * len(keys))))
         screen = Screen(query[item], keys, rows)
-        all_both: Tensor | None = None
+        both = values.new_empty(0)
         for done, (group, kept) in enumerate(screen, 1):
-            if kept is None and all_both is None:
-                all_both = _with_squares(values, center[item])
-            near = keys if kept is None else keys[kept]
-            both = all_both if kept is None else _with_squares(values[kept], center[item])
-            assert both is not None
-            moments = _moments(query[item, group][None], near[None], both[None], None, None, "softmax", 1.0)
-            mean[item, group], std[item, group] = moments[0][0], moments[1][0]
+            if kept is not None:
+                found = _gathered(query[item, group], keys, values, center[item], kept)
+            else:
+                both = both if len(both) else _with_squares(values, center[item])
+                found = _moments(query[item, group][None], keys[None], both[None], None, None, "softmax", 1.0)
+            mean[item, group], std[item, group] = found[0], found[1]
             if progress is not None:
                 progress((item + done / len(screen.groups)) / batch)
     return mean, std
+
+
+def _gathered(query: Tensor, key: Tensor, value: Tensor, center: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax moments of some queries (R, K) from the style positions `kept`, gathered piece by piece."""
+    pieces = torch.split(kept, PIECE_ROWS)
+    weights = torch.cat([query @ key[piece].T for piece in pieces], dim=1).softmax(dim=1)
+    sums = value.new_zeros(len(query), 2 * value.shape[1])
+    for piece, part in zip(pieces, torch.split(weights, PIECE_ROWS, dim=1), strict=True):
+        sums.addmm_(part, _with_squares(value[piece], center))
+    return _mean_std(sums)
 
 
 def _moments(
@@ -224,7 +233,12 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     logits = torch.bmm(query, key.transpose(1, 2))
     weights = _weights(logits, _blocked_pairs(content_mask, style_mask), similarity, temperature)
-    mean, square = torch.bmm(weights, both).chunk(2, dim=-1)
+    return _mean_std(torch.bmm(weights, both))
+
+
+def _mean_std(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 2 C): attended values and squares -> mean and standard deviation."""
+    mean, square = sums.chunk(2, dim=-1)
     variance = square - mean.square()
     return mean, torch.threshold(variance, STD_FLOOR**2, 0.0).sqrt()
 

@@ -35,11 +35,9 @@ PIECE_ROWS = 8192
 SMALLEST_PAIRS = 2**22
 """With fewer pairs of positions than this the search costs more than it saves."""
 
-DENSE_SHARE = 0.7
-"""Groups that keep more than this share of the positions are computed with all of them."""
-
 TRIALS = 8
-"""Groups looked at before the search is given up, if they keep more than DENSE_SHARE in the mean."""
+DENSE_SHARE = 0.7
+"""After TRIALS groups the search is given up where groups keep more than this share of the positions in the mean."""
 
 
 class Screen:
@@ -66,7 +64,7 @@ class Screen:
         self.looked, self.kept = 0, 0.0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """For each group: its rows (R,), and the style positions that can matter to them, or None for all."""
+        """For each group: its rows (R,), and the style positions that can matter to them; None: no longer searched."""
         for rows in self.groups:
             yield rows, self._positions(rows)
 
@@ -83,7 +81,7 @@ class Screen:
         positions = kept.nonzero()[:, 0]
         share = len(positions) / len(kept)
         self.looked, self.kept = self.looked + 1, self.kept + share
-        return positions if share <= DENSE_SHARE else None
+        return positions
 
 
 def _pieces(x: Tensor) -> tuple[Tensor, ...]:
