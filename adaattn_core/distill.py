@@ -22,6 +22,9 @@ MAX_POSITIONS = 65_536
 """Positions that one regression looks at: several times the unknowns of a row (9 x 256)."""
 RIDGE = 1e-2
 """Ridge, as a share of the inputs' mean square."""
+FEATURE_SIZE = 0.5
+"""Root mean square of what each fitted layer gives. A step of training moves a sum of thousands of inputs by as much as
+they are large: with VGG-19's own size, 2 to 5, the first steps shut the ReLUs behind relu4_1 and relu5_1 for good."""
 SOFTNESS = 32.0
 """Logits of a new model are those of VGG-19's stacked keys, divided by this. Undivided they copy one style position
 each: a noisy picture, and a decoder that never sees the statistics of the style as a whole (docs/training.md)."""
@@ -55,6 +58,7 @@ def fit_encoder(student: VGGEncoder, teacher: VGGEncoder, images: Tensor) -> nn.
         assert isinstance(conv, nn.Conv2d)
         kept = representative_channels(wanted, conv.out_channels)
         _fit(conv, x, before[:, kept])
+        _scale(conv, float(torch.relu(conv(x)).square().mean().sqrt()) / FEATURE_SIZE)
         x = torch.relu(conv(x))
         if name.endswith("_1"):
             adapter = Conv2d(x.shape[1], wanted.shape[1], kernel_size=1, device=x.device)
@@ -123,6 +127,13 @@ def fit_merge(fusion: MultiLevelFusion, student: VGGEncoder, images: Tensor) -> 
     seen = student(images)
     deep = fusion.merge({level: seen[level] for level in fusion.levels}).deep
     fusion.merge_conv.weight.div_(deep.std())
+
+
+def _scale(conv: nn.Conv2d, divisor: float) -> None:
+    """Divide what a convolution gives; ReLU and pooling let the factor through."""
+    assert conv.bias is not None
+    conv.weight.div_(divisor)
+    conv.bias.div_(divisor)
 
 
 def _ridge(x: Tensor, y: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from adaattn_core.attention import AdaAttention, stacked_key
-from adaattn_core.distill import fit_attention, fit_encoder, fit_merge, representative_channels
+from adaattn_core.distill import FEATURE_SIZE, fit_attention, fit_encoder, fit_merge, representative_channels
 from adaattn_core.encoder import LEVELS, VGGEncoder
 from adaattn_core.fusion import MultiLevelFusion
 from adaattn_core.losses import normalize_activations
@@ -68,6 +68,17 @@ def test_a_narrower_shorter_student_predicts_most_and_a_random_one_does_not() ->
     assert min(shares[:4]) > 0.5, shares
     shuffled = encoder(6, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
     assert max(explained(shuffled, wanted, adapters, images)) < 0.3
+
+
+def test_every_fitted_layer_gives_features_of_one_size() -> None:
+    student = encoder(5, (4, 4, 6, 6, 6), (2, 2, 2, 2, 1))
+    fit_encoder(student, teacher(), pictures(64, seed=2))
+    sizes: list[float] = []
+    for conv in student.layers.values():
+        conv.register_forward_hook(lambda _m, _i, y: sizes.append(float(torch.relu(y).square().mean().sqrt())))
+    student(pictures(64, seed=2))
+    assert len(sizes) == 9
+    assert max(sizes) / FEATURE_SIZE < 1.01 and min(sizes) / FEATURE_SIZE > 0.99, sizes
 
 
 def test_fitted_attention_looks_where_the_teacher_looks() -> None:
