@@ -9,7 +9,7 @@ import asyncio
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -51,9 +51,9 @@ class SocketType:
     Input = Output = _socket
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Schema:
-    """Stands in for io.Schema."""
+    """Stands in for io.Schema: what of it is words."""
 
     node_id: str
     display_name: str
@@ -61,7 +61,10 @@ class Schema:
     description: str
     inputs: list[Socket]
     outputs: list[Socket]
-    is_output_node: bool = False
+
+    def __init__(self, **options: Any) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, options[field.name])
 
 
 class Api(ModuleType):

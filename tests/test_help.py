@@ -1,7 +1,7 @@
 """The help pages of the ComfyUI nodes, in every language: they speak of what is there, and all say the same.
 
-A page is web/docs/<node id>.md, English, or web/docs/<node id>/<language>.md. ComfyUI's page finds relative pictures of
-both under web/docs.
+A page is web/docs/<node id>/<language>.md. English is also web/docs/<node id>.md, which ComfyUI shows where there is no
+page in the user's language. It finds relative pictures of both under web/docs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Page(NamedTuple):
 
 
 def page_path(node: str, language: str) -> Path:
-    return DOCS / f"{node}.md" if language == "en" else DOCS / node / f"{language}.md"
+    return DOCS / node / f"{language}.md"
 
 
 @cache
@@ -90,7 +90,13 @@ def names(node: str, language: str, kind: str) -> list[str]:
 
 def test_there_is_a_page_for_every_node_and_no_other() -> None:
     expected = {page_path(node, language) for node in NODES for language in LANGUAGES}
-    assert set(DOCS.rglob("*.md")) == expected
+    assert set(DOCS.rglob("*.md")) == expected | {DOCS / f"{node}.md" for node in NODES}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_other_languages_get_the_english_page(node: str) -> None:
+    """A copy of it: ComfyUI asks for en.md first, and a page that is not there is an error in the browser's console."""
+    assert (DOCS / f"{node}.md").read_bytes() == page_path(node, "en").read_bytes()
 
 
 @EVERY_PAGE
