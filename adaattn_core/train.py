@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from .board import Board, summary_writer_class
 from .data import WorkerError, batches
 from .distributed import PeerError, PeerLostError, Ranks
 from .progress import progress_bar
@@ -55,6 +56,8 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
 def _train(config: TrainConfig, resume: bool, progress: bool, signals: StopSignals, ranks: Ranks) -> Path:
     folder = Path(config.output)
     check_run_folder(folder, resume)
+    if config.tensorboard:
+        summary_writer_class()  # that it is missing is said before the work, not after
     run = Run(config, signals, ranks)
     if resume:
         run.restore()
@@ -97,7 +100,8 @@ def _train_on(run: Run, progress: bool) -> None:
 def _steps(run: Run, progress: bool) -> None:
     config, ranks = run.config, run.ranks
     enabled = None if progress and ranks.is_writer else False
-    log_or_none = TrainLog(run.folder, run.step) if ranks.is_writer else nullcontext()
+    board = Board(run.folder, run.step, config.batch) if config.tensorboard and ranks.is_writer else None
+    log_or_none = TrainLog(run.folder, run.step, board) if ranks.is_writer else nullcontext()
     with log_or_none as record, progress_bar(run.total, run.step, enabled=enabled) as bar:
         for batch in batches(run.pairs, run.step, config.workers, ranks.rank, ranks.world):
             stage = config.stage(run.step)[0]

@@ -110,6 +110,8 @@ class TrainConfig:
     """Checkpoints kept: latest.pt and the ones before it, as step-N.pt."""
     sample_every: int = 500
     """Steps between pictures in samples/."""
+    tensorboard: bool = False
+    """Write losses, samples and pairs per second for TensorBoard too, in tensorboard/ of the run folder."""
 
     def __post_init__(self) -> None:
         self._check_numbers()

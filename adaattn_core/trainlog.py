@@ -1,4 +1,4 @@
-"""What a person sees of a training run: losses.csv, losses.svg and samples/."""
+"""What a person sees of a training run: losses.csv, losses.svg samples/, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import TracebackType
 
 import torch
 
+from .board import Board
 from .data import TrainingPairs
 from .images import atomic_path, save_image
 from .losscurve import loss_curve_svg
@@ -24,8 +25,8 @@ COLUMNS = ("step", "stage", "total", "distill", "pixel", "global", "local", "con
 class TrainLog:
     """Writes a row per step; rows after `step` (of a run that was killed past its last save) are dropped first."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, step: int, board: Board | None = None) -> None:
+        self.folder, self.board = folder, board
         path = folder / "losses.csv"
         self.rows = _read_rows(path, step) if step and path.exists() else []
         with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
@@ -42,6 +43,8 @@ class TrainLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.file.close()
+        if self.board:
+            self.board.close()
         self.draw()
 
     def add(self, step: int, stage: str, losses: dict[str, float]) -> None:
@@ -49,6 +52,8 @@ class TrainLog:
         row = {"step": str(step), "stage": stage, **{name: f"{value:.6g}" for name, value in losses.items()}}
         self.rows.append(row)
         self.writer.writerow(row)
+        if self.board:
+            self.board.add(step, losses)
 
     def sample(self, model: StyleTransferModel, pairs: TrainingPairs, step: int, count: int = 8) -> None:
         """samples/step-N.jpg: contents above styles above results, the same pairs each time; losses.svg too."""
@@ -61,7 +66,10 @@ class TrainLog:
         with torch.inference_mode(), _told_if_deep_levels_are_lost(model, step):
             result = model(content.to(device), style.to(device)).float().cpu().clamp(0, 1)
         rows = [torch.cat(list(images), dim=-1) for images in (content, style, result)]
-        save_image(torch.cat(rows, dim=-2)[None], self.folder / "samples" / f"step-{step:06d}.jpg")
+        sheet = torch.cat(rows, dim=-2)
+        if self.board:
+            self.board.show(step, sheet)
+        save_image(sheet[None], self.folder / "samples" / f"step-{step:06d}.jpg")
         self.draw()
 
     def draw(self) -> None:

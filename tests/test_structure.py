@@ -40,6 +40,7 @@ FLOW = (
     "muon",
     "data",
     "losscurve",
+    "board",
     "trainlog",
     "stopping",
     "distributed",

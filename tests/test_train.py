@@ -6,6 +6,7 @@ is the subject.
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import logging
@@ -14,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -532,6 +534,38 @@ def test_a_run_leaves_all_that_it_promises(configure: Configure) -> None:
     for name, value in load_model(folder / MODEL).state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=1e-3, atol=1e-7)  # float16 has 11 bits
     assert '"steps": 6' in read_metadata(folder / MODEL)["trained_on"]
+
+
+def test_tensorboard_shows_the_run(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="tensorboard is not installed; pip install adaattn[train] un-skips this",
+    )
+    config = configure(tensorboard=True, sample_every=3)
+    stop_before(4, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    train(config, resume=True)
+    seen = events.EventAccumulator(str(Path(config.output) / "tensorboard"))
+    seen.Reload()
+    with (Path(config.output) / "losses.csv").open(newline="") as file:
+        totals = [float(row["total"]) for row in csv.DictReader(file)]
+    assert [event.step for event in seen.Scalars("loss/total")] == [1, 2, 3, 4, 5, 6]
+    assert [event.value for event in seen.Scalars("loss/total")] == pytest.approx(totals, rel=1e-5)
+    assert [event.step for event in seen.Scalars("loss/distill")] == [1, 2]
+    assert [event.step for event in seen.Scalars("pairs_per_second")] == [2, 3, 4, 6]  # none after a start
+    assert all(event.value > 0 for event in seen.Scalars("pairs_per_second"))
+    assert [event.step for event in seen.Images("samples")] == [3, 6]
+
+
+def test_a_missing_tensorboard_is_told_before_the_work(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError) as caught:
+        train(configure(tensorboard=True))
+    assert str(caught.value) == (
+        "--tensorboard needs the package tensorboard, which is not installed. Run: pip install tensorboard"
+    )
+    assert not Path(configure().output).exists()
 
 
 def test_learning_rates_by_hand(configure: Configure) -> None:
