@@ -20,6 +20,8 @@ Statistics = Mapping[str, Tensor]
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+LPIPS_ROWS, STRUCTURE_ROWS, POSITIONS = 32, 128, 8192
+"""Rows and positions that are treated at a time: LPIPS takes a third of the time in a processor's cache."""
 STRUCTURE_POSITIONS = 128 * 128
 """Positions of relu3_1 at 512 x 512, the size at which CFSD is usually reported."""
 COLOR_DIRECTIONS, COLOR_QUANTILES, COLOR_PIXELS = 32, 256, 2**16
@@ -75,7 +77,7 @@ def content_distance(stylized: Mapping[str, Tensor], content: Mapping[str, Tenso
 
 
 def _normalized(features: Tensor) -> Tensor:
-    std, mean = torch.std_mean(features.float(), dim=(2, 3), correction=0, keepdim=True)
+    mean, std = (x[..., None, None] for x in _mean_std(features))
     return (features.float() - mean) / std.clamp_min(1e-5 * std.amax(dim=1, keepdim=True).clamp_min(1e-20))
 
 
@@ -88,11 +90,14 @@ def lpips_distance(image: Mapping[str, Tensor], reference: Mapping[str, Tensor],
         image, reference: features of one size.
         heads: level name -> (C,) non-negative weight of each channel.
     """
-    terms = []
+    total = torch.zeros(len(next(iter(image.values()))), device=next(iter(heads.values())).device)
     for level, weights in heads.items():
-        squared = (F.normalize(image[level].float(), eps=1e-10) - F.normalize(reference[level].float(), eps=1e-10)) ** 2
-        terms.append(reduce(einsum(squared, weights, "b c h w, c -> b h w"), "b h w -> b", "mean"))
-    return torch.stack(terms).sum(dim=0)
+        found, wanted = image[level], reference[level]
+        for a, b in zip(found.split(LPIPS_ROWS, dim=2), wanted.split(LPIPS_ROWS, dim=2), strict=True):
+            squared = (F.normalize(a.float(), eps=1e-10) - F.normalize(b.float(), eps=1e-10)) ** 2
+            weighted = einsum(squared, weights, "b c h w, c -> b h w")
+            total += reduce(weighted, "b h w -> b", "sum") / (found.shape[2] * found.shape[3])
+    return total
 
 
 def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> Tensor:
@@ -113,10 +118,12 @@ def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> T
     images = [rearrange(features.float() / channels, "b c h w -> b (h w) c") for features in (stylized, content)]
     last = images[0].shape[1] - 1
     chosen = torch.linspace(0, last, min(rows, last + 1), device=content.device).round().long()
-    (found, found_size), (wanted, wanted_size) = (_resemblance(image, chosen) for image in images)
-    moved = reduce(wanted.softmax(dim=-1) * (wanted - found), "b rows columns -> b rows", "sum")
-    divergence = moved - (wanted_size - found_size)
-    return reduce(divergence, "b rows -> b", "mean").clamp_min(0) * STRUCTURE_POSITIONS
+    divergences = []
+    for part in chosen.split(STRUCTURE_ROWS):
+        (found, found_size), (wanted, wanted_size) = (_resemblance(image, part) for image in images)
+        moved = reduce(wanted.softmax(dim=-1) * (wanted - found), "b rows columns -> b rows", "sum")
+        divergences.append(moved - (wanted_size - found_size))
+    return reduce(torch.cat(divergences, dim=1), "b rows -> b", "mean").clamp_min(0) * STRUCTURE_POSITIONS
 
 
 def _resemblance(image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,11 +141,16 @@ def _resemblance(image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def channel_statistics(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Tensor]:
     """Mean and standard deviation of every channel, per level -> (B, 2C): the statistics AdaIN matches."""
-    found = {}
-    for level in levels:
-        std, mean = torch.std_mean(features[level].float(), dim=(2, 3), correction=0)
-        found[level] = torch.cat([mean, std], dim=1)
-    return found
+    return {level: torch.cat(_mean_std(features[level]), dim=1) for level in levels}
+
+
+def _mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) standard deviation of every channel, (B, C) each in float32."""
+    parts = rearrange(features.float(), "b c h w -> b (h w) c").split(POSITIONS, dim=1)
+    count = features.shape[2] * features.shape[3]
+    mean = torch.stack([part.sum(dim=1, keepdim=True) for part in parts]).sum(dim=0) / count
+    variance = torch.stack([(part - mean).square().sum(dim=1) for part in parts]).sum(dim=0) / count
+    return mean[:, 0], variance.sqrt()
 
 
 def gram_matrices(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Tensor]:
