@@ -93,7 +93,7 @@ def lpips_distance(image: Mapping[str, Tensor], reference: Mapping[str, Tensor],
     total = torch.zeros(len(next(iter(image.values()))), device=next(iter(heads.values())).device)
     for level, weights in heads.items():
         found, wanted = image[level], reference[level]
-        for a, b in zip(found.split(LPIPS_ROWS, dim=2), wanted.split(LPIPS_ROWS, dim=2), strict=True):
+        for a, b in zip(torch.split(found, LPIPS_ROWS, dim=2), torch.split(wanted, LPIPS_ROWS, dim=2), strict=True):
             squared = (F.normalize(a.float(), eps=1e-10) - F.normalize(b.float(), eps=1e-10)) ** 2
             weighted = einsum(squared, weights, "b c h w, c -> b h w")
             total += reduce(weighted, "b h w -> b", "sum") / (found.shape[2] * found.shape[3])
@@ -119,7 +119,7 @@ def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> T
     last = images[0].shape[1] - 1
     chosen = torch.linspace(0, last, min(rows, last + 1), device=content.device).round().long()
     divergences = []
-    for part in chosen.split(STRUCTURE_ROWS):
+    for part in torch.split(chosen, STRUCTURE_ROWS):
         (found, found_size), (wanted, wanted_size) = (_resemblance(image, part) for image in images)
         moved = reduce(wanted.softmax(dim=-1) * (wanted - found), "b rows columns -> b rows", "sum")
         divergences.append(moved - (wanted_size - found_size))
@@ -146,7 +146,7 @@ def channel_statistics(features: Mapping[str, Tensor], levels: Sequence[str]) ->
 
 def _mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) standard deviation of every channel, (B, C) each in float32."""
-    parts = rearrange(features.float(), "b c h w -> b (h w) c").split(POSITIONS, dim=1)
+    parts = torch.split(rearrange(features.float(), "b c h w -> b (h w) c"), POSITIONS, dim=1)
     count = features.shape[2] * features.shape[3]
     mean = torch.stack([part.sum(dim=1, keepdim=True) for part in parts]).sum(dim=0) / count
     variance = torch.stack([(part - mean).square().sum(dim=1) for part in parts]).sum(dim=0) / count
