@@ -42,8 +42,11 @@ class Desk:
 
     @property
     def own_errors(self) -> list[str]:
-        """Errors from this pack's files or about its nodes."""
-        return [error for error in self.errors if PACK_NAME in error.lower()]
+        """Errors from this pack's files or about its nodes.
+
+        Not that there is no docs/<node>/en.md: the page asks for it before it takes docs/<node>.md, with every pack.
+        """
+        return [error for error in self.errors if PACK_NAME in error.lower() and not error.endswith("/en.md)")]
 
     def open(self) -> None:
         """Load the page as a person who has been here before: without the first-time dialog."""
@@ -137,6 +140,24 @@ class Desk:
             kind,
         )
         return found
+
+    def add_node(self, kind: str) -> tuple[str, dict[str, str], dict[str, str]]:
+        """Put a new node on the canvas -> its title, and what stands beside its sockets and in its widgets, by name."""
+        title, sockets, widgets = self.page.evaluate(
+            """kind => {
+                const node = LiteGraph.createNode(kind);
+                app.graph.add(node);
+                const shown = slot => slot.label ?? slot.localized_name ?? slot.name;
+                const named = slots => Object.fromEntries(slots.map(slot => [slot.name, shown(slot)]));
+                return [node.title, named(node.inputs.filter(slot => !slot.widget)), named(node.widgets)];
+            }""",
+            kind,
+        )
+        self.fit()
+        return title, sockets, widgets
+
+    def has_subgraphs(self) -> bool:
+        return bool(self.page.evaluate("() => app.graph.subgraphs !== undefined"))
 
     def has_setting(self, name: str) -> bool:
         return bool(self.page.evaluate("name => app.ui.settings.settingsLookup[name] !== undefined", name))

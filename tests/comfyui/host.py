@@ -270,7 +270,7 @@ def with_defaults(info: Mapping[str, Any], graph: Mapping[str, tuple[str, Mappin
 
 
 def _defaults(schema: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for name, entry in schema["input"].get("required", {}).items():
+    for name, entry in {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}.items():
         kind, options = entry[0], entry[1] if len(entry) > 1 else {}
         choices = kind if isinstance(kind, list) else options.get("options")
         if "default" in options:

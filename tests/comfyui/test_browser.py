@@ -16,6 +16,7 @@ import pytest
 
 from comfyui.conditions import require_browser, require_checkout
 from comfyui.host import PACK_NAME, ROOT, Host
+from comfyui.test_blueprint import around_it
 from comfyui.workflow import as_prompt, load
 
 require_checkout()
@@ -60,6 +61,17 @@ def test_the_page_sends_what_the_tests_run(page: Desk, info: dict[str, Any], sho
         node: {"class_type": entry["class_type"], "inputs": entry["inputs"]} for node, entry in page.prompt().items()
     }
     assert sent == as_prompt(load(path), info)
+
+
+def test_the_page_understands_the_blueprint(page: Desk, info: dict[str, Any], shots: Path) -> None:
+    if not page.has_subgraphs():
+        pytest.skip("this ComfyUI's page has no subgraphs")
+    page.load(around_it())
+    page.shot(shots / "blueprint.png")
+    sent = {
+        node: {"class_type": entry["class_type"], "inputs": entry["inputs"]} for node, entry in page.prompt().items()
+    }
+    assert sent == as_prompt(around_it(), info)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -126,8 +138,6 @@ def _hex(colour: str) -> str:
 
 def test_the_help_of_a_node_is_shown(page: Desk, shots: Path) -> None:
     help_file = ROOT / "web" / "docs" / "AdaAttN_Stylize.md"
-    if not help_file.is_file():
-        pytest.skip("there are no help pages yet: web/docs/AdaAttN_Stylize.md")
     page.load(load(FIRST))
     page.open_help("AdaAttN_Stylize")
     page.shot(shots / "help.png")
@@ -137,27 +147,21 @@ def test_the_help_of_a_node_is_shown(page: Desk, shots: Path) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_titles_are_in_the_language_of_the_page(page: Desk, shots: Path, language: str) -> None:
-    file = ROOT / "locales" / language / "nodeDefs.json"
-    if not file.is_file():
-        pytest.skip(f"there is no translation yet: locales/{language}/nodeDefs.json")
-    wanted = json.loads(file.read_text(encoding="utf-8"))["AdaAttN_LoadModel"]["display_name"]
+def test_nodes_speak_the_language_of_the_page(page: Desk, shots: Path, language: str) -> None:
+    """Titles, sockets and widgets of a node that was just added."""
+    words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["AdaAttN_Apply"]
     try:
         page.set("Comfy.Locale", language)
         page.reload()
-        page.page.evaluate("() => app.graph.clear()")
-        title = page.page.evaluate(
-            """() => {
-                const node = LiteGraph.createNode('AdaAttN_LoadModel');
-                app.graph.add(node);
-                return node.title;
-            }"""
-        )
+        page.load({**load(EXAMPLES[0]), "nodes": [], "links": [], "groups": []})
+        title, sockets, widgets = page.add_node("AdaAttN_Apply")
         page.shot(shots / f"language_{language}.png")
-        assert title == wanted
     finally:
         page.set("Comfy.Locale", "en")
         page.reload()
+    assert title == words["display_name"]
+    names = {name: entry["name"] for name, entry in words["inputs"].items()}
+    assert {**sockets, **widgets} == names
 
 
 def test_zz_the_console_shows_no_error_of_this_pack(page: Desk) -> None:

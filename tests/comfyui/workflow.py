@@ -93,6 +93,30 @@ class _Flat:
         return list(source)
 
 
+def connected(workflow: Mapping[str, Any], nodes: list[Node], links: list[tuple[int, str, int, str]]) -> dict[str, Any]:
+    """A workflow with more nodes and links in it.
+
+    Args:
+        links: from node, output name, to node, input name.
+    """
+    made: dict[str, Any] = json.loads(json.dumps({**workflow, "nodes": [*workflow["nodes"], *nodes]}))
+    by_id = {node["id"]: node for node in made["nodes"]}
+    for number, (origin, output, target, name) in enumerate(links, start=made["last_link_id"] + 1):
+        out_slot = _slot(by_id[origin]["outputs"], output)
+        in_slot = _slot(by_id[target]["inputs"], name)
+        source, sink = by_id[origin]["outputs"][out_slot], by_id[target]["inputs"][in_slot]
+        source["links"] = [*(source.get("links") or []), number]
+        sink["link"] = number
+        made["links"].append([number, origin, out_slot, target, in_slot, source["type"]])
+    made["last_link_id"] += len(links)
+    made["last_node_id"] = max(by_id)
+    return made
+
+
+def _slot(slots: list[Any], name: str) -> int:
+    return [slot["name"] for slot in slots].index(name)
+
+
 def without_sampler(prompt: Prompt, still: Prompt) -> Prompt:
     """A prompt whose diffusion samplers are taken out, so that it runs without a checkpoint.
 

@@ -1,0 +1,83 @@
+"""The subgraph blueprint: offered by the host, and painting when it is put into a graph."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comfyui.conditions import require_checkout
+from comfyui.graphs import changed
+from comfyui.host import PACK_NAME, ROOT, Host, Picture, Prompt
+from comfyui.workflow import as_prompt, connected, load
+
+require_checkout()
+
+FILE = ROOT / "subgraphs" / "AdaAttN Subject and Background.json"
+CONTENT, SUBJECT_STYLE, BACKGROUND_STYLE, SAVE = 2, 3, 4, 5
+PICTURES = {CONTENT: "astronaut", SUBJECT_STYLE: "auvers", BACKGROUND_STYLE: "great_wave"}
+WIDGETS = (("picture", "COMBO"), ("frames", "INT"))
+
+
+def around_it() -> dict[str, Any]:
+    """A workflow with the blueprint, its three pictures and a place for the result."""
+
+    def picture(node: int, name: str) -> dict[str, Any]:
+        widgets = [{"name": key, "type": kind, "widget": {"name": key}} for key, kind in WIDGETS]
+        outputs = [{"name": "image", "type": "IMAGE"}, {"name": "subject", "type": "MASK"}]
+        return {"id": node, "type": "AdaAttN_ExamplePicture", "pos": [-400, 400 * (node - 2)], "size": [270, 330],
+                "inputs": widgets, "outputs": outputs, "widgets_values": [name, 1]}  # fmt: skip
+
+    save = {"id": SAVE, "type": "PreviewImage", "pos": [450, 0], "size": [400, 400],
+            "inputs": [{"name": "images", "type": "IMAGE"}], "outputs": []}  # fmt: skip
+    blueprint = load(FILE)
+    (node,) = blueprint["nodes"]
+    return connected(
+        blueprint,
+        [
+            picture(CONTENT, "astronaut"),
+            picture(SUBJECT_STYLE, "auvers"),
+            picture(BACKGROUND_STYLE, "great_wave"),
+            save,
+        ],
+        [
+            (CONTENT, "image", node["id"], "content"),
+            (CONTENT, "subject", node["id"], "subject"),
+            (SUBJECT_STYLE, "image", node["id"], "subject_style"),
+            (BACKGROUND_STYLE, "image", node["id"], "background_style"),
+            (node["id"], "image", SAVE, "images"),
+        ],
+    )
+
+
+def test_the_host_offers_the_blueprint(host: Host) -> None:
+    try:
+        offered = host.get("/global_subgraphs")
+    except urllib.error.HTTPError as error:
+        error.close()
+        pytest.skip("this ComfyUI has no blueprints")
+    ours = {key: entry for key, entry in offered.items() if entry["info"]["node_pack"].endswith(PACK_NAME)}
+    assert [entry["name"] for entry in ours.values()] == [FILE.stem]
+    (key,) = ours
+    assert json.loads(host.get(f"/global_subgraphs/{key}")["data"]) == load(FILE)
+
+
+def test_the_blueprint_paints_subject_and_background_apart(host: Host, info: dict[str, Any]) -> None:
+    """Another style for the background changes the background, and the subject hardly: where the two meet."""
+    graph = as_prompt(around_it(), info)
+    one = _painted(host, graph)
+    other = _painted(host, changed(graph, str(BACKGROUND_STYLE), picture="composition_viii"))
+    with Image.open(ROOT / "examples" / "masks" / "astronaut.png") as mask:
+        subject = np.asarray(mask.convert("L"))
+    change = np.abs(one.astype(float) - other.astype(float)).mean(axis=-1)
+    assert one.shape[:2] == subject.shape
+    assert change[subject == 0].mean() > 8
+    assert change[subject == 255].mean() < change[subject == 0].mean() / 4
+
+
+def _painted(host: Host, graph: Prompt) -> Picture:
+    return host.picture(host.paint(graph), str(SAVE))
