@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from adaattn_core import load_model, mixing, stylize
-from adaattn_core.encoder import LEVELS
+from adaattn_core.encoder import Features
 from adaattn_core.fusion import StyleFeatures
 from adaattn_core.heatmap import attention_at, paint_heat
 from adaattn_core.images import load_image, load_mask, resize_image, to_pil
@@ -68,6 +68,14 @@ def subject(name: str) -> Tensor:
 @cache
 def seen(name: str) -> ImageFeatures:
     return extract_features(model().encoder, example(name))
+
+
+@cache
+def levels(name: str) -> Features:
+    """All that the encoder sees: more than attention reads."""
+    with torch.no_grad():
+        seen: Features = model().encoder(example(name))
+    return seen
 
 
 def encoded(name: str, mask: Tensor | None = None) -> StyleFeatures:
@@ -170,7 +178,7 @@ def strength() -> list[Tile]:
 
 
 def style_size() -> list[Tile]:
-    style = example("great_wave")
+    style = example("composition_viii")
     sizes = (96, 192, min(style.shape[-2:]))
     return [
         tile(stylize(model(), example("coffee"), resize_image(style, short_side=size)), str(size)) for size in sizes
@@ -219,16 +227,15 @@ def mix_masks() -> list[Tile]:
 
 
 def features() -> list[Tile]:
-    picture = seen("coffee")
-    return [tile(picture.picture), *(tile(false_colors(level)) for level in picture.levels[2:])]
+    picture = example("coffee")
+    return [tile(picture), *(tile(false_colors(levels("coffee")[name])) for name in ("relu3_1", "relu4_1", "relu5_1"))]
 
 
 def model_parts() -> list[Tile]:
     work = painting("coffee", "auvers")
-    level = LEVELS.index("relu4_1")
     return [
         tile(example("coffee")),
-        tile(false_colors(seen("coffee").levels[level])),
+        tile(false_colors(levels("coffee")["relu4_1"])),
         tile(false_colors(work.fused.deep)),
         tile(decoded(work)),
     ]
@@ -237,7 +244,7 @@ def model_parts() -> list[Tile]:
 def attention_map() -> list[Tile]:
     tiles = []
     for point in ((0.5, 0.2), (0.55, 0.9)):
-        weights = attention_at(model().fusion, seen("ramparts"), seen("auvers"), point, "relu3_1", temperature=10)
+        weights = attention_at(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1", temperature=3)
         tiles += [ringed(example("ramparts"), point), tile(paint_heat(weights, example("auvers"), opacity=0.6))]
     return tiles
 

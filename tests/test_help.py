@@ -213,6 +213,11 @@ def test_a_strip_is_as_wide_as_it_should_be() -> None:
     assert made.height == round((script.WIDTH - 2 * script.GAP) / (1.5 + 1 + 3.33))
 
 
+def test_the_picture_of_features_shows_what_its_caption_names() -> None:
+    named = re.findall(r"relu\d_1", page("AdaAttN_ExtractFeatures", "en").text)
+    assert len(pictures_script().features()) == 1 + len(named)
+
+
 @cache
 def pictures_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("help_pictures", ROOT / "docs" / "help_pictures.py")
