@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -13,7 +15,13 @@ from .moments import _unit, _weights, widened
 from .painting import ImageFeatures, check_items, check_unit
 
 INFERNO = ((0.0, 0.0, 0.02), (0.34, 0.06, 0.43), (0.73, 0.21, 0.33), (0.98, 0.55, 0.04), (0.99, 1.0, 0.64))
-"""Colours of attention from none to most, evenly spaced; dark to light, so that they read in grey as well."""
+"""Colours of attention from least to most, evenly spaced; dark to light, so that they read in grey as well."""
+
+MEAN_SHADE = 0.25
+"""How bright a map is on average, so that places that stand out do so, whether attention is spread or on one spot."""
+
+EVEN = 0.1
+"""Where the smallest weight is this near to the largest, as a share of it, a map dims: else rounding would be lit."""
 
 
 def attention_at(
@@ -69,7 +77,7 @@ def _attended(query: Tensor, key: Tensor, attention: AdaAttention, temperature: 
 
 
 def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:
-    """Weights as colours over a grey version of the picture they belong to, the largest one brightest.
+    """Weights as colours over a grey version of the picture they belong to: each map from its least to its most.
 
     Args:
         weights: (B, h, w), not negative.
@@ -80,7 +88,7 @@ def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor
         (B, 3, H, W) float32 in [0, 1].
     """
     check_unit("opacity", opacity)
-    heat = weights / weights.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    heat = shades(weights)
     heat = F.interpolate(heat[:, None], size=picture.shape[-2:], mode="bilinear").clamp(0, 1)
     steps = torch.tensor(INFERNO, device=heat.device)
     place = heat[:, 0] * (len(steps) - 1)
@@ -88,3 +96,25 @@ def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor
     colours = torch.lerp(steps[below], steps[below + 1], (place - below)[..., None])
     grey = picture.float().mean(dim=1, keepdim=True).expand(len(heat), 3, -1, -1).to(heat.device)
     return torch.lerp(grey, rearrange(colours, "b h w c -> b c h w"), opacity)
+
+
+def shades(weights: Tensor) -> Tensor:
+    """How bright to show weights: 0 the smallest of a map, 1 its largest, in between by their order.
+
+    A scale in proportion to the weights would show a peak and nothing else, or, of attention that is nearly even, one
+    shade everywhere. So the span is stretched, then bent by the power that brings its mean to MEAN_SHADE (within
+    limits). Attention that is all but even stays dark: it looks nowhere in particular.
+
+    Args:
+        weights: (B, h, w), not negative.
+
+    Returns:
+        (B, h, w) float32 in [0, 1].
+    """
+    weights = weights.float()
+    least, most = weights.amin(dim=(1, 2), keepdim=True), weights.amax(dim=(1, 2), keepdim=True)
+    share = (weights - least) / (most - least).clamp_min(1e-30)
+    mean = share.mean(dim=(1, 2), keepdim=True).clamp(1e-6, 1 - 1e-6)
+    power = (math.log(MEAN_SHADE) / mean.log()).clamp(0.25, 2)
+    contrast = (most - least) / most.clamp_min(1e-30)
+    return share**power * (contrast / EVEN).clamp(max=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaattn_core import ModelConfig
 from adaattn_core.attention import AdaAttention, stacked_key
-from adaattn_core.heatmap import INFERNO, attention_at, paint_heat
+from adaattn_core.heatmap import INFERNO, attention_at, paint_heat, shades
 from adaattn_core.painting import extract_features
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
@@ -62,13 +62,50 @@ def heat(*values: float) -> Tensor:
     return torch.tensor([[values]])
 
 
-def test_the_largest_weight_is_brightest_and_none_is_darkest() -> None:
-    painted = paint_heat(heat(0.0, 0.2, 0.4), picture(10, 30), opacity=1.0)
+def test_the_largest_weight_is_brightest_and_the_smallest_darkest() -> None:
+    painted = paint_heat(heat(0.2, 0.3, 0.4), picture(10, 30), opacity=1.0)
     assert painted.shape == (1, 3, 10, 30)
     assert painted[0, :, 0, 0].tolist() == pytest.approx(INFERNO[0])
     assert painted[0, :, 0, 29].tolist() == pytest.approx(INFERNO[-1])
-    assert painted[0, :, 0, 14:16].mean(dim=1).tolist() == pytest.approx(INFERNO[2], abs=0.02)
     assert bool((painted.mean(dim=1)[0, 0].diff() >= 0).all())
+
+
+def test_shades_are_in_proportion_where_a_quarter_is_lit_already() -> None:
+    """The mean is 1/4, so the power is 1; and the same above a floor that all have."""
+    wanted = heat(0.0, 0.0, 0.5, 0.0, 0.0, 1.0)
+    for weights in (wanted, 0.1 + 0.2 * wanted):
+        torch.testing.assert_close(shades(weights), wanted)
+
+
+def spread(sharpness: float) -> Tensor:
+    """Attention over 64 x 64 normal logits: its largest is 1.5 times its mean at 0.1, and 1200 times at 3."""
+    logits = torch.randn(64 * 64, generator=torch.Generator().manual_seed(0))
+    return (sharpness * logits).softmax(dim=0).reshape(1, 64, 64)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 0.3, 1.0, 3.0])
+def test_a_map_can_be_read_whether_attention_is_even_or_peaked(sharpness: float) -> None:
+    """Most of it is dark, and the best hundredth stands out from it, not the best position alone."""
+    weights = spread(sharpness)
+    shown = shades(weights)
+    order = weights.flatten().argsort()
+    assert bool((shown.flatten()[order].diff() >= 0).all())
+    assert shown.min() == 0 and shown.max() == pytest.approx(1)
+    assert shown.mean() < 0.3
+    assert shown.flatten()[order[-41:-1]].mean() > shown.median() + 0.3
+
+
+def test_even_attention_is_evenly_dark() -> None:
+    """No noise out of rounding: a thousandth up or down is a hundredth of a shade at most."""
+    assert shades(torch.full((1, 9, 9), 1 / 81)).max() == 0
+    noise = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
+    assert shades(1 / 81 * (1 + 0.001 * noise)).max() <= 0.01
+
+
+def test_each_map_has_its_own_scale() -> None:
+    one, other = spread(0.3), spread(3.0)
+    both = shades(torch.cat([one, other]))
+    torch.testing.assert_close(both, torch.cat([shades(one), shades(other)]))
 
 
 def test_without_opacity_it_is_the_picture_in_grey() -> None:
