@@ -5,10 +5,12 @@ Nothing here keeps a state between items, so a run that resumes at step n draws 
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .images import find_images, from_pil, to_pil
+
+T = TypeVar("T")
 
 PATIENCE = 100
 """Unreadable pictures in a row before the folders are taken to be wrong."""
@@ -33,8 +37,9 @@ class WorkerError(RuntimeError):
 class Sample(NamedTuple):
     """One training pair.
 
-    content, style, target: (3, crop, crop) in [0, 1]. `target` is what the result should be, pixel by pixel, and only
-    means something for a self pair. broken: unreadable files met on the way.
+    content, style, target: (3, crop, crop) in [0, 1]. `target` of a self pair is what the result should be, pixel by
+    pixel; of a pair of frames the second one, content being the first; else it is the content. broken: unreadable files
+    met on the way.
     """
 
     content: Tensor
@@ -85,9 +90,10 @@ def listed_pictures(source: str | Path) -> list[Path]:
 class TrainingPairs(Dataset[Sample]):
     """Endless random pairs: item i depends on the seed and i alone.
 
-    A style pair is a crop of a content picture and a crop of a style picture. A self pair has one picture on both
-    sides: content = a crop with its colours changed, style = a larger, turned or mirrored crop around it,
-    target = the crop as it was; the colours can only come back through the attention.
+    A style pair is a crop of a content picture and a crop of a style picture; for a video model there are two contents,
+    frames of a clip or a still picture that is moved. A self pair has one picture on both sides: content = a crop with
+    its colours changed, style = a larger, turned or mirrored crop around it, target = the crop as it was; the colours
+    can only come back through the attention.
 
     Args:
         content, style: folders, searched recursively, or lists (`listed_pictures`).
@@ -97,6 +103,11 @@ class TrainingPairs(Dataset[Sample]):
         batch: items per step; the first `self_items` of each step are self pairs.
         self_items: 0 to batch.
         self_only_until: items before this index are self pairs, all of them.
+        frame_gap: None for single contents; 0 for stills that are moved; N for two frames of a clip, the second up to N
+            after the first. A clip is the pictures of one folder, in the order of their names and numbers.
+
+    Raises:
+        ImageError, DataError: no pictures, or no clips.
     """
 
     def __init__(
@@ -110,8 +121,16 @@ class TrainingPairs(Dataset[Sample]):
         batch: int,
         self_items: int,
         self_only_until: int,
+        frame_gap: int | None = None,
     ) -> None:
         self.content, self.style = listed_pictures(content), listed_pictures(style)
+        self.frame_gap = frame_gap
+        self.pairs_of_frames = frame_pairs(self.content, frame_gap) if frame_gap else []
+        if frame_gap and not self.pairs_of_frames:
+            raise DataError(
+                f"no folder of {content} holds two pictures, and two frames of a clip are needed. Give each clip a "
+                "folder of its own, or make pairs of stills with --frame-gap 0."
+            )
         self.crop, self.seed, self.length = crop, seed, length
         self.batch, self.self_items, self.self_only_until = batch, self_items, self_only_until
 
@@ -125,26 +144,63 @@ class TrainingPairs(Dataset[Sample]):
             picture = self._draw([*self.content, *self.style], generator, broken)
             content, style, target = self_pair(picture, self.crop, generator)
         else:
-            content = random_crop(self._draw(self.content, generator, broken), self.crop, (1.0, 2.0), generator)
+            content, target = self._contents(generator, broken)
             style = random_crop(self._draw(self.style, generator, broken), self.crop, (1.0, 2.5), generator)
             if uniform(generator) < 0.3:
                 style = jitter_colors(style, generator)
-            target = content
         return Sample(content, style, target, tuple(broken))
+
+    def _contents(self, generator: torch.Generator, broken: list[str]) -> tuple[Tensor, Tensor]:
+        """Crops of a content and of the frame after it; twice the same without frames."""
+        if self.frame_gap:
+            first, second = self._read(lambda: one_of(self.pairs_of_frames, generator), broken)
+            frames = [first, second if second.size == first.size else second.resize(first.size)]
+            one, other = crops_alike(frames, self.crop, (1.0, 2.0), generator)
+            return one, other
+        picture = self._draw(self.content, generator, broken)
+        if self.frame_gap == 0:
+            return moved_crops(picture, self.crop, (1.0, 2.0), generator)
+        content = random_crop(picture, self.crop, (1.0, 2.0), generator)
+        return content, content
 
     def _draw(self, paths: list[Path], generator: torch.Generator, broken: list[str]) -> Image.Image:
         """A random readable picture; unreadable ones met on the way are named in `broken`."""
+        return self._read(lambda: [one_of(paths, generator)], broken)[0]
+
+    def _read(self, choose: Callable[[], Sequence[Path]], broken: list[str]) -> list[Image.Image]:
+        """The first chosen pictures that are all readable."""
         reason = ""
         for _ in range(PATIENCE):
-            path = paths[int(torch.randint(len(paths), (), generator=generator))]
-            try:
-                return read_picture(path, self.crop)
-            except Exception as error:  # codecs raise anything on damaged data; one file must not end a run of days
-                broken.append(str(path))
-                reason = " ".join(str(error).split()) or type(error).__name__
+            pictures = []
+            for path in choose():
+                try:
+                    pictures.append(read_picture(path, self.crop))
+                except Exception as error:  # codecs raise anything on damaged data; one file must not end a run of days
+                    broken.append(str(path))
+                    reason = " ".join(str(error).split()) or type(error).__name__
+                    break
+            else:
+                return pictures
         raise DataError(
             f"{PATIENCE} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
         )
+
+
+def frame_pairs(paths: Sequence[Path], gap: int) -> list[tuple[Path, Path]]:
+    """Every two pictures of a folder that are up to `gap` apart, by name; numbers in names count as numbers.
+
+    >>> [(one.name, other.name) for one, other in frame_pairs([Path("a/9.png"), Path("a/10.png"), Path("b/1.png")], 1)]
+    [('9.png', '10.png')]
+    """
+    clips = groupby(sorted(paths, key=_place), key=lambda path: path.parent)
+    pairs = []
+    for frames in (list(frames) for _, frames in clips):
+        pairs += [pair for step in range(1, gap + 1) for pair in zip(frames, frames[step:], strict=False)]
+    return pairs
+
+
+def _place(path: Path) -> tuple[str, list[tuple[int, str]]]:
+    return str(path.parent), [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]
 
 
 def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
@@ -205,16 +261,44 @@ def read_picture(path: Path, crop: int) -> Image.Image:
             return to_pil(from_pil(image))  # 16 bit, palettes, alpha
 
 
+def one_of(items: Sequence[T], generator: torch.Generator) -> T:
+    return items[int(torch.randint(len(items), (), generator=generator))]
+
+
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def random_crop(picture: Image.Image, crop: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+Scale = tuple[float, float]
+"""Least and greatest side of a crop, in sides of what it is resized to."""
+
+
+def random_crop(picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator) -> Tensor:
     """A square of `scale` times `crop` pixels, less where the picture is smaller; resized to `crop`, maybe mirrored."""
-    side = min(uniform(generator, *scale) * crop, *picture.size)
-    left, top = (uniform(generator, 0, length - side) for length in picture.size)
-    square = _cut(picture, left, top, side, crop)
-    return square.flip(-1) if uniform(generator) < 0.5 else square
+    return crops_alike([picture], crop, scale, generator)[0]
+
+
+def crops_alike(pictures: Sequence[Image.Image], crop: int, scale: Scale, generator: torch.Generator) -> list[Tensor]:
+    """`random_crop` of several pictures of one size, the same in all."""
+    size = pictures[0].size
+    side = min(uniform(generator, *scale) * crop, *size)
+    left, top = (uniform(generator, 0, length - side) for length in size)
+    squares = [_cut(picture, left, top, side, crop) for picture in pictures]
+    return [square.flip(-1) for square in squares] if uniform(generator) < 0.5 else squares
+
+
+def moved_crops(picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two frames of a still picture, as a camera sees it that moves by up to 4 % of the crop and zooms by up to 3 %."""
+    room = [0.94 * length for length in picture.size]
+    side = min(uniform(generator, *scale) * crop, *room)
+    corner = [uniform(generator, 0, length - side) for length in picture.size]
+    zoomed = side * uniform(generator, 0.97, 1.03)
+    moved = [
+        min(max(start + (side - zoomed) / 2 + side * uniform(generator, -0.04, 0.04), 0.0), length - zoomed)
+        for start, length in zip(corner, picture.size, strict=True)
+    ]
+    one, other = _cut(picture, corner[0], corner[1], side, crop), _cut(picture, moved[0], moved[1], zoomed, crop)
+    return (one.flip(-1), other.flip(-1)) if uniform(generator) < 0.5 else (one, other)
 
 
 def self_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,14 +11,25 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, autocast
 
 from .attention import stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
-from .moments import VARIANCE_EPSILON, attention_moments, channel_mean_std, normalize_channels, widened
+from .metrics import color_distance
+from .moments import (
+    VARIANCE_EPSILON,
+    Similarity,
+    attention_moments,
+    channel_mean_std,
+    normalize_channels,
+    widened,
+)
 
 PUBLISHED_LEVELS = LEVELS[1:]
 """relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""
+FLAT = 0.01
+"""Mean 1 - cos under which a frame counts as flat. A new model's grey pictures have less, all of it rounding, and a
+division by it would make that rounding the gradient."""
 
 
 def _mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,9 +84,13 @@ def local_feature_loss(
     levels: Sequence[str] = PUBLISHED_LEVELS,
     samples: int | None = None,
     generator: torch.Generator | None = None,
+    similarity: Similarity = "softmax",
 ) -> Tensor:
     """Squared distance to `local_target` at each level."""
-    return _sum(F.mse_loss(widened(stylized[x]), local_target(content, style, x, samples, generator)) for x in levels)
+    return _sum(
+        F.mse_loss(widened(stylized[x]), local_target(content, style, x, samples, generator, similarity))
+        for x in levels
+    )
 
 
 @torch.no_grad()
@@ -85,6 +100,7 @@ def local_target(
     level: str,
     samples: int | None = None,
     generator: torch.Generator | None = None,
+    similarity: Similarity = "softmax",
 ) -> Tensor:
     """AdaAttN without learnable layers: VGG features of the content, renormalised by what attention finds.
 
@@ -92,6 +108,7 @@ def local_target(
         content, style: VGG features down to `level`, (B, C, H, W) each.
         samples: look at that many random style positions only: an approximation, for speed; None looks at all.
         generator: source of that choice; required with `samples`.
+        similarity: how it weighs style positions: as the model that is trained does.
 
     Returns:
         (B, C, H, W) float32, a constant for the gradient.
@@ -104,8 +121,68 @@ def local_target(
             raise ValueError("a sampled local target needs a torch.Generator")
         chosen = torch.randperm(key.shape[1], generator=generator)[:samples].to(key.device)
         key, value = key[:, chosen], value[:, chosen]
-    mean, std = (rearrange(x, "b (h w) c -> b c h w", h=height) for x in attention_moments(query, key, value))
+    moments = attention_moments(query, key, value, similarity=similarity)
+    mean, std = (rearrange(x, "b (h w) c -> b c h w", h=height) for x in moments)
     return std * normalize_channels(content[level]) + mean
+
+
+def image_similarity_loss(
+    stylized: tuple[Features, Features],
+    content: tuple[Features, Features],
+    levels: Sequence[str],
+    samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Whether what is alike in two frames is still alike when both are stylised: what keeps a video from flickering.
+
+    D_ij = 1 - cos of position i of the first frame and j of the second; each column, divided by its sum, says how
+    unlike j the positions of the first frame are. Columns of the stylised frames are compared with the contents'.
+
+    Differs from the paper: summed over i and averaged over j, where the paper averages over both. A level then counts
+    the same whatever its size, which lies between 0 and 2. And of many positions, `samples` random ones are looked at.
+
+    Args:
+        stylized, content: features of the first and of the second frames, (B, C, H, W) each.
+        samples: positions of each frame, at most; the same in content and stylised.
+        generator: source of that choice.
+    """
+    terms = []
+    for level in levels:
+        chosen = []
+        for frame in content:
+            positions = frame[level].shape[-2] * frame[level].shape[-1]
+            chosen.append(torch.randperm(positions, generator=generator)[:samples].to(frame[level].device))
+        wanted, found = (_unlikeness(frames, level, chosen) for frames in (content, stylized))
+        terms.append((found - wanted).abs().sum(dim=1).mean())
+    return _sum(terms)
+
+
+def _unlikeness(frames: tuple[Features, Features], level: str, chosen: Sequence[Tensor]) -> Tensor:
+    """(B, positions of the first frame, of the second): D of `image_similarity_loss`, columns summing to 1."""
+    first, second = (
+        F.normalize(widened(features[level]).flatten(2)[:, :, positions], dim=1)
+        for features, positions in zip(frames, chosen, strict=True)
+    )
+    with autocast(first.device.type, enabled=False):
+        distance = 1 - torch.bmm(first.transpose(1, 2), second)
+    return distance / distance.sum(dim=1, keepdim=True).clamp_min(FLAT * distance.shape[1])
+
+
+def identity_loss(picture: Tensor, original: Tensor, found: Features, wanted: Features) -> Tensor:
+    """Distance of a picture painted in itself to what it was: in pixels, and in the features of every level given.
+
+    Source: Park & Lee, "SANet", CVPR 2019: both identity losses, in their ratio of 50 to 1. Differs from theirs:
+    squares are averaged, as in all losses here, instead of summed under a root.
+    """
+    return 50 * F.mse_loss(picture, original) + _sum(
+        F.mse_loss(widened(found[level]), widened(wanted[level])) for level in found
+    )
+
+
+def color_loss(picture: Tensor, style: Tensor) -> Tensor:
+    """How far the palettes lie apart (metrics.color_distance), wherever the colours stand: 1 is black against white."""
+    with autocast(picture.device.type, enabled=False):
+        return color_distance(picture.float(), style.float()).mean() / 100
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .encoder import LEVELS
-from .model import COMPACT, ModelConfig
+from .model import COMPACT, VIDEO_LEVELS, ModelConfig
 
 Architecture = Literal["compact", "base"]
+Kind = Literal["image", "video"]
 Optimizer = Literal["adam", "adamw", "muon"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Stage = Literal["distill", "reconstruct", "style"]
@@ -64,6 +65,9 @@ class TrainConfig:
     """Moving average of the weights, which is what model.safetensors holds; 0 keeps the weights themselves."""
     architecture: Architecture = "compact"
     """Shapes of the model: the small built-in one, or the published full-size one."""
+    kind: Kind = "image"
+    """What the model is for: image (softmax attention at three levels), or video (cosine attention at relu3_1, trained
+    on pairs of frames not to flicker)."""
     width: float = 1.0
     """Factor on every channel count of the architecture."""
     freeze_encoder: bool = False
@@ -82,6 +86,15 @@ class TrainConfig:
     """Weight of the content loss, which the paper does not have."""
     pixel_weight: float = 20.0
     """Weight of the pixel loss on self pairs, in the style stage."""
+    identity_weight: float = 0.0
+    """Weight of the identity loss: contents and styles painted in themselves should stay as they are."""
+    color_weight: float = 0.0
+    """Weight of the colour loss: the palette of the result should be the style's."""
+    similarity_weight: float = 10.0
+    """Weight of the image similarity loss between two frames, for kind video; 0 trains on single pictures."""
+    frame_gap: int = 0
+    """Where the second frame of a pair comes from, for kind video: 0 moves a still picture a little; N takes up to the
+    N-th picture after the first in its folder, so that each clip needs a folder of its own."""
     self_pairs: float = 0.2
     """Share of self pairs kept in the style stage, rounded to whole pairs of a batch."""
     global_levels: tuple[str, ...] = LEVELS[1:]
@@ -90,6 +103,8 @@ class TrainConfig:
     """VGG-19 levels of the local feature loss."""
     content_levels: tuple[str, ...] = LEVELS[3:4]
     """VGG-19 levels of the content loss."""
+    similarity_levels: tuple[str, ...] = LEVELS[1:4]
+    """VGG-19 levels of the image similarity loss."""
     local_samples: int = 4096
     """The local target looks at no more than that many random style positions (exact up to 256-pixel crops on
     relu3_1): an approximation, for speed; 0 looks at all."""
@@ -115,11 +130,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check_numbers()
-        for name, choices in (("architecture", Architecture), ("optimizer", Optimizer), ("precision", Precision)):
+        for name, choices in CHOICES:
             if getattr(self, name) not in get_args(choices):
                 known = ", ".join(get_args(choices))
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {known}")
-        for name in ("global_levels", "local_levels", "content_levels"):
+        for name in ("global_levels", "local_levels", "content_levels", "similarity_levels"):
             _check_levels(name, getattr(self, name))
         if self.freeze_encoder and (self.architecture, self.width) != ("base", 1.0):
             raise ValueError("freeze_encoder needs architecture base at width 1: the encoder is the VGG-19 itself")
@@ -134,6 +149,7 @@ class TrainConfig:
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
             **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
+            **dict.fromkeys(("identity_weight", "color_weight", "similarity_weight", "frame_gap"), 0),
             **dict.fromkeys(("local_samples", "vgg_floor", "seed"), 0),
             "crop": 32,
         }
@@ -155,6 +171,11 @@ class TrainConfig:
             "reconstruct": distill + self.reconstruct_steps,
             "style": distill + self.reconstruct_steps + self.steps,
         }
+
+    @property
+    def paints_frames(self) -> bool:
+        """Whether the style stage paints a second frame beside each content."""
+        return self.kind == "video" and self.similarity_weight > 0
 
     @property
     def self_items(self) -> int:
@@ -202,7 +223,15 @@ class TrainConfig:
     def model_config(self) -> ModelConfig:
         """Shapes of the model to train."""
         base = {"compact": COMPACT, "base": ModelConfig()}[self.architecture]
-        return replace(base, channels=tuple(max(8, 8 * round(c * self.width / 8)) for c in base.channels))
+        sized = replace(base, channels=tuple(max(8, 8 * round(c * self.width / 8)) for c in base.channels))
+        if self.kind == "image":
+            return sized
+        projections = sized.projection_channels and sized.projection_channels[: len(VIDEO_LEVELS)]
+        return replace(sized, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=projections)
+
+
+CHOICES = (("architecture", Architecture), ("kind", Kind), ("optimizer", Optimizer), ("precision", Precision))
+"""Settings with a closed list of values."""
 
 
 def _check_levels(name: str, levels: Sequence[str]) -> None:

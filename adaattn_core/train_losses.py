@@ -11,9 +11,20 @@ from torch import Tensor, nn
 
 from .data import partners, seeded_generator
 from .encoder import LEVELS, Features, VGGEncoder
-from .losses import content_loss, global_style_loss, local_feature_loss, relative_style_loss
+from .losses import (
+    color_loss,
+    content_loss,
+    global_style_loss,
+    identity_loss,
+    image_similarity_loss,
+    local_feature_loss,
+    relative_style_loss,
+)
 from .model import StyleTransferModel
 from .train_config import Stage, TrainConfig
+
+SIMILARITY_SAMPLES = 1024
+"""Positions of a frame that the image similarity loss looks at: all of a 128-pixel crop at relu3_1."""
 
 
 class Part(NamedTuple):
@@ -29,7 +40,7 @@ class Part(NamedTuple):
     """Share of the pictures that the batch's other items paint; 1 / parts unless the self pairs are uneven."""
 
     def share(self, loss: str, stage: Stage) -> float:
-        if stage != "style":
+        if stage != "style" or loss == "identity":
             return self.of_items
         return self.of_own if loss == "pixel" else self.of_pictures
 
@@ -51,8 +62,11 @@ def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
     """Losses of a whole batch; a part of it may have only some of them."""
     if stage != "style":
         return ("distill",) if stage == "distill" else ("pixel",)
-    style = ("global", "local", *(("content",) if config.content_weight else ()))
-    return (*(("pixel",) if config.self_items else ()), *(style if config.self_items < config.batch else ()))
+    style = ["global", "local", *(name for name in ("content", "color") if config.weight(name, stage))]
+    if config.paints_frames:
+        style.append("similarity")
+    own = [*(["pixel"] if config.self_items else []), *(["identity"] if config.identity_weight else [])]
+    return (*own, *(style if config.self_items < config.batch else ()))
 
 
 def part_losses(
@@ -70,7 +84,7 @@ def part_losses(
         config, step: say which losses.
         model, adapters: what is trained.
         vgg: the loss network.
-        images: content, style, target, (B, 3, H, W) each, in [0, 1].
+        images: content, style, target, (B, 3, H, W) each, in [0, 1]; of a pair of frames, target is the second.
         own: in the style stage, so many items, the first ones, are self pairs.
     """
     content, style, target = images
@@ -80,8 +94,14 @@ def part_losses(
     if stage == "reconstruct":
         return {"pixel": F.l1_loss(model(content, style).float(), target)}
     contents, styles = partners(len(content), own, config.styles_per_content)
+    if config.paints_frames and own < len(content):
+        seconds = contents[own:] - own + len(content)
+        content = torch.cat([content, target[own:]])
+        contents, styles = torch.cat([contents, seconds]), torch.cat([styles, styles[own:]])
     picture = model.paint_pairs(content, style, contents, styles).float()
     losses = {"pixel": F.l1_loss(picture[:own], target[:own])} if own else {}
+    if config.identity_weight:
+        losses["identity"] = identity_of(model, vgg, config, torch.cat([images[0], style]))
     if own < len(picture):
         losses |= style_losses(vgg, config, step, content, style, picture[own:], contents[own:], styles[own:])
     return losses
@@ -114,13 +134,13 @@ def style_losses(
     Args:
         vgg: the loss network.
         config: says which losses, on which levels.
-        step: with the config's seed, where the sampled local loss looks.
+        step: with the config's seed, where the sampled losses look.
         content, style: (B, 3, H, W) in [0, 1].
-        picture: (P, 3, H, W); picture i is content `contents[i]` in style `styles[i]`.
+        picture: (P, 3, H, W); picture i is content `contents[i]` in style `styles[i]`. Of pairs of frames, the first
+            frames come first and the second ones after them, in the same order.
         contents, styles: (P,) indices of a content and a style.
     """
-    content_levels = config.content_levels if config.content_weight else ()
-    deepest = max((*config.global_levels, *config.local_levels, *content_levels), key=LEVELS.index)
+    deepest = deepest_level(config)
     with torch.no_grad():
         wanted = vgg(torch.cat([content, style]), deepest)
     content_features: Features = {level: x[: len(content)][contents] for level, x in wanted.items()}
@@ -132,9 +152,43 @@ def style_losses(
             found, style_features, config.global_levels
         ),
         "local": local_feature_loss(
-            found, content_features, style_features, config.local_levels, config.local_samples or None, generator
+            found, content_features, style_features, config.local_levels, config.local_samples or None, generator,
+            config.model_config().similarity,
         ),
-    }
+    }  # fmt: skip
     if config.content_weight:
         losses["content"] = content_loss(found, content_features, config.content_levels)
+    if config.color_weight:
+        losses["color"] = color_loss(picture, style[styles])
+    if config.paints_frames:
+        losses["similarity"] = image_similarity_loss(
+            frames_of(found), frames_of(content_features), config.similarity_levels, SIMILARITY_SAMPLES, generator
+        )
     return losses
+
+
+def deepest_level(config: TrainConfig) -> str:
+    """Of those that the style stage's losses look at."""
+    levels = [*config.global_levels, *config.local_levels]
+    levels += config.content_levels if config.content_weight else ()
+    levels += config.similarity_levels if config.paints_frames else ()
+    return max(levels, key=LEVELS.index)
+
+
+def frames_of(features: Features) -> tuple[Features, Features]:
+    """(2 P, ...) -> features of the first frames, and of the second ones, (P, ...) each."""
+    halves = {level: x.chunk(2) for level, x in features.items()}
+    return {level: half[0] for level, half in halves.items()}, {level: half[1] for level, half in halves.items()}
+
+
+def identity_of(model: StyleTransferModel, vgg: VGGEncoder, config: TrainConfig, images: Tensor) -> Tensor:
+    """`identity_loss` of pictures painted in themselves, on the levels of the global style loss."""
+    alike = torch.arange(len(images))
+    picture = model.paint_pairs(images, images, alike, alike).float()
+    deepest = max(config.global_levels, key=LEVELS.index)
+    with torch.no_grad():
+        wanted = vgg(images, deepest)
+    found = vgg(picture, deepest)
+    return identity_loss(
+        picture, images, {level: found[level] for level in dict.fromkeys(config.global_levels)}, wanted
+    )

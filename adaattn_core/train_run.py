@@ -21,7 +21,7 @@ from .distill import fit_attention, fit_encoder, fit_merge
 from .distributed import Ranks
 from .encoder import VGGEncoder
 from .losses import normalize_activations
-from .model import StyleTransferModel
+from .model import VIDEO_LEVELS, StyleTransferModel
 from .muon import Muon
 from .published import load_vgg
 from .stopping import StopSignals, orphaned
@@ -61,6 +61,7 @@ class Run:
             batch=config.batch,
             self_items=config.self_items,
             self_only_until=config.stage_ends["reconstruct"] * config.batch,
+            frame_gap=config.frame_gap if config.paints_frames else None,
         )
         self.vgg = self._loss_network()
         with torch.random.fork_rng(devices=[]):
@@ -89,7 +90,13 @@ class Run:
 
     def _first_model(self) -> StyleTransferModel:
         if self.config.init:
-            return load_model(self.config.init).requires_grad_(True)
+            model = load_model(self.config.init).requires_grad_(True)
+            kind = "video" if model.config.levels == VIDEO_LEVELS else "image"
+            if kind != self.config.kind:
+                raise CheckpointError(
+                    f"{self.config.init} is for {kind}, this run for {self.config.kind}. Use --kind {kind}."
+                )
+            return model
         model = StyleTransferModel(self.config.model_config())
         model.fusion.initialize()
         model.decoder.initialize()

@@ -19,7 +19,10 @@ from .model import StyleTransferModel
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("step", "stage", "total", "distill", "pixel", "global", "local", "content", "gradient_norm")
+COLUMNS = (
+    "step", "stage", "total", "distill", "pixel", "global", "local", "content",
+    "identity", "color", "similarity", "gradient_norm",
+)  # fmt: skip
 
 
 class TrainLog:
