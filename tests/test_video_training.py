@@ -231,7 +231,7 @@ def fall(run: Run, loss: str) -> float:
 def test_the_config_is_the_papers() -> None:
     compact, base = (
         TrainConfig("", "", "", "", kind="video", architecture=x).model_config() for x in ("compact", "base")
-    )  # type: ignore[arg-type]
+    )
     assert base == ModelConfig(levels=VIDEO_LEVELS, similarity="cosine"), "the published video model"
     assert (compact.levels, compact.similarity, compact.projection_channels) == (VIDEO_LEVELS, "cosine", (48,))
 
