@@ -161,7 +161,9 @@ class VGGEncoder(nn.Module):
         pooled = canvas(x, channels, 0 if last else -(-rows // 2), -(-columns // 2))
         for strip in strips(rows, strip_height(x, channels, margin, strip_bytes), margin):
             window = x[:, :, strip.low : strip.high]
-            y = torch.relu_(first(window if block else self.conv0(window)))
+            if not block:
+                window = self.conv0(window.contiguous(memory_format=torch.channels_last))
+            y = torch.relu_(first(window))
             for one in maps:
                 one.add(strip, y)
             if last:

@@ -20,6 +20,7 @@ from .decoder import Decoder
 from .devices import free_memory, is_out_of_memory
 from .encoder import ATTENTION_LEVELS, Features, VGGEncoder, check_images
 from .fusion import Fused, MultiLevelFusion, StyleFeatures
+from .gradual import PIECE_POSITIONS, repaint_gradually
 from .images import keep_color as keep_content_color
 from .moments import BLOCK_BYTES, Progress
 
@@ -90,6 +91,7 @@ def extract_features(
     *,
     role: str = "picture",
     origin: Origin = UNKNOWN,
+    strip_bytes: int | None = None,
 ) -> ImageFeatures:
     """Features of pictures, on the encoder's device and in its dtype.
 
@@ -99,6 +101,7 @@ def extract_features(
         levels: with attention, shallow to deep.
         role: names the picture in errors.
         origin: of the encoder, kept with the features.
+        strip_bytes: see `strips.strip_height`.
 
     Raises:
         ValueError: a wrong shape or type, a side under 16 pixels, NaN.
@@ -106,10 +109,15 @@ def extract_features(
     check_picture(pictures, role)
     weight = encoder.conv0.weight
     with torch.no_grad():
-        pictures = pictures.float().clamp(0, 1)
-        seen = pictures.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-    features = encoder.encode(seen, levels)
+        pictures = _in_range(pictures.float())
+        features = encoder.encode(pictures.to(weight.device, weight.dtype), levels, strip_bytes)
     return ImageFeatures(pictures, tuple(features), tuple(features.values()), origin)
+
+
+def _in_range(pictures: Tensor) -> Tensor:
+    """Clamped to [0, 1]; themselves where they lie there, since a copy of 8K takes 400 MB."""
+    low, high = pictures.aminmax()
+    return pictures if bool((low >= 0) & (high <= 1)) else pictures.clamp(0, 1)
 
 
 def encode_style_features(
@@ -152,6 +160,7 @@ def paint(
     temperature: float = 1.0,
     mask: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
+    positions: int = PIECE_POSITIONS,
     progress: Progress | None = None,
 ) -> Painting:
     """Contents repainted in features, in one style or a mix.
@@ -166,6 +175,7 @@ def paint(
         mask: at the content's size: where to paint. It is kept for `finish`; the attention does not see it, so that a
             border takes its surroundings from the painting and shows no halo.
         block_bytes: memory for a block of attention weights.
+        positions: content positions whose queries and statistics exist at once.
         progress: told the share that is done; stops the work by raising.
 
     Raises:
@@ -175,21 +185,30 @@ def paint(
     shares = style_shares(weights, len(styles))
     for style in styles:
         check_batch(style, len(content.picture))
-    seen = content.named()
+    seen, picture = content.named(), content.picture
+    del content  # features are let go when they have been used, unless the caller keeps them
     with torch.no_grad():
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:
             fused = own
         else:
-            statistics = fusion.statistics(
-                seen, styles, shares, temperature=temperature, block_bytes=block_bytes, progress=progress
-            )
-            fused = fusion.merge(fusion.repaint(seen, statistics, strength))
-    level = torch.full((1, 1, 1, 1), strength, device=content.picture.device)
-    return Painting(fused, own, content.picture, level, mask)
+            painted = repaint_gradually(
+                fusion, seen, styles, shares, strength=strength, temperature=temperature, block_bytes=block_bytes,
+                positions=positions, progress=progress,
+            )  # fmt: skip
+            fused = fusion.merge(painted)
+    level = torch.full((1, 1, 1, 1), strength, device=picture.device)
+    return Painting(fused, own, picture, level, mask)
 
 
-def finish(decoder: Decoder, painting: Painting, *, picture: Tensor | None = None, keep_color: bool = False) -> Tensor:
+def finish(
+    decoder: Decoder,
+    painting: Painting,
+    *,
+    picture: Tensor | None = None,
+    keep_color: bool = False,
+    strip_bytes: int | None = None,
+) -> Tensor:
     """Pixels of a painting.
 
     Below full strength the decoder's own error on the content (what it loses of an unchanged picture) is added back in
@@ -198,6 +217,7 @@ def finish(decoder: Decoder, painting: Painting, *, picture: Tensor | None = Non
     Args:
         decoder: of the model whose attention painted.
         painting: features on its device.
+        strip_bytes: see `strips.strip_height`.
         picture: (B or 1, 3, H, W) on the content's device: what shows where nothing is painted, and gives the
             colours; None is the content.
         keep_color: take only brightness from the result.
@@ -207,7 +227,7 @@ def finish(decoder: Decoder, painting: Painting, *, picture: Tensor | None = Non
     """
     content = painting.content
     plain = content if picture is None else _as_large(picture, content)
-    result = _decoded(decoder, painting).clamp(0, 1)
+    result = _decoded(decoder, painting, strip_bytes).clamp(0, 1)
     if keep_color:
         result = keep_content_color(result, plain)
     mask = painting.mask
@@ -225,16 +245,16 @@ def _as_large(picture: Tensor, content: Tensor) -> Tensor:
     return picture.expand_as(content)
 
 
-def _decoded(decoder: Decoder, painting: Painting) -> Tensor:
+def _decoded(decoder: Decoder, painting: Painting, strip_bytes: int | None) -> Tensor:
     """The whole picture painted, not clamped."""
     content, own, strength = painting.content, painting.own, painting.strength
     if not bool(strength.any()):
         return content
     size = (content.shape[-2], content.shape[-1])
     with torch.no_grad():
-        result: Tensor = decoder(painting.fused, size).float().to(content.device)
+        result = decoder.in_strips(painting.fused, size, strip_bytes).float().to(content.device)
         if own is not None:
-            unchanged = decoder(own, size).float().to(content.device)
+            unchanged = decoder.in_strips(own, size, strip_bytes).float().to(content.device)
             result = result + (1 - strength) * (content - unchanged)
     return result
 

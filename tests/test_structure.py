@@ -23,6 +23,7 @@ FLOW = (
     "moments",
     "attention",
     "fusion",
+    "gradual",
     "decoder",
     "model",
     "checkpoint",

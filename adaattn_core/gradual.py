@@ -1,0 +1,143 @@
+"""Repainting a level piece by piece: what `MultiLevelFusion.statistics` and `repaint` do together, in less memory.
+
+Keys, queries, means and deviations exist for some rows of a level at a time; only what is read again (features) and
+what is made (painted features) is there whole. Letters: B batch, C channels of the level, K key channels, H W grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .attention import AdaAttention
+from .encoder import LEVELS, Features, on_grid
+from .fusion import MultiLevelFusion, StyleFeatures
+from .moments import BLOCK_BYTES, Progress, channel_mean_std, widened
+from .strips import canvas
+
+PIECE_POSITIONS = 2**16
+"""Content positions of a piece: relu3_1 of 1024 x 1024 pixels. Larger ones gain nothing, since keys of the style are
+prepared for each piece in a few percent of its time."""
+
+
+class KeyRows:
+    """The stacked key of a level, made when asked for, some rows at a time.
+
+    Args:
+        features: level name -> (B, C, H, W), as in `stacked_key`.
+        level: whose grid and depth.
+    """
+
+    def __init__(self, features: Features, level: str) -> None:
+        self.maps = [on_grid(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
+        self.moments = [channel_mean_std(one) for one in self.maps]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """(B, K, rows, W) float32, equal to those rows of `stacked_key`; the level's own channels are the last."""
+        pairs = zip(self.maps, self.moments, strict=True)
+        return torch.cat([(widened(one[:, :, rows]) - mean).div_(std) for one, (mean, std) in pairs], dim=1)
+
+
+@torch.no_grad()
+def repaint_gradually(
+    fusion: MultiLevelFusion,
+    content: Features,
+    styles: Sequence[StyleFeatures],
+    weights: Sequence[float],
+    *,
+    strength: float = 1.0,
+    temperature: float = 1.0,
+    block_bytes: int = BLOCK_BYTES,
+    positions: int = PIECE_POSITIONS,
+    progress: Progress | None = None,
+) -> Features:
+    """S * Norm(F_c) + M at each level, the deepest first, mixed with the content's own features below strength 1.
+
+    Args:
+        fusion: a model's attention.
+        content: features; what no level still needs is taken out on the way, so that its memory is free.
+        styles, weights, temperature, block_bytes: see `MultiLevelFusion.statistics`.
+        strength: see `MultiLevelFusion.repaint`.
+        positions: content positions of a piece; at least a row is.
+        progress: told the share that is done, over all levels, styles and pieces.
+
+    Returns:
+        level name -> (B, C, H, W), dtype of the features.
+    """
+    painted: Features = {}
+    costs = {
+        level: sum(content[level][0, 0].numel() * style[level].key.shape[1] for style in styles)
+        for level in fusion.levels
+    }
+    done = 0
+    for level in reversed(fusion.levels):
+        part = _part(progress, done, costs[level], sum(costs.values()))
+        painted[level] = _Level(fusion, level, styles, weights, temperature, block_bytes).repainted(
+            content, strength, positions, part
+        )
+        done += costs[level]
+        for name in [name for name in content if name == level or name.endswith(f"@{level}")]:
+            del content[name]
+    return painted
+
+
+class _Level:
+    """One level's attention, with what it paints with."""
+
+    def __init__(
+        self,
+        fusion: MultiLevelFusion,
+        level: str,
+        styles: Sequence[StyleFeatures],
+        weights: Sequence[float],
+        temperature: float,
+        block_bytes: int,
+    ) -> None:
+        attention = fusion.attention[level]
+        assert isinstance(attention, AdaAttention)
+        self.attention, self.level = attention, level
+        self.styles, self.weights = [style[level] for style in styles], weights
+        self.temperature, self.block_bytes = temperature, block_bytes
+
+    def repainted(self, content: Features, strength: float, positions: int, progress: Progress | None) -> Tensor:
+        """(B, C, H, W)."""
+        own, keys = content[self.level], KeyRows(content, self.level)
+        height, width = own.shape[-2:]
+        step = max(1, positions // (len(own) * width))
+        painted = canvas(own, own.shape[1], height, width)
+        for start in range(0, height, step):
+            rows = slice(start, min(start + step, height))
+            told = _part(progress, rows.start, rows.stop - rows.start, height)
+            full = self._piece(keys[rows], own.shape[1], told)
+            painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
+        return painted
+
+    def _piece(self, key: Tensor, channels: int, progress: Progress | None) -> Tensor:
+        """(B, K, rows, W) -> (B, C, rows, W) float32: those rows repainted at full strength."""
+        query, grid = self.attention.query(key), (key.shape[-2], key.shape[-1])
+        normalized = key[:, -channels:].clone()
+        del key
+        mean = std = None
+        positions = [style.key.shape[1] for style in self.styles]
+        for index, (style, weight) in enumerate(zip(self.styles, self.weights, strict=True)):
+            told = _part(progress, sum(positions[:index]), positions[index], sum(positions))
+            found = self.attention.statistics(
+                query, grid, style, temperature=self.temperature, block_bytes=self.block_bytes, progress=told
+            )
+            mean, std = (_added(total, one, weight) for total, one in zip((mean, std), found, strict=True))
+        assert mean is not None
+        assert std is not None
+        return normalized.mul_(std).add_(mean)
+
+
+def _added(total: Tensor | None, one: Tensor, weight: float) -> Tensor:
+    if weight == 1:
+        return one
+    return one * weight if total is None else total.add_(one, alpha=weight)
+
+
+def _part(progress: Progress | None, before: int, cost: int, total: int) -> Progress | None:
+    """What tells `progress` of a part of the work that costs `cost` of `total`, after `before`."""
+    return None if progress is None else lambda done: progress((before + cost * done) / total)
