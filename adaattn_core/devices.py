@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+IDLE_BYTES = 512 * 2**20
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -62,6 +66,19 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that this process holds: on a device with memory of its own, there; else of the machine's.
+
+    Only Linux tells; elsewhere it is what Python and torch take before any work.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.is_file() else IDLE_BYTES
 
 
 def free_memory() -> None:

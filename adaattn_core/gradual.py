@@ -119,14 +119,15 @@ class _Level:
         query, grid = self.attention.query(key), (key.shape[-2], key.shape[-1])
         normalized = key[:, -channels:].clone()
         del key
-        mean = std = None
+        mean: Tensor | None = None
+        std: Tensor | None = None
         positions = [style.key.shape[1] for style in self.styles]
         for index, (style, weight) in enumerate(zip(self.styles, self.weights, strict=True)):
             told = _part(progress, sum(positions[:index]), positions[index], sum(positions))
             found = self.attention.statistics(
                 query, grid, style, temperature=self.temperature, block_bytes=self.block_bytes, progress=told
             )
-            mean, std = (_added(total, one, weight) for total, one in zip((mean, std), found, strict=True))
+            mean, std = _added(mean, found[0], weight), _added(std, found[1], weight)
         assert mean is not None
         assert std is not None
         return normalized.mul_(std).add_(mean)

@@ -307,20 +307,21 @@ def in_windows(
     pictures: Tensor,
     *,
     block_bytes: int = BLOCK_BYTES,
+    items: int | None = None,
     progress: Progress | None = None,
 ) -> list[T]:
     """Work on a batch, some items at a time; out of memory, half as many at once, then with blocks half as large.
 
     Args:
         run: takes the items, the memory for a block of attention weights, and what to tell of the progress.
-        pictures: (B, C, H, W) the batch; as many items run together as have WINDOW_PIXELS, so that memory does not
-            grow with the batch.
+        pictures: (B, C, H, W) the batch.
         block_bytes: to begin with; not made smaller than 1 MiB.
+        items: at once, at most; None for as many as have WINDOW_PIXELS.
         progress: told the share of the whole that is done.
     """
     results: list[T] = []
     batch, done = len(pictures), 0
-    size = max(1, WINDOW_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
+    size = items or window_items(pictures)
     while done < batch:
         stop = min(done + size, batch)
         try:
@@ -336,6 +337,11 @@ def in_windows(
         free_memory()  # after the except block: the error holds on to what the failed attempt allocated
         size, block_bytes = ((stop - done) // 2, block_bytes) if stop - done > 1 else (1, block_bytes // 2)
     return results
+
+
+def window_items(pictures: Tensor) -> int:
+    """As many items as have WINDOW_PIXELS, so that memory does not grow with the batch."""
+    return max(1, WINDOW_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
 
 
 def progress_part(progress: Progress | None, start: float, stop: float) -> Progress | None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .fusion import StyleFeatures
 from .masks import fit_mask
+from .memory import content_budget, style_budget
 from .model import StyleTransferModel
-from .moments import BLOCK_BYTES, Progress
+from .moments import Progress
 from .painting import (
     Attention,
     batch_window,
@@ -27,6 +28,7 @@ from .painting import (
     paint,
     progress_part,
     style_shares,
+    window_items,
 )
 
 PAINTING_SHARE = 0.9
@@ -40,6 +42,7 @@ def encode_style(
     mask: Tensor | None = None,
     attention: Attention = "exact",
     seed: int = 0,
+    max_memory_gb: float | None = None,
 ) -> StyleFeatures:
     """All that `stylize` needs of a style, to be made once and used with many contents.
 
@@ -49,13 +52,15 @@ def encode_style(
         mask: the part of the style to look at, same aspect as the style; at least one position above 0.5.
         attention: "exact" looks at every style position, "sampled" at 4096 random ones, as the published code does.
         seed: of that choice; the same seed gives the same picture. The global generator is not touched.
+        max_memory_gb: see `stylize`.
 
     Raises:
         ValueError: wrong shape or size, an unknown attention, an empty mask.
     """
     check_picture(style, "style")
     fitted = None if mask is None else fit_mask(mask, style, "style")
-    features = extract_features(model.encoder, style, model.config.levels, role="style")
+    strip_bytes = style_budget(model, style, max_memory_gb).strip_bytes
+    features = extract_features(model.encoder, style, model.config.levels, role="style", strip_bytes=strip_bytes)
     return encode_style_features(model.fusion, features, mask=fitted, attention=attention, seed=seed)
 
 
@@ -89,8 +94,9 @@ def stylize(
         style_masks: one per style: the part of it to look at; None for all of it. Only for styles given as pictures.
         keep_color: take only brightness from the result, and colours from the content.
         attention, seed: see `encode_style`; they count for styles given as pictures.
-        max_memory_gb: aim for attention blocks of at most an eighth of this; None takes the fastest size. Encoder
-            and decoder need about 1.5 GB for each 1024 x 1024 pixels with the full-size model.
+        max_memory_gb: GiB that the process (on an accelerator, what is allocated there) may hold at the most, pictures
+            and model included; None takes what is fastest. Where the picture cannot be painted in so little, a
+            warning says what it needs, and it is painted in the smallest steps.
         progress: told the share that is done, from 0 to 1, now and then; stops the work by raising.
 
     Returns:
@@ -107,29 +113,35 @@ def stylize(
     if len(masks) != len(styles):
         raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one (or None) for each")
     painted = [
-        _encoded(model, one, mask, len(content), attention, seed) for one, mask in zip(styles, masks, strict=True)
+        _encoded(model, one, mask, len(content), attention, seed, max_memory_gb)
+        for one, mask in zip(styles, masks, strict=True)
     ]
     fitted = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     if strength == 0:
         return content.float().clamp(0, 1)
 
+    budget = content_budget(model, content, painted, strength, max_memory_gb, window_items(content))
     result = torch.empty(content.shape, device=content.device)
 
     def run(window: slice, block_bytes: int, progress: Progress | None) -> None:
+        sizes = budget.with_blocks_of(block_bytes)
         painting = paint(
             model.fusion,
-            extract_features(model.encoder, content[window], model.config.levels, role="content"),
+            extract_features(
+                model.encoder, content[window], model.config.levels, role="content", strip_bytes=sizes.strip_bytes
+            ),
             [batch_window(one, window) for one in painted],
             weights,
             strength=strength,
             temperature=temperature,
             mask=batch_window(fitted, window),
-            block_bytes=block_bytes,
+            block_bytes=sizes.block_bytes,
+            positions=sizes.positions,
             progress=progress_part(progress, 0, PAINTING_SHARE),
         )
-        result[window] = finish(model.decoder, painting, keep_color=keep_color)
+        result[window] = finish(model.decoder, painting, keep_color=keep_color, strip_bytes=sizes.strip_bytes)
 
-    in_windows(run, content, block_bytes=_block_bytes(max_memory_gb), progress=progress)
+    in_windows(run, content, block_bytes=budget.block_bytes, items=budget.items, progress=progress)
     return result
 
 
@@ -140,18 +152,11 @@ def _encoded(
     batch: int,
     attention: Attention,
     seed: int,
+    max_memory_gb: float | None,
 ) -> StyleFeatures:
     if isinstance(style, Tensor):
-        style = encode_style(model, style, mask=mask, attention=attention, seed=seed)
+        style = encode_style(model, style, mask=mask, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
     elif mask is not None:
         raise ValueError("a style mask came with an already encoded style; give the mask to encode_style instead")
     check_batch(style, batch)
     return style
-
-
-def _block_bytes(max_memory_gb: float | None) -> int:
-    if max_memory_gb is None:
-        return BLOCK_BYTES
-    if not max_memory_gb > 0:
-        raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
-    return min(BLOCK_BYTES, int(max_memory_gb * 2**30 / 8))

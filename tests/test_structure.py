@@ -26,6 +26,7 @@ FLOW = (
     "gradual",
     "decoder",
     "model",
+    "memory",
     "checkpoint",
     "published",
     "masks",

@@ -1,0 +1,218 @@
+"""What a memory limit means: how much of the work is done at once. The one place where the limit becomes sizes.
+
+Whole at one time are pictures, features that are still to be read, and features that are painted: that much a picture
+needs at any limit. Strips of convolutions, pieces of a level and blocks of attention weights come on top, and are made
+as small as the limit asks. Counted in float32, which is what all but the decoder computes in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .devices import memory_in_use
+from .encoder import LEVELS
+from .fusion import StyleFeatures
+from .gradual import PIECE_POSITIONS
+from .model import ModelConfig, StyleTransferModel
+from .moments import BLOCK_BYTES
+from .screening import PIECE_ROWS
+from .strips import STRIP_BYTES, strip_height
+
+logger = logging.getLogger(__name__)
+
+FLOAT_BYTES = 4
+SPARE = 0.1
+"""Share of a limit left to what is not counted: an allocator's gaps, buffers of libraries."""
+LAYER_COPIES = 5
+"""Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
+BLOCK_COPIES = 4
+"""Of a block of attention weights: logits, weights, and what a library makes of them."""
+SMALLEST_BLOCK = 2**18
+SMALLEST_PIECE = 2**10
+
+
+class Budget(NamedTuple):
+    """How much is done at once; the defaults are the fastest.
+
+    strip_bytes: see `strips.strip_height`. block_bytes: of a block of attention weights. positions: of the content, in
+    a piece of a level. items: of a batch; None takes as many as `painting.in_windows` does by itself.
+    """
+
+    strip_bytes: int | None = None
+    block_bytes: int = BLOCK_BYTES
+    positions: int = PIECE_POSITIONS
+    items: int | None = None
+
+    def with_blocks_of(self, block_bytes: int) -> Budget:
+        """All sizes smaller in the proportion of the blocks: for when memory ran out nevertheless."""
+        if block_bytes >= self.block_bytes:
+            return self
+        share = block_bytes / self.block_bytes
+        strip_bytes = STRIP_BYTES if self.strip_bytes is None else self.strip_bytes
+        return Budget(max(1, int(share * strip_bytes)), block_bytes, max(1, int(share * self.positions)), self.items)
+
+
+def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> Budget:
+    """Sizes for encoding a style, all pictures of it at once."""
+    return _budget(model, style, (), style_floats(model), max_memory_gb, "style")
+
+
+def content_budget(
+    model: StyleTransferModel,
+    content: Tensor,
+    styles: Sequence[StyleFeatures],
+    strength: float,
+    max_memory_gb: float | None,
+    items: int,
+) -> Budget:
+    """Sizes for painting contents in styles, at most `items` at once; fewer where so many do not fit."""
+    floats = content_floats(model.config, strength)
+    while items > 1 and max_memory_gb is not None:
+        if _left(model, content[:items], styles, floats, max_memory_gb) > _work(model, content[:items], Budget()):
+            break
+        items //= 2
+    budget = _budget(model, content[:items], styles, floats, max_memory_gb, "content")
+    return budget._replace(items=items)
+
+
+def _budget(
+    model: StyleTransferModel,
+    picture: Tensor,
+    styles: Sequence[StyleFeatures],
+    floats: float,
+    max_memory_gb: float | None,
+    role: str,
+) -> Budget:
+    if max_memory_gb is None:
+        return Budget()
+    if not max_memory_gb > 0:
+        raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
+    left = _left(model, picture, styles, floats, max_memory_gb)
+    if left >= _work(model, picture, Budget()):
+        return Budget()
+    smallest = Budget(1, SMALLEST_BLOCK, SMALLEST_PIECE)
+    lacking = _work(model, picture, smallest) - left
+    if lacking > 0:
+        needed = max_memory_gb + lacking / (1 - SPARE) / 2**30
+        logger.warning(
+            "max_memory_gb is %.3g; a %s of %dx%d pixels needs about %.2f with this model and goes on in the smallest "
+            "steps. Give that much, or a smaller picture.",
+            max_memory_gb, role, picture.shape[-1], picture.shape[-2], needed,
+        )  # fmt: skip
+        return smallest
+    row, margin = _row_bytes(model.config, picture), _margin(model.config)
+    return Budget(
+        max(1, left // LAYER_COPIES - 2 * margin * row),
+        min(BLOCK_BYTES, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
+        min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // _position_bytes(model))),
+    )
+
+
+def _left(
+    model: StyleTransferModel, picture: Tensor, styles: Sequence[StyleFeatures], floats: float, max_memory_gb: float
+) -> int:
+    """Bytes of the limit that neither the process, nor what is there whole, nor the styles' part of the work takes."""
+    pixels = len(picture) * picture.shape[-2] * picture.shape[-1]
+    used = memory_in_use(next(model.parameters()).device)
+    return int(max_memory_gb * 2**30 * (1 - SPARE)) - used - int(FLOAT_BYTES * floats * pixels) - _style_work(styles)
+
+
+def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
+    """Numbers there whole at once for each pixel of a content: the most of encoding, attention and decoding."""
+    channels, levels = config.channels, [LEVELS.index(level) for level in config.levels]
+    painted = {level: channels[level] * _area(level) for level in levels}
+    read = {level: _kept(config, level) for level in levels}
+    attention = [
+        sum(read[one] for one in levels if one <= level)
+        + sum(painted[one] for one in levels if one >= level)
+        + sum(channels[one] * _area(level) for one in levels if one < level)  # resized for the keys
+        for level in levels
+    ]
+    widths = [*channels[2::-1], 3]
+    blocks = [widths[index + 1] * _area(2 - index) for index in range(3)]
+    fused = sum(painted[level] for level in levels[:2])
+    decoding = fused + max(blocks[0] + blocks[1], blocks[1] + blocks[2] + 3)
+    twice = fused + 3 if strength < 1 else 0  # the content's own, painted after it
+    return 3 + twice + max(_encoding(config), *attention, decoding)
+
+
+def style_floats(model: StyleTransferModel) -> float:
+    """The same for a style: features and, level by level, stacked keys, keys and values."""
+    config, total, most = model.config, 0.0, 0.0
+    kept = sum(_kept(config, LEVELS.index(level)) for level in config.levels)
+    for level, stacked, projected in _widths(model):
+        area = _area(LEVELS.index(level))
+        most = max(most, total + (2 * stacked + projected) * area)
+        total += (projected + config.channels[LEVELS.index(level)]) * area
+    return 3 + max(_encoding(config), kept + max(most, total))
+
+
+def _area(level: int) -> float:
+    """Positions of a level's grid for each pixel."""
+    return float(0.25**level)
+
+
+def _kept(config: ModelConfig, level: int, blocks: int = len(LEVELS)) -> float:
+    """Numbers that the first `blocks` blocks keep for a level's keys; see `VGGEncoder.encode`."""
+    read = [block for block in range(level + 1) if block == level or LEVELS[block] not in config.levels]
+    return sum(config.channels[block] for block in read if block < blocks) * _area(level)
+
+
+def _encoding(config: ModelConfig) -> float:
+    """Features made so far, a block's input and its output."""
+    levels = [LEVELS.index(level) for level in config.levels]
+    passed_on = [0.0, *(config.channels[block] * _area(block + 1) for block in range(levels[-1])), 0.0]
+    return max(
+        sum(_kept(config, level, block + 1) for level in levels) + passed_on[block] + passed_on[block + 1]
+        for block in range(levels[-1] + 1)
+    )
+
+
+def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
+    """Bytes that sizes come to: convolutions and attention take turns."""
+    channels_row, margin = _row_bytes(model.config, picture), _margin(model.config)
+    row = picture[..., :1, :]
+    per_position = channels_row // max(1, FLOAT_BYTES * len(picture) * picture.shape[-1])
+    height = strip_height(row, per_position, margin, budget.strip_bytes)
+    convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2])
+    grid = len(picture) * (picture.shape[-2] // 4) * (picture.shape[-1] // 4)
+    positions = max(picture.shape[-1] // 4, min(budget.positions, grid))
+    return max(convolutions, BLOCK_COPIES * budget.block_bytes + positions * _position_bytes(model))
+
+
+def _style_work(styles: Sequence[StyleFeatures]) -> int:
+    """Bytes that attention makes of a level's keys and values: the keys' leading components, and centred values with
+    their squares; and some rows of them gathered."""
+    levels = [(one.key, one.value) for style in styles for one in style.values()]
+    rows = [key.numel() + 2 * value.numel() for key, value in levels]
+    gathered = [PIECE_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in levels]
+    return FLOAT_BYTES * (max(rows, default=0) + max(gathered, default=0))
+
+
+def _position_bytes(model: StyleTransferModel) -> int:
+    """Of a content position in a piece: stacked key, query and its leading components, own features, statistics."""
+    return FLOAT_BYTES * max(
+        2 * stacked + 3 * projected + 6 * model.config.channels[LEVELS.index(level)]
+        for level, stacked, projected in _widths(model)
+    )
+
+
+def _widths(model: StyleTransferModel) -> list[tuple[str, int, int]]:
+    """Levels with the widths of their stacked keys and of their queries."""
+    config = model.config
+    stacked = [sum(config.channels[: LEVELS.index(level) + 1]) for level in config.levels]
+    return list(zip(config.levels, stacked, config.projection_channels or stacked, strict=True))
+
+
+def _row_bytes(config: ModelConfig, picture: Tensor) -> int:
+    """Of a row of the widest layer: in an encoder's block, or in the decoder's first with the skip."""
+    widest = max(*(width / 2**block for block, width in enumerate(config.channels)), 2 * config.channels[2] / 4)
+    return int(FLOAT_BYTES * len(picture) * picture.shape[-1] * widest)
+
+
+def _margin(config: ModelConfig) -> int:
+    return max(*config.encoder_convs, *config.decoder_convs)
