@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from .checkpoint import load_model, ready
 from .encoder import VGG19_CONVS, conv_names
@@ -115,6 +114,8 @@ def measure(subject: str, size: int, weights: Path | None = None) -> dict[str, f
             paint(content)
             seconds.append(time.perf_counter() - start)
         peak = peak_memory_bytes()
+        from torch.utils.flop_counter import FlopCounterMode  # late: its imports take 80 MB, which are nobody's peak
+
         with FlopCounterMode(display=False) as arithmetic, Traffic() as traffic:  # type: ignore[no-untyped-call]
             paint(content)
     gflop, gigabytes = arithmetic.get_total_flops() / 1e9, traffic.bytes / 1e9

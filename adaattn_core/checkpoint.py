@@ -135,7 +135,9 @@ def load_model(
     path = find_model(name)
     metadata = read_metadata(path)
     model = _model_of(path, metadata)
-    load_strict(model, {key: value.float() for key, value in read_tensors(path).items()}, str(path))
+    # Copies: what lies in the mapped file would keep all of it in memory, beside the weights in their own format.
+    weights = {key: value.to(torch.float32, copy=True) for key, value in read_tensors(path).items()}
+    load_strict(model, weights, str(path))
     return ready(model.paint_in(dtype), device)
 
 

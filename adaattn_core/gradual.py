@@ -17,9 +17,9 @@ from .fusion import MultiLevelFusion, StyleFeatures
 from .moments import BLOCK_BYTES, Progress, channel_mean_std, widened
 from .strips import canvas
 
-PIECE_POSITIONS = 2**16
-"""Content positions of a piece: relu3_1 of 1024 x 1024 pixels. Larger ones gain nothing, since keys of the style are
-prepared for each piece in a few percent of its time."""
+PIECE_POSITIONS = 2**15
+"""Content positions of a piece: relu3_1 of 724 x 724 pixels. What is prepared of the style's keys for each piece takes
+one or two percent of its time."""
 
 
 class KeyRows:
@@ -35,9 +35,16 @@ class KeyRows:
         self.moments = [channel_mean_std(one) for one in self.maps]
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """(B, K, rows, W) float32, equal to those rows of `stacked_key`; the level's own channels are the last."""
-        pairs = zip(self.maps, self.moments, strict=True)
-        return torch.cat([(widened(one[:, :, rows]) - mean).div_(std) for one, (mean, std) in pairs], dim=1)
+        """(B, K, rows, W) float32, equal to those rows of `stacked_key`."""
+        return torch.cat([self._normalized(index, rows) for index in range(len(self.maps))], dim=1)
+
+    def own(self, rows: slice) -> Tensor:
+        """(B, C, rows, W) float32: the level itself, normalised."""
+        return self._normalized(-1, rows)
+
+    def _normalized(self, index: int, rows: slice) -> Tensor:
+        mean, std = self.moments[index]
+        return (widened(self.maps[index][:, :, rows]) - mean).div_(std)
 
 
 @torch.no_grad()
@@ -110,15 +117,13 @@ class _Level:
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
             told = _part(progress, rows.start, rows.stop - rows.start, height)
-            full = self._piece(keys[rows], own.shape[1], told)
+            mean, std = self._statistics(self.attention.query(keys[rows]), (rows.stop - rows.start, width), told)
+            full = keys.own(rows).mul_(std).add_(mean)
             painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
         return painted
 
-    def _piece(self, key: Tensor, channels: int, progress: Progress | None) -> Tensor:
-        """(B, K, rows, W) -> (B, C, rows, W) float32: those rows repainted at full strength."""
-        query, grid = self.attention.query(key), (key.shape[-2], key.shape[-1])
-        normalized = key[:, -channels:].clone()
-        del key
+    def _statistics(self, query: Tensor, grid: tuple[int, int], progress: Progress | None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the styles for some rows, (B, C, rows, W) each."""
         mean: Tensor | None = None
         std: Tensor | None = None
         positions = [style.key.shape[1] for style in self.styles]
@@ -130,7 +135,7 @@ class _Level:
             mean, std = _added(mean, found[0], weight), _added(std, found[1], weight)
         assert mean is not None
         assert std is not None
-        return normalized.mul_(std).add_(mean)
+        return mean, std
 
 
 def _added(total: Tensor | None, one: Tensor, weight: float) -> Tensor:

@@ -25,8 +25,8 @@ from .strips import STRIP_BYTES, strip_height
 logger = logging.getLogger(__name__)
 
 FLOAT_BYTES = 4
-SPARE = 0.1
-"""Share of a limit left to what is not counted: an allocator's gaps, buffers of libraries."""
+SPARE = 0.15
+"""Share of the room under a limit left to what is not counted: an allocator's gaps, buffers of libraries."""
 LAYER_COPIES = 5
 """Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
 BLOCK_COPIES = 4
@@ -118,7 +118,8 @@ def _left(
     """Bytes of the limit that neither the process, nor what is there whole, nor the styles' part of the work takes."""
     pixels = len(picture) * picture.shape[-2] * picture.shape[-1]
     used = memory_in_use(next(model.parameters()).device)
-    return int(max_memory_gb * 2**30 * (1 - SPARE)) - used - int(FLOAT_BYTES * floats * pixels) - _style_work(styles)
+    room = (max_memory_gb * 2**30 - used) * (1 - SPARE)
+    return int(room - FLOAT_BYTES * floats * pixels) - _style_work(styles)
 
 
 def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
@@ -196,7 +197,7 @@ def _style_work(styles: Sequence[StyleFeatures]) -> int:
 def _position_bytes(model: StyleTransferModel) -> int:
     """Of a content position in a piece: stacked key, query and its leading components, own features, statistics."""
     return FLOAT_BYTES * max(
-        2 * stacked + 3 * projected + 6 * model.config.channels[LEVELS.index(level)]
+        2 * stacked + 3 * projected + 5 * model.config.channels[LEVELS.index(level)]
         for level, stacked, projected in _widths(model)
     )
 

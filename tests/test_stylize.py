@@ -114,11 +114,6 @@ def test_little_memory_gives_the_same_picture(model: StyleTransferModel) -> None
     assert_same(stylize(model, CONTENT, STYLE, max_memory_gb=1e-6), stylize(model, CONTENT, STYLE))
 
 
-def test_memory_is_an_upper_bound_only() -> None:
-    assert stylize_module._block_bytes(None) == stylize_module._block_bytes(1000) == stylize_module.BLOCK_BYTES
-    assert stylize_module._block_bytes(0.1) == int(0.1 * 2**30 / 8)
-
-
 # ---------------------------------------------------------------- content as its own style
 
 

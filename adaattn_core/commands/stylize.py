@@ -54,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_region_options(parser.add_argument_group("sizes and regions"))
     add_model_options(parser)
     parser.add_argument(
-        "--max-memory-gb", type=positive, metavar="X", help="use smaller attention blocks (default: the fastest size)"
+        "--max-memory-gb",
+        type=positive,
+        metavar="X",
+        help="GiB that the program may hold at the most (default: what is fastest)",
     )
 
 

@@ -1,0 +1,146 @@
+"""A memory limit bounds what a process really holds, and changes nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaattn_core import encode_style
+from adaattn_core.gradual import repaint_gradually
+from adaattn_core.memory import Budget, content_budget, content_floats, style_budget
+from adaattn_core.model import COMPACT, ModelConfig
+from small_models import SMALL, SMALL_VIDEO, picture, small_model
+
+BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
+GIB = 2**30
+
+
+# ---------------------------------------------------------------- piece by piece
+
+
+@BOTH
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+@pytest.mark.parametrize("positions", [1, 60, 10**6])
+def test_a_level_painted_in_pieces_is_the_level_painted_at_once(
+    config: ModelConfig, strength: float, positions: int
+) -> None:
+    """Pieces of one row, of a few, and all of it."""
+    model, weights = small_model(config=config), [0.6, 0.4]
+    content = model.encode(picture(83, 101, batch=2))
+    styles = [encode_style(model, picture(45, 34, seed=seed)) for seed in (1, 2)]
+    with torch.no_grad():
+        statistics = model.fusion.statistics(content, styles, weights, temperature=2.0)
+        wanted = model.fusion.repaint(content, statistics, strength)
+    found = repaint_gradually(
+        model.fusion, dict(content), styles, weights, strength=strength, temperature=2.0, positions=positions
+    )
+    assert found.keys() == wanted.keys()
+    for level, painted in wanted.items():
+        torch.testing.assert_close(found[level], painted, rtol=0, atol=2e-5)
+
+
+def test_features_are_let_go_when_no_level_needs_them() -> None:
+    model = small_model()
+    content, style = model.encode(picture(64, 48)), encode_style(model, picture(32, 32))
+    there: list[set[str]] = []
+    told = repaint_gradually(
+        model.fusion, content, [style], [1.0], progress=lambda share: there.append({name[-7:] for name in content})
+    )
+    assert there[0] == {"relu3_1", "relu4_1", "relu5_1"}
+    assert there[-1] == {"relu3_1"}
+    assert not content
+    assert set(told) == set(SMALL.levels)
+
+
+# ---------------------------------------------------------------- what a limit means
+
+
+def test_no_limit_and_a_large_one_take_the_fastest_sizes() -> None:
+    model, content = small_model(), picture(64, 64)
+    styles = [encode_style(model, picture(32, 32))]
+    assert content_budget(model, content, styles, 1.0, None, 4) == Budget(items=4)
+    assert content_budget(model, content, styles, 1.0, 1000, 4) == Budget(items=4)
+    assert style_budget(model, content, None) == style_budget(model, content, 1000) == Budget()
+
+
+def test_less_memory_makes_everything_smaller_and_then_warns(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("adaattn_core.memory.memory_in_use", lambda device: 0)
+    model, content = small_model(), picture(16, 16).expand(4, 3, 16, 16).repeat(1, 1, 64, 128)
+    styles = [encode_style(model, picture(32, 32))]
+    limits = [1.0, 0.3, 0.2, 0.15, 0.13]
+    budgets = [content_budget(model, content, styles, 1.0, limit, 4) for limit in limits]
+    assert [budget.items for budget in budgets] == sorted((budget.items or 0 for budget in budgets), reverse=True)
+    for more, less in zip(budgets, budgets[1:], strict=False):
+        assert less.items != more.items or less.block_bytes <= more.block_bytes
+        assert less.items != more.items or less.positions <= more.positions
+    assert budgets[-1].items == 1
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        content_budget(model, content, styles, 1.0, 0.01, 4)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("max_memory_gb is 0.01; a content of 2048x1024 pixels needs about 0.")
+    assert line.endswith("goes on in the smallest steps. Give that much, or a smaller picture.")
+    needed = float(line.split("needs about ")[1].split()[0])
+    caplog.clear()
+    content_budget(model, content, styles, 1.0, needed + 0.01, 4)
+    assert not caplog.records, "what the warning asks for is enough"
+
+
+def test_what_is_whole_at_once_is_counted() -> None:
+    """One level on the relu3_1 grid, a sixteenth of the pixels, and the picture. Attention: 6 + 8 + 10 channels are
+    read, 10 painted. Decoder: 10 fused, 8 on the relu3_1 grid to 6 on relu2_1's; or 6 to 3 of a picture, and that once
+    more. Encoder: 6 + 8 channels kept, 6 go in on relu2_1's grid, 8 come out."""
+    attention, decoder = (6 + 8 + 10 + 10) / 16, 10 / 16 + max(8 / 16 + 6 / 4, 6 / 4 + 3 + 3)
+    encoder = (6 + 8) / 16 + 6 / 4 + 8 / 16
+    assert content_floats(SMALL_VIDEO) == pytest.approx(3 + max(attention, decoder, encoder))
+
+
+def test_large_pictures_fit_where_they_should() -> None:
+    """4K with the full-size model in 8 GiB, 8K with the built-in one: what has to be whole leaves half of it."""
+    assert 4 * content_floats(ModelConfig()) * 3840 * 2160 < 4 * GIB
+    assert 4 * content_floats(COMPACT) * 7680 * 4320 < 4 * GIB
+
+
+# ---------------------------------------------------------------- measured
+
+PROBE = """
+import json, sys, torch
+sys.path.insert(0, {tests!r})
+from adaattn_core import stylize
+from adaattn_core.bench import peak_memory_bytes
+from adaattn_core.devices import memory_in_use
+from adaattn_core.model import ModelConfig
+from small_models import picture, small_model
+
+torch.set_num_threads(1)
+config = ModelConfig(channels=(16, 16, 16, 16, 16), encoder_convs=(2, 1, 1, 1, 1), decoder_convs=(1, 1, 2))
+model, content, style = small_model(config=config), picture(40, 12288), picture(32, 32)
+stylize(model, picture(32, 32), style)
+used = memory_in_use(torch.device("cpu"))
+limit = used / 2**30 + {room}
+limited = stylize(model, content, style, max_memory_gb=limit)
+bounded = peak_memory_bytes() / 2**30
+free = stylize(model, content, style)
+print(json.dumps([used / 2**30, limit, bounded, peak_memory_bytes() / 2**30, float((limited - free).abs().max())]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux, which tells what a process holds")
+def test_a_process_stays_below_its_limit() -> None:
+    """A very wide picture, whose strips are large: they would take three times the room that the limit leaves."""
+    code = PROBE.format(tests=str(Path(__file__).parent), room=0.16)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used, limit, bounded, free, difference = json.loads(done.stdout)
+    print(done.stdout)
+    assert bounded <= limit, f"{bounded:.3f} GiB, of which {used:.3f} before; allowed were {limit:.3f}"
+    assert free > limit, f"without a limit it takes {free:.3f}: this test shows nothing"
+    assert difference < 1e-4
+    assert not done.stderr
