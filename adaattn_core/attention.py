@@ -5,6 +5,7 @@ Source: Liu et al., ICCV 2021, section 3.2. Letters as in moments.py; P projecti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,18 +15,30 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from .encoder import LEVELS, Features, on_grid
-from .moments import BLOCK_BYTES, Progress, Similarity, attention_moments, normalize_channels
+from .moments import BLOCK_BYTES, Progress, Similarity, attention_moments, normalize_channels, widened
+
+AS_ROWS = "b c h w -> b (h w) c"
 
 
 class StyleLevel(NamedTuple):
     """What attention keeps of a style at one level; independent of the content, so made once and reused.
 
     key: (B, Ns, P). value: (B, Ns, C). mask: (B, Ns) bool, True where the style may be looked at, or None.
+    spread: (B, Ns, C) variance of the values in a cell around their mean, or None where each position is its own cell.
     """
 
     key: Tensor
     value: Tensor
-    mask: Tensor | None
+    mask: Tensor | None = None
+    spread: Tensor | None = None
+
+    def at(self, batch: Tensor | slice, positions: Tensor | slice = slice(None)) -> StyleLevel:
+        """Some items of the batch, some positions of them."""
+        return StyleLevel(*(None if x is None else x[batch][:, positions] for x in self))
+
+    def expand(self, batch: int) -> StyleLevel:
+        """Batch 1 for every item of a batch."""
+        return StyleLevel(*(None if x is None else x.expand(batch, *x.shape[1:]) for x in self))
 
 
 def stacked_key(features: Features, level: str) -> Tensor:
@@ -55,6 +68,29 @@ def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return rearrange(torch.where(nearest.any(dim=(2, 3), keepdim=True), nearest, touched), "b 1 h w -> b (h w)")
 
 
+def cell_means(x: Tensor, side: int, allowed: Tensor | None = None) -> Tensor:
+    """Means over squares of positions, the last ones cut off by the edge.
+
+    Args:
+        x: (B, C, H, W).
+        side: of a square.
+        allowed: (B or 1, 1, H, W) bool or None. Squares in which some positions are allowed are the mean of those.
+
+    Returns:
+        (B, C, H / side, W / side), rounded up.
+    """
+    if allowed is None:
+        return F.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)
+    some = spread_cells(F.max_pool2d(allowed.to(x.dtype), side, ceil_mode=True), side, allowed.shape[-2:])
+    weight = torch.where(some > 0, allowed.to(x.dtype), 1.0)
+    return cell_means(x * weight, side) / cell_means(weight, side)
+
+
+def spread_cells(cells: Tensor, side: int, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w), one value for each square of positions -> (B, C, *size), that value at each position."""
+    return F.interpolate(cells, scale_factor=side, mode="nearest")[..., : size[0], : size[1]]
+
+
 def _sample(positions: int, count: int, allowed: Tensor | None, generator: torch.Generator) -> Tensor:
     """`count` different positions at random; where chance meets nothing of a small mask, its positions come first."""
     order = torch.randperm(positions, generator=generator)
@@ -71,6 +107,8 @@ class AdaAttention(nn.Module):
         value_channels: C, channels of the level.
         projection_channels: P, width of queries and keys; None keeps K, as published.
         similarity: "softmax" (image model) or "cosine" (video model).
+        cell: style positions are taken together in squares of this side, each with one key, the mean of theirs, and
+            with the mean and variance of their values, so that all of them still count. 1, as published: none are.
     """
 
     def __init__(
@@ -79,8 +117,10 @@ class AdaAttention(nn.Module):
         value_channels: int,
         projection_channels: int | None = None,
         similarity: Similarity = "softmax",
+        cell: int = 1,
     ) -> None:
         super().__init__()
+        self.cell = cell
         projection_channels = projection_channels or key_channels
         self.similarity: Similarity = similarity
         self.query_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
@@ -119,17 +159,29 @@ class AdaAttention(nn.Module):
             samples: keep that many randomly chosen positions, as the published code does; None keeps all.
             generator: source of that choice (on the CPU), required with `samples`.
         """
-        size = (style_key.shape[-2], style_key.shape[-1])
-        key = rearrange(self.key_proj(style_key.to(self.key_proj.weight.dtype)), "b k h w -> b (h w) k")
-        value = rearrange(self.value_proj(style_value), "b c h w -> b (h w) c")
-        allowed = None if mask is None else positions_mask(mask, size).expand(len(key), -1)
-        if samples is not None and samples < key.shape[1]:
+        style = self._cells(style_key, self.value_proj(style_value), mask)
+        if samples is not None and samples < style.key.shape[1]:
             if generator is None:
                 raise ValueError("sampled attention needs a torch.Generator, so that the same seed gives one picture")
-            chosen = _sample(key.shape[1], samples, allowed, generator).to(key.device)
-            key, value = key[:, chosen], value[:, chosen]
-            allowed = None if allowed is None else allowed[:, chosen]
-        return StyleLevel(key, value, allowed)
+            chosen = _sample(style.key.shape[1], samples, style.mask, generator).to(style.key.device)
+            style = style.at(slice(None), chosen)
+        return style
+
+    def _cells(self, key: Tensor, value: Tensor, mask: Tensor | None) -> StyleLevel:
+        """All positions of a style, or all cells of them; arguments as in `encode_style`, the values projected."""
+        allowed, cell_allowed, spread = None, None, None
+        size = (key.shape[-2], key.shape[-1])
+        if mask is not None:
+            allowed = rearrange(positions_mask(mask, size), "b (h w) -> b 1 h w", h=size[0])
+            cell_allowed = F.max_pool2d(allowed.float(), self.cell, ceil_mode=True) > 0
+            cell_allowed = rearrange(cell_allowed, "b 1 h w -> b (h w)").expand(len(key), -1)
+        if self.cell > 1:
+            mean = cell_means(value, self.cell, allowed)
+            away = (widened(value) - spread_cells(widened(mean), self.cell, size)).square()
+            key, value = cell_means(key, self.cell, allowed), mean
+            spread = rearrange(cell_means(away, self.cell, allowed), AS_ROWS)
+        key = self.key_proj(key.to(self.key_proj.weight.dtype))
+        return StyleLevel(rearrange(key, AS_ROWS), rearrange(value, AS_ROWS), cell_allowed, spread)
 
     def query(self, content_key: Tensor) -> Tensor:
         """(B, K, H, W) stacked key of the content -> (B, H W, P): what looks for style positions like itself."""
@@ -160,15 +212,17 @@ class AdaAttention(nn.Module):
             mean, std: each (B, C, H, W) in float32.
         """
         batch = len(query)
+        style = style.expand(batch)
         applies = None if content_mask is None else positions_mask(content_mask, grid).expand(batch, -1)
         mean, std = attention_moments(
             query,
-            style.key.expand(batch, -1, -1),
-            style.value.expand(batch, -1, -1),
+            style.key,
+            style.value,
             similarity=self.similarity,
             temperature=temperature,
             content_mask=applies,
-            style_mask=None if style.mask is None else style.mask.expand(batch, -1),
+            style_mask=style.mask,
+            spread=style.spread,
             block_bytes=block_bytes,
             progress=progress,
         )

@@ -61,6 +61,7 @@ class MultiLevelFusion(nn.Module):
         projection_channels: query and key width for each of `levels`; None keeps the stacked key's.
         similarity: of every level.
         upsample: how relu5_1 is brought to the relu4_1 grid.
+        style_cells: side of the squares of style positions that share a key, for each of `levels`; None: 1.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class MultiLevelFusion(nn.Module):
         projection_channels: Sequence[int] | None = None,
         similarity: Similarity = "softmax",
         upsample: str = "nearest",
+        style_cells: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.levels, self.upsample = tuple(levels), upsample
@@ -77,7 +79,8 @@ class MultiLevelFusion(nn.Module):
         for index, level in enumerate(levels):
             block = LEVELS.index(level)
             width = projection_channels[index] if projection_channels else None
-            self.attention[level] = AdaAttention(sum(channels[: block + 1]), channels[block], width, similarity)
+            cell = style_cells[index] if style_cells else 1
+            self.attention[level] = AdaAttention(sum(channels[: block + 1]), channels[block], width, similarity, cell)
         if len(levels) > 1:
             self.merge_conv = ReflectConv2d(channels[3], channels[3])
 

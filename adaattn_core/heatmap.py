@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .attention import AdaAttention, stacked_key
+from .attention import AdaAttention, cell_means, stacked_key
 from .fusion import MultiLevelFusion
 from .moments import _unit, _weights, widened
 from .painting import ImageFeatures, check_items, check_unit
@@ -42,7 +42,7 @@ def attention_at(
         temperature: as in `paint`.
 
     Returns:
-        (B, H, W) float32 on the style's grid of that level; each item sums to 1.
+        (B, H, W) float32 on the style's grid of that level, or on that of its cells; each item sums to 1.
 
     Raises:
         ValueError: a level the model has not, a point outside the picture, batches that do not pair up.
@@ -55,7 +55,8 @@ def attention_at(
     attention = fusion.attention[level]
     assert isinstance(attention, AdaAttention)
     with torch.no_grad():
-        content_key, style_key = stacked_key(content.named(), level), stacked_key(style.named(), level)
+        content_key = stacked_key(content.named(), level)
+        style_key = cell_means(stacked_key(style.named(), level), attention.cell)
         height, width = content_key.shape[-2:]
         row, column = min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
         dtype = attention.query_proj.weight.dtype

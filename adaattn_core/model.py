@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .attention import StyleLevel
 from .decoder import Decoder
 from .encoder import ATTENTION_LEVELS, LEVELS, VGG19_CHANNELS, VGG19_CONVS, Features, VGGEncoder
 from .fusion import Fused, MultiLevelFusion
@@ -38,6 +37,9 @@ class ModelConfig:
     """How attention weighs style positions; "cosine" for the video model."""
     upsample: Upsample = "nearest"
     """How decoder features grow; published: nearest."""
+    style_cells: tuple[int, ...] | None = None
+    """Side of the squares of style positions that share a key at each level; None: each position has its own, as
+    published."""
 
     def __post_init__(self) -> None:
         for name, count in (("channels", 5), ("encoder_convs", 5), ("decoder_convs", 3)):
@@ -56,6 +58,8 @@ class ModelConfig:
             raise ValueError(
                 f"projection_channels {self.projection_channels} need one number for each of {self.levels}"
             )
+        if self.style_cells is not None and (len(self.style_cells) != len(self.levels) or min(self.style_cells) < 1):
+            raise ValueError(f"style_cells is {self.style_cells}; a number above 0 is needed for each of {self.levels}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -77,9 +81,10 @@ COMPACT = ModelConfig(
     decoder_convs=(4, 2, 2),
     projection_channels=(48, 96, 128),
     upsample="bilinear",
+    style_cells=(2, 1, 1),
 )
 """The built-in model's architecture: half of VGG-19's channels or less, two convolutions a block, narrow queries and
-keys."""
+keys, and on relu3_1 one key for four style positions."""
 
 
 class StyleTransferModel(nn.Module):
@@ -95,7 +100,12 @@ class StyleTransferModel(nn.Module):
         skip = len(config.levels) > 1
         self.encoder = VGGEncoder(config.channels, config.encoder_convs)
         self.fusion = MultiLevelFusion(
-            config.channels, config.levels, config.projection_channels, config.similarity, config.upsample
+            config.channels,
+            config.levels,
+            config.projection_channels,
+            config.similarity,
+            config.upsample,
+            config.style_cells,
         )
         self.decoder = Decoder(config.channels, config.decoder_convs, skip, config.upsample)
 
@@ -156,5 +166,5 @@ class StyleTransferModel(nn.Module):
         """
         features = {level: x[contents] for level, x in self.encoder(content, self.deepest).items()}
         painted = self.fusion.encode_style(self.encoder(style, self.deepest))
-        chosen = {level: StyleLevel(one.key[styles], one.value[styles], None) for level, one in painted.items()}
+        chosen = {level: one.at(styles) for level, one in painted.items()}
         return self.decode(self.fusion(features, chosen), (content.shape[-2], content.shape[-1]))

@@ -72,6 +72,7 @@ def attention_moments(
     temperature: float = 1.0,
     content_mask: Tensor | None = None,
     style_mask: Tensor | None = None,
+    spread: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -94,6 +95,7 @@ def attention_moments(
         content_mask: (B, Nc) bool or None. Positions where it is True attend only where `style_mask` is True; the
             others attend everywhere. None means True everywhere.
         style_mask: (B, Ns) bool or None (everywhere).
+        spread: (B, Ns, C) or None (0): where a value is the mean of several, their variance around it.
         block_bytes: memory for a block of A.
         progress: told the share of the rows that are done after each block; what it raises ends the work. Not called
             while gradients are recorded.
@@ -116,24 +118,27 @@ def attention_moments(
             query = query / temperature
         center = value.mean(dim=1, keepdim=True)
         if _worth_screening(query, key, similarity, content_mask):
-            mean, std = _screened(query, key, value, center, style_mask, block_bytes, progress)
+            mean, std = _screened(query, key, value, center, spread, style_mask, block_bytes, progress)
             return mean.add_(center), std
         mean, std = _blockwise(
-            query, key, _with_squares(value, center), similarity, temperature, content_mask, style_mask, block_bytes,
+            query, key, _with_squares(value, center, spread), similarity, temperature, content_mask, style_mask, block_bytes,
             progress,
         )  # fmt: skip
         return mean + center, std
 
 
-def _with_squares(value: Tensor, center: Tensor) -> Tensor:
-    """(..., C) -> (..., 2 C): values less their centre, and the squares of that."""
+def _with_squares(value: Tensor, center: Tensor, spread: Tensor | None) -> Tensor:
+    """(..., C) -> (..., 2 C): values less their centre, and the (mean) squares of that."""
     if torch.is_grad_enabled():
         centered = value - center
-        return torch.cat([centered, centered.square()], dim=-1)
+        squares = centered.square()
+        return torch.cat([centered, squares if spread is None else squares + spread], dim=-1)
     both = value.new_empty(*value.shape[:-1], 2 * value.shape[-1])  # filled in place: there is no second copy
     centered, squares = both.chunk(2, dim=-1)
     torch.sub(value, center, out=centered)
     torch.mul(centered, centered, out=squares)
+    if spread is not None:
+        squares += spread
     return both
 
 
@@ -186,6 +191,7 @@ def _screened(
     key: Tensor,
     value: Tensor,
     center: Tensor,
+    spread: Tensor | None,
     style_mask: Tensor | None,
     block_bytes: int,
     progress: Progress | None,
@@ -194,17 +200,18 @@ def _screened(
     batch, positions = query.shape[:2]
     mean, std = (query.new_empty(batch, positions, value.shape[-1]) for _ in range(2))
     for item in range(batch):
-        keys, values = key[item], value[item]
+        keys, values, spreads = key[item], value[item], None if spread is None else spread[item]
         if style_mask is not None:
-            keys, values = keys[style_mask[item]], values[style_mask[item]]
+            allowed = style_mask[item]
+            keys, values, spreads = keys[allowed], values[allowed], None if spreads is None else spreads[allowed]
         rows = min(ROWS, max(16, block_bytes // (4 * len(keys))))
         screen = Screen(query[item], keys, rows)
         both = values.new_empty(0)
         for done, (group, kept) in enumerate(screen, 1):
             if kept is not None:
-                found = _gathered(query[item, group], keys, values, center[item], kept)
+                found = _gathered(query[item, group], keys, values, center[item], spreads, kept)
             else:
-                both = both if len(both) else _with_squares(values, center[item])
+                both = both if len(both) else _with_squares(values, center[item], spreads)
                 found = _moments(query[item, group][None], keys[None], both[None], None, None, "softmax", 1.0)
             mean[item, group], std[item, group] = found[0], found[1]
             if progress is not None:
@@ -212,13 +219,15 @@ def _screened(
     return mean, std
 
 
-def _gathered(query: Tensor, key: Tensor, value: Tensor, center: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+def _gathered(
+    query: Tensor, key: Tensor, value: Tensor, center: Tensor, spread: Tensor | None, kept: Tensor
+) -> tuple[Tensor, Tensor]:
     """Softmax moments of some queries (R, K) from the style positions `kept`, gathered piece by piece."""
     pieces = torch.split(kept, PIECE_ROWS)
     weights = torch.cat([query @ key[piece].T for piece in pieces], dim=1).softmax(dim=1)
     sums = value.new_zeros(len(query), 2 * value.shape[1])
     for piece, part in zip(pieces, torch.split(weights, PIECE_ROWS, dim=1), strict=True):
-        sums.addmm_(part, _with_squares(value[piece], center))
+        sums.addmm_(part, _with_squares(value[piece], center, None if spread is None else spread[piece]))
     return _mean_std(sums)
 
 
