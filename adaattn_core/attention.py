@@ -5,7 +5,7 @@ Source: Liu et al., ICCV 2021, section 3.2. Letters as in moments.py; P projecti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,11 +34,15 @@ class StyleLevel(NamedTuple):
 
     def at(self, batch: Tensor | slice, positions: Tensor | slice = slice(None)) -> StyleLevel:
         """Some items of the batch, some positions of them."""
-        return StyleLevel(*(None if x is None else x[batch][:, positions] for x in self))
+        return self._each(lambda x: x[batch][:, positions])
 
     def expand(self, batch: int) -> StyleLevel:
         """Batch 1 for every item of a batch."""
-        return StyleLevel(*(None if x is None else x.expand(batch, *x.shape[1:]) for x in self))
+        return self._each(lambda x: x.expand(batch, *x.shape[1:]))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> StyleLevel:
+        mask, spread = (None if x is None else change(x) for x in (self.mask, self.spread))
+        return StyleLevel(change(self.key), change(self.value), mask, spread)
 
 
 def stacked_key(features: Features, level: str) -> Tensor:

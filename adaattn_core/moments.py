@@ -120,10 +120,10 @@ def attention_moments(
         if _worth_screening(query, key, similarity, content_mask):
             mean, std = _screened(query, key, value, center, spread, style_mask, block_bytes, progress)
             return mean.add_(center), std
+        both = _with_squares(value, center, spread)
         mean, std = _blockwise(
-            query, key, _with_squares(value, center, spread), similarity, temperature, content_mask, style_mask, block_bytes,
-            progress,
-        )  # fmt: skip
+            query, key, both, similarity, temperature, content_mask, style_mask, block_bytes, progress
+        )
         return mean + center, std
 
 

@@ -469,6 +469,8 @@ def test_published_sizes() -> None:
         ({"similarity": "dot"}, "similarity is 'dot'; known are softmax, cosine"),
         ({"upsample": "cubic"}, "upsample is 'cubic'; known are nearest, bilinear"),
         ({"projection_channels": (8,)}, r"projection_channels \(8,\) need one number for each of \('relu3_1', .*"),
+        ({"style_cells": (2,)}, r"style_cells is \(2,\); a number above 0 is needed for each of \('relu3_1', .*"),
+        ({"style_cells": (2, 1, 0)}, r"style_cells is .*; a number above 0 is needed for each of \('relu3_1', .*"),
         ({"channels": (8, 8)}, r"channels is \(8, 8\); 5 numbers above 0 are needed, one for each block"),
         ({"encoder_convs": (1, 1, 1, 1, 0)}, r"encoder_convs is .*; 5 numbers above 0 are needed, one for each block"),
         ({"decoder_convs": (1, 1, 1, 1)}, r"decoder_convs is .*; 3 numbers above 0 are needed, one for each block"),

@@ -273,7 +273,7 @@ def test_a_white_style_mask_is_no_mask(model: StyleTransferModel) -> None:
 def painted_over(style: StyleFeatures) -> StyleFeatures:
     """Other keys and values wherever the mask is False."""
     changed = {}
-    for level, (key, value, mask) in style.items():
+    for level, (key, value, mask, _) in style.items():
         assert mask is not None
         hidden = ~mask[..., None]
         changed[level] = style[level]._replace(
