@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Dialog, Page, sync_playwright
 
 from comfyui.conditions import require_browser
 from comfyui.host import PACK_NAME, Host
@@ -26,19 +26,28 @@ PATIENCE_MS = 600_000
 
 
 class Desk:
-    """A page with ComfyUI on it. Console errors are kept, with the file each came from."""
+    """A page with ComfyUI on it. Console errors are kept, with the file each came from, and what alerts said."""
 
     def __init__(self, page: Page, host: Host) -> None:
         self.page = page
         self.host = host
         self.errors: list[str] = []
+        self.alerts: list[str] = []
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._note)
+        page.on("dialog", self._answer)
         page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"))
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _answer(self, dialog: Dialog) -> None:
+        if dialog.type == "beforeunload":  # whether to leave a page with unsaved work on it
+            dialog.accept()
+        else:
+            self.alerts.append(dialog.message)
+            dialog.dismiss()
 
     @property
     def own_errors(self) -> list[str]:
@@ -64,9 +73,11 @@ class Desk:
         self.page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [setting, value])
 
     def load(self, workflow: Any) -> None:
-        """Show a workflow, all of it in view."""
+        """Show a workflow, all of it in view. A page that does not understand it raises an alert."""
         self.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-        self.fit()
+        if workflow["nodes"]:
+            self.fit()
+        assert self.alerts == []
 
     def fit(self) -> None:
         self.page.wait_for_timeout(500)

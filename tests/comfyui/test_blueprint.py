@@ -21,21 +21,27 @@ FILE = ROOT / "subgraphs" / "AdaAttN Subject and Background.json"
 CONTENT, SUBJECT_STYLE, BACKGROUND_STYLE, SAVE = 2, 3, 4, 5
 PICTURES = {CONTENT: "astronaut", SUBJECT_STYLE: "auvers", BACKGROUND_STYLE: "great_wave"}
 WIDGETS = (("picture", "COMBO"), ("frames", "INT"))
+OUTPUTS = (("image", "IMAGE"), ("subject", "MASK"))
 
 
 def around_it() -> dict[str, Any]:
     """A workflow with the blueprint, its three pictures and a place for the result."""
 
-    def picture(node: int, name: str) -> dict[str, Any]:
-        widgets = [{"name": key, "type": kind, "widget": {"name": key}} for key, kind in WIDGETS]
-        outputs = [{"name": "image", "type": "IMAGE"}, {"name": "subject", "type": "MASK"}]
-        return {"id": node, "type": "AdaAttN_ExamplePicture", "pos": [-400, 400 * (node - 2)], "size": [270, 330],
-                "inputs": widgets, "outputs": outputs, "widgets_values": [name, 1]}  # fmt: skip
+    def node(number: int, kind: str, place: tuple[int, int], size: tuple[int, int], **more: Any) -> dict[str, Any]:
+        """With all that a page writes into its files, and old ones refuse a file without."""
+        return {"id": number, "type": kind, "pos": list(place), "size": list(size), "flags": {}, "order": number - 1,
+                "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [], **more}  # fmt: skip
 
-    save = {"id": SAVE, "type": "PreviewImage", "pos": [450, 0], "size": [400, 400],
-            "inputs": [{"name": "images", "type": "IMAGE"}], "outputs": []}  # fmt: skip
+    def picture(number: int, name: str) -> dict[str, Any]:
+        widgets = [{"name": key, "type": kind, "widget": {"name": key}, "link": None} for key, kind in WIDGETS]
+        outputs = [{"name": key, "type": kind, "links": []} for key, kind in OUTPUTS]
+        return node(number, "AdaAttN_ExamplePicture", (-400, 400 * (number - 2)), (270, 330), inputs=widgets,
+                    outputs=outputs, widgets_values=[name, 1])  # fmt: skip
+
+    images = {"name": "images", "type": "IMAGE", "link": None}
+    save = node(SAVE, "PreviewImage", (450, 0), (400, 400), inputs=[images])
     blueprint = load(FILE)
-    (node,) = blueprint["nodes"]
+    (outer,) = blueprint["nodes"]
     return connected(
         blueprint,
         [
@@ -45,11 +51,11 @@ def around_it() -> dict[str, Any]:
             save,
         ],
         [
-            (CONTENT, "image", node["id"], "content"),
-            (CONTENT, "subject", node["id"], "subject"),
-            (SUBJECT_STYLE, "image", node["id"], "subject_style"),
-            (BACKGROUND_STYLE, "image", node["id"], "background_style"),
-            (node["id"], "image", SAVE, "images"),
+            (CONTENT, "image", outer["id"], "content"),
+            (CONTENT, "subject", outer["id"], "subject"),
+            (SUBJECT_STYLE, "image", outer["id"], "subject_style"),
+            (BACKGROUND_STYLE, "image", outer["id"], "background_style"),
+            (outer["id"], "image", SAVE, "images"),
         ],
     )
 
