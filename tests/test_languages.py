@@ -30,7 +30,8 @@ KEPT = re.compile(
     r"|(?:built-in|exact|sampled|torchvision|VGG)\b",
     flags=re.ASCII,
 )
-"""What stays as it is in a translation: numbers, files, and labels of options, which ComfyUI does not translate."""
+"""What stays as it is in a translation: numbers, files, and values of options, so that help for one language serves who
+reads a workflow made in another."""
 
 
 def read(language: str, name: str) -> dict[str, Any]:
@@ -58,10 +59,13 @@ def in_schema(schema: Schema) -> dict[str, Any]:
     def named(socket: Socket) -> dict[str, str]:
         return {"name": socket.name, "tooltip": socket.tooltip}
 
+    def labelled(socket: Socket) -> dict[str, Any]:
+        return {"options": {value: value for value in socket.options["options"]}} if socket.type == "COMBO" else {}
+
     return {
         "display_name": schema.display_name,
         "description": schema.description,
-        "inputs": {socket.id: named(socket) for socket in schema.inputs},
+        "inputs": {socket.id: {**named(socket), **labelled(socket)} for socket in schema.inputs},
         "outputs": {str(place): named(socket) for place, socket in enumerate(schema.outputs)},
     }
 
@@ -116,6 +120,15 @@ def test_numbers_files_and_options_stay_as_they_are(language: str) -> None:
         kept, needed = set(KEPT.findall(text)), set(KEPT.findall(ENGLISH[path]))
         assert needed <= kept, f"{path}: {text}"
         assert all(len(more) == 1 for more in kept - needed), f"{path}: {text}"
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_an_option_is_found_by_its_value(language: str) -> None:
+    """Help pages, tooltips and workflows name options by their values."""
+    options = {path: text for path, text in words(language).items() if ".options." in path}
+    assert options
+    for path, text in options.items():
+        assert text.startswith(re.split(r"\W", ENGLISH[path])[0]) and text != ENGLISH[path], path
 
 
 @pytest.mark.parametrize("language", TRANSLATED)

@@ -124,12 +124,20 @@ class Desk:
         return dict(self.page.evaluate("() => app.lastNodeErrors ?? {}"))
 
     def overlapping_nodes(self) -> list[list[str]]:
-        """Pairs of nodes that cover each other, title bars included."""
+        """Pairs of nodes that cover each other, title bars and, in Nodes 2.0, what hangs below included."""
         found: list[list[str]] = self.page.evaluate(
             """() => {
+                const scale = app.canvas.ds.scale;
+                const height = node => {
+                    const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+                    if (!drawn) return node.size[1] + 30;
+                    const inside = [drawn, ...drawn.querySelectorAll("*")].map(part => part.getBoundingClientRect());
+                    const bottom = Math.max(...inside.filter(box => box.height).map(box => box.bottom));
+                    return (bottom - drawn.getBoundingClientRect().top) / scale;
+                };
                 const boxes = app.graph.nodes.map(node => {
-                    const [x, y] = node.pos, [width, height] = node.size;
-                    return {title: node.title, left: x, top: y - 30, right: x + width, bottom: y + height};
+                    const [x, y] = node.pos, [width] = node.size;
+                    return {title: node.title, left: x, top: y - 30, right: x + width, bottom: y - 30 + height(node)};
                 });
                 const apart = (a, b) =>
                     a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;

@@ -81,6 +81,23 @@ def test_nodes_do_not_cover_each_other(page: Desk, path: Path) -> None:
     assert page.overlapping_nodes() == []
 
 
+def test_nodes_do_not_cover_each_other_in_nodes_2(page: Desk, shots: Path) -> None:
+    if not page.has_setting("Comfy.VueNodes.Enabled"):
+        pytest.skip("this ComfyUI's page has no Nodes 2.0")
+    page.set("Comfy.VueNodes.Enabled", True)
+    try:
+        for path in EXAMPLES:
+            page.load(load(path))
+            page.page.wait_for_function(
+                "() => app.graph.nodes.every(node => document.querySelector(`[data-node-id='${node.id}']`))"
+            )
+            page.fit()
+            page.shot(shots / f"nodes_2_{path.stem}.png")
+            assert page.overlapping_nodes() == [], path.stem
+    finally:
+        page.set("Comfy.VueNodes.Enabled", False)
+
+
 # ---------------------------------------------------------------- colours
 
 

@@ -31,8 +31,8 @@ NODES = list(LOCALES["en"])
 SHOWN = "AdaAttN_Apply"
 """The node that is looked at: sockets and every kind of widget, two outputs."""
 
-NODES_2 = (1, 35)
-"""Version of the page from which on Nodes 2.0 is looked at."""
+NODES_2 = LABELS = (1, 35)
+"""Versions of the page from which on Nodes 2.0 is looked at, and options have labels."""
 
 MAKE = """id => {
     app.graph.clear();
@@ -121,6 +121,11 @@ def show(table: Desk, language: str) -> Any:
     return made
 
 
+def page_version(table: Desk) -> tuple[int, ...]:
+    version: str = table.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
+    return tuple(map(int, version.split(".")[:2]))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_node_its_tooltip_and_its_help_are_shown(table: Desk, language: str) -> None:
     words = LOCALES[language][SHOWN]
@@ -143,10 +148,26 @@ def test_a_node_its_tooltip_and_its_help_are_shown(table: Desk, language: str) -
     assert table.own_errors == []
 
 
+def test_options_have_labels_and_keep_their_values(table: Desk) -> None:
+    """The page shows and offers an option in its language, and sends what every language sends."""
+    if (version := page_version(table)) < LABELS:
+        pytest.skip(f"options have no labels on page {version}")
+    labels = LOCALES["ko"][SHOWN]["inputs"]["attention_mode"]["options"]
+    show(table, "ko")
+    choice = "app.graph.nodes[0].widgets.find(widget => widget.name == 'attention_mode')"
+    table.page.wait_for_function(f"label => {choice}._displayValue == label", arg=labels["exact"])
+    table.page.mouse.click(*table.page.evaluate(MIDDLE_OF, "attention_mode"))
+    table.page.get_by_text(labels["sampled"], exact=True).first.click()
+    table.page.wait_for_function(f"() => {choice}.value == 'sampled'")
+    assert table.page.evaluate(f"() => {choice}._displayValue") == labels["sampled"]
+    (sent,) = table.prompt().values()
+    assert sent["inputs"]["attention_mode"] == "sampled"
+    assert table.own_errors == []
+
+
 def test_nodes_2_shows_the_same_names(table: Desk) -> None:
     """Of the inputs that are always in sight; the page folds the advanced ones away."""
-    version = table.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
-    if tuple(map(int, version.split(".")[:2])) < NODES_2:
+    if (version := page_version(table)) < NODES_2:
         pytest.skip(f"Nodes 2.0 of page {version} was a draft")
     words = LOCALES["ko"][SHOWN]
     show(table, "ko")
