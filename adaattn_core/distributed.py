@@ -71,7 +71,7 @@ class Ranks:
         if self.local_rank >= torch.cuda.device_count():
             raise ValueError(
                 f"this machine has {torch.cuda.device_count()} GPUs, less than processes. "
-                "Start torchrun with that many (--nproc-per-node), or train with --device cpu."
+                "Start torchrun with that many (--nproc-per-node), or use --device cpu."
             )
         return pick_device(f"cuda:{self.local_rank}")
 

@@ -40,6 +40,7 @@ FLOW = (
     "losses",
     "distill",
     "progress",
+    "overlap",
     "muon",
     "data",
     "losscurve",

@@ -8,6 +8,8 @@ import os
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+import torch
+
 from ..checkpoint import BUILT_IN, MODEL_NAMES, load_model
 from ..devices import PRECISIONS, Precision, pick_device, pick_dtype
 from ..images import MIN_SIDE, ImageError, output_format
@@ -31,9 +33,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def open_model(args: argparse.Namespace) -> StyleTransferModel:
-    """The model that the options of `add_model_options` name."""
-    device = pick_device(args.device)
+def open_model(args: argparse.Namespace, device: torch.device | None = None) -> StyleTransferModel:
+    """The model that the options of `add_model_options` name; on another device where one is given."""
+    device = device or pick_device(args.device)
     # Not bfloat16 where it is native, as in training: what the command line paints is what the library paints.
     precision: Precision = "float32" if args.precision == "auto" else args.precision
     return load_model(args.model, device=device, dtype=pick_dtype(precision, device))

@@ -15,11 +15,13 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..checkpoint import find_model
-from ..devices import is_out_of_memory, pick_device
+from ..devices import is_out_of_memory
+from ..distributed import Ranks
 from ..fusion import StyleFeatures
 from ..images import ImageError, find_images, load_alpha, load_image, load_mask, resize_image, save_image
 from ..masks import fit_mask
 from ..model import StyleTransferModel
+from ..overlap import AHEAD, overlapped
 from ..painting import ATTENTIONS
 from ..progress import progress_bar
 from ..stylize import encode_style, stylize
@@ -31,7 +33,8 @@ logger = logging.getLogger(__name__)
 EXAMPLES = """\
 examples:
   adaattn stylize photo.jpg --style painting.jpg -o result.png
-  adaattn stylize holiday/ --style painting.jpg -o results/
+  adaattn stylize holiday/ --style painting.jpg -o results/ --resume         go on where a run was stopped
+  torchrun --nproc-per-node 4 -m adaattn_core stylize holiday/ --style painting.jpg -o results/     in 4 processes
   adaattn stylize photo.jpg --style a.jpg --style b.jpg --style-weights .7,.3 -o mixed.png
   adaattn stylize photo.jpg --style "paintings/*.jpg" -o results/      in each style, as photo__painting.png
 """
@@ -54,10 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_region_options(parser.add_argument_group("sizes and regions"))
     add_model_options(parser)
     parser.add_argument(
-        "--max-memory-gb",
-        type=positive,
-        metavar="X",
-        help="GiB that the program may hold at the most (default: what is fastest)",
+        "--max-memory-gb", type=positive, metavar="X",
+        help="GiB that the program may hold at the most; files are then not read ahead (default: what is fastest)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out results that are there already: to go on with a stopped run"
     )
 
 
@@ -104,64 +108,129 @@ class Group(NamedTuple):
     """content, output"""
 
 
+class Job(NamedTuple):
+    """One picture to make."""
+
+    content: Path
+    output: Path
+    styles: Styles
+
+
+class Failure(NamedTuple):
+    """Why there is no picture; one line."""
+
+    reason: str
+
+
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    groups = plan(args)
-    total = sum(len(group.results) for group in groups)
-    painter = Painter(args)
-    failures: list[str] = []
-    bar = progress_bar(total, unit="picture", enabled=None if total > 1 else False)
-    with bar:
-        for group in groups:
-            styles = Styles(group, args)
-            for content, output in group.results:
-                try:
-                    picture, alpha = painter.paint(content, styles)
-                except (ValueError, RuntimeError, MemoryError) as error:
-                    if total == 1 or not (isinstance(error, ValueError) or is_out_of_memory(error)):
-                        raise
-                    logger.debug("%s failed", output, exc_info=True)
-                    failures.append(explain(error)[1])
-                else:  # what cannot be written ends the run: the other results go to the same folder
-                    save_image(picture, output, alpha=alpha)
-                bar.update()
+    ranks, groups = Ranks.of_environment(), plan(args)
+    share = share_of(groups, ranks)
+    rest = share_of(groups, ranks, skip_existing=args.resume)
+    total, there = _count(rest), _count(share) - _count(rest)
+    painter = Painter(args, ranks, alone=_count(groups) == 1)
+    jobs = (Job(*result, styles) for group in rest for styles in [Styles(group, args)] for result in group.results)
+    ahead = 0 if args.max_memory_gb else AHEAD  # a limit leaves no room for pictures that wait
+    written: list[str | Failure] = []
+    with progress_bar(total, unit="picture", enabled=None if total > 1 and ranks.is_writer else False) as bar:
+        for _, one in overlapped(jobs, painter.read, painter.paint, painter.write, ahead):
+            written.append(one)
+            bar.update()
+    who = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
+    failures = [one.reason for one in written if isinstance(one, Failure)]
     if failures:
-        raise ImageError(f"{len(failures)} of {total} pictures failed, the others are done. The first: {failures[0]}")
-    what = f"{output}  {picture.shape[-1]}x{picture.shape[-2]}" if total == 1 else f"{total} pictures in {args.output}"
-    print(f"{what}  {time.monotonic() - started:.1f} s")
+        count = f"{len(failures)} of {total} pictures failed"
+        raise ImageError(f"{who}{count}, the others are done. The first: {failures[0]}")
+    if painter.alone and written:
+        what = f"{rest[0].results[0][1]}  {written[0]}"
+    else:
+        what = f"{total} pictures in {args.output}" + (f", beside {there} that were there" if there else "")
+    print(f"{who}{what}  {time.monotonic() - started:.1f} s")
     return 0
 
 
-class Painter:
-    """Paints one content after the other. The model is loaded after the first pictures: a wrong one is told at once."""
+def _count(groups: Sequence[Group]) -> int:
+    return sum(len(group.results) for group in groups)
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
+
+def share_of(groups: Sequence[Group], ranks: Ranks, skip_existing: bool = False) -> list[Group]:
+    """The results that this process makes, of those that all processes make: every `world`-th.
+
+    Which are there already counts only after that: processes that looked at different times would disagree.
+    """
+    numbers = itertools.count()
+    shares = [
+        group._replace(results=[one for one in group.results if next(numbers) % ranks.world == ranks.rank])
+        for group in groups
+    ]
+    if skip_existing:
+        shares = [group._replace(results=[one for one in group.results if not one[1].exists()]) for group in shares]
+    return [group for group in shares if group.results]
+
+
+class Painter:
+    """Reads, paints and writes one picture after the other; each step in a thread of its own, see `overlapped`.
+
+    The model is loaded after the first pictures: a wrong one is told at once.
+
+    Args:
+        alone: there is one picture to make, whose failure is the command's. Of several, a failed one is left out.
+    """
+
+    def __init__(self, args: argparse.Namespace, ranks: Ranks, alone: bool) -> None:
+        self.args, self.alone = args, alone
         self.mask = load_mask(args.content_mask) if args.content_mask else None
         find_model(args.model)
-        pick_device(args.device)
+        self.device = ranks.pick_device(args.device)
 
     @cached_property
     def model(self) -> StyleTransferModel:
-        return open_model(self.args)
+        return open_model(self.args, self.device)
 
-    def paint(self, content: Path, styles: Styles) -> tuple[Tensor, Tensor | None]:
-        """The content in the styles, (1, 3, H, W), and its opacity, (1, 1, H, W)."""
-        args = self.args
-        styles.read()
-        picture, alpha = load_image(content), load_alpha(content)
-        if args.size:
-            picture = resize_image(picture, short_side=args.size)
-        if alpha is not None:
-            alpha = resize_image(alpha, size=(picture.shape[-2], picture.shape[-1]))
-        if self.mask is not None:
-            fit_mask(self.mask, picture, "content")
-        result = stylize(
-            self.model, picture, styles.encoded(self.model), style_weights=args.style_weights, strength=args.strength,
-            temperature=args.temperature, content_mask=self.mask, keep_color=args.keep_color,
-            max_memory_gb=args.max_memory_gb,
-        )  # fmt: skip
+    def read(self, job: Job) -> tuple[Tensor, Tensor | None] | Failure:
+        """The content, (1, 3, H, W), and its opacity, (1, 1, H, W)."""
+        try:
+            job.styles.read()
+            picture, alpha = load_image(job.content), load_alpha(job.content)
+            if self.args.size:
+                picture = resize_image(picture, short_side=self.args.size)
+            if alpha is not None:
+                alpha = resize_image(alpha, size=(picture.shape[-2], picture.shape[-1]))
+            if self.mask is not None:
+                fit_mask(self.mask, picture, "content")
+        except (ValueError, RuntimeError, MemoryError) as error:
+            return self._failure(job, error)
+        return picture, alpha
+
+    def paint(self, job: Job, read: tuple[Tensor, Tensor | None] | Failure) -> tuple[Tensor, Tensor | None] | Failure:
+        """The content in the styles, and its opacity."""
+        if isinstance(read, Failure):
+            return read
+        (picture, alpha), args = read, self.args
+        try:
+            result = stylize(
+                self.model, picture, job.styles.encoded(self.model), style_weights=args.style_weights,
+                strength=args.strength, temperature=args.temperature, content_mask=self.mask,
+                keep_color=args.keep_color, max_memory_gb=args.max_memory_gb,
+            )  # fmt: skip
+        except (ValueError, RuntimeError, MemoryError) as error:
+            return self._failure(job, error)
         return result, alpha
+
+    def write(self, job: Job, made: tuple[Tensor, Tensor | None] | Failure) -> str | Failure:
+        """The size as a person reads it. What cannot be written ends the run: the others go to the same folder."""
+        if isinstance(made, Failure):
+            return made
+        picture, alpha = made
+        save_image(picture, job.output, alpha=alpha)
+        return f"{picture.shape[-1]}x{picture.shape[-2]}"
+
+    def _failure(self, job: Job, error: Exception) -> Failure:
+        """Raises what is not the picture's fault, or the only picture's."""
+        if self.alone or not (isinstance(error, ValueError) or is_out_of_memory(error)):
+            raise error
+        logger.debug("%s failed", job.output, exc_info=True)
+        return Failure(explain(error)[1])
 
 
 class Styles:
@@ -189,7 +258,14 @@ class Styles:
         """What `stylize` takes."""
         if not self.features:
             self.features = [
-                encode_style(model, picture, mask=mask, attention=self.args.attention, seed=self.args.seed)
+                encode_style(
+                    model,
+                    picture,
+                    mask=mask,
+                    attention=self.args.attention,
+                    seed=self.args.seed,
+                    max_memory_gb=self.args.max_memory_gb,
+                )  # fmt: skip
                 for picture, mask in self.pictures
             ]
         return self.features
