@@ -1,33 +1,29 @@
-"""Training pictures: folders or lists in, random crops out, each a pure function of (seed, index).
+"""Training pictures: folders, lists or tar files in, random crops out, each a pure function of (seed, index).
 
 Nothing here keeps a state between items, so a run that resumes at step n draws what an uninterrupted run would.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .images import find_images, from_pil, to_pil
+from .images import from_pil, to_pil
+from .sources import DataError as DataError
+from .sources import Member, Picture, frame_pairs, listed_pictures, opened
 
 T = TypeVar("T")
 
 PATIENCE = 100
 """Unreadable pictures in a row before the folders are taken to be wrong."""
-
-
-class DataError(ValueError):
-    """Training pictures that cannot be used; one line: what came, what is needed, what to do."""
 
 
 class WorkerError(RuntimeError):
@@ -63,30 +59,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(content, style, target, tuple(name for sample in samples for name in sample.broken))
 
 
-def listed_pictures(source: str | Path) -> list[Path]:
-    """Pictures of a data set: those of a folder, or those a list names.
-
-    Args:
-        source: what `find_images` takes, or a file `*.txt` with a path on each line, relative to its own folder. A path
-            that is named twice is drawn twice as often; one that leads nowhere is met as an unreadable picture.
-
-    Raises:
-        ImageError: it does not exist, or holds no picture.
-        DataError: the list is empty or no text.
-    """
-    file = Path(source)
-    if file.suffix.lower() != ".txt" or not file.is_file():
-        return find_images([source])
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text in UTF-8; a list has the path of a picture on each line.") from error
-    paths = [file.parent / line.strip() for line in lines if line.strip()]
-    if not paths:
-        raise DataError(f"{file} is empty; a list has the path of a picture on each line.")
-    return paths
-
-
 class TrainingPairs(Dataset[Sample]):
     """Endless random pairs: item i depends on the seed and i alone.
 
@@ -96,7 +68,7 @@ class TrainingPairs(Dataset[Sample]):
     can only come back through the attention.
 
     Args:
-        content, style: folders, searched recursively, or lists (`listed_pictures`).
+        content, style: folders, lists or tar files, see `listed_pictures`.
         crop: side of all crops in pixels.
         seed: of everything drawn.
         length: number of items.
@@ -163,11 +135,11 @@ class TrainingPairs(Dataset[Sample]):
         content = random_crop(picture, self.crop, (1.0, 2.0), generator)
         return content, content
 
-    def _draw(self, paths: list[Path], generator: torch.Generator, broken: list[str]) -> Image.Image:
+    def _draw(self, paths: list[Picture], generator: torch.Generator, broken: list[str]) -> Image.Image:
         """A random readable picture; unreadable ones met on the way are named in `broken`."""
         return self._read(lambda: [one_of(paths, generator)], broken)[0]
 
-    def _read(self, choose: Callable[[], Sequence[Path]], broken: list[str]) -> list[Image.Image]:
+    def _read(self, choose: Callable[[], Sequence[Picture]], broken: list[str]) -> list[Image.Image]:
         """The first chosen pictures that are all readable."""
         reason = ""
         for _ in range(PATIENCE):
@@ -184,23 +156,6 @@ class TrainingPairs(Dataset[Sample]):
         raise DataError(
             f"{PATIENCE} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
         )
-
-
-def frame_pairs(paths: Sequence[Path], gap: int) -> list[tuple[Path, Path]]:
-    """Every two pictures of a folder that are up to `gap` apart, by name; numbers in names count as numbers.
-
-    >>> [(one.name, other.name) for one, other in frame_pairs([Path("a/9.png"), Path("a/10.png"), Path("b/1.png")], 1)]
-    [('9.png', '10.png')]
-    """
-    clips = groupby(sorted(paths, key=_place), key=lambda path: path.parent)
-    pairs = []
-    for frames in (list(frames) for _, frames in clips):
-        pairs += [pair for step in range(1, gap + 1) for pair in zip(frames, frames[step:], strict=False)]
-    return pairs
-
-
-def _place(path: Path) -> tuple[str, list[tuple[int, str]]]:
-    return str(path.parent), [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]
 
 
 def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
@@ -232,7 +187,9 @@ def batches(pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world:
     try:
         yield from loader
     except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
-        raise DataError(str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: ")) from None
+        raise DataError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+        ) from None
     except RuntimeError as error:  # torch's, of a worker that was killed
         if "DataLoader worker" not in str(error):
             raise
@@ -247,18 +204,27 @@ def seeded_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 0x9E3779B1 + index) % 2**32)
 
 
-def read_picture(path: Path, crop: int) -> Image.Image:
+def read_picture(picture: Picture, crop: int) -> Image.Image:
     """RGB, over white where transparent, for crops of `crop` pixels: a JPEG is decoded at a reduced scale.
 
     Nothing is scaled up, and the EXIF orientation of plain pictures is ignored: training mirrors and turns anyway.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are that large
-        with Image.open(path) as image:
+        with _opened(picture) as image:
             image.draft("RGB", (4 * crop, 4 * crop))
             if image.mode in ("1", "L", "RGB", "CMYK", "YCbCr") and not image.has_transparency_data:
                 return image.convert("RGB")
             return to_pil(from_pil(image))  # 16 bit, palettes, alpha
+
+
+def _opened(picture: Picture) -> Image.Image:
+    try:
+        return Image.open(opened(picture))
+    except UnidentifiedImageError:
+        if isinstance(picture, Member):  # whose name Pillow does not know
+            raise OSError(f"cannot identify image file '{picture}'") from None
+        raise
 
 
 def one_of(items: Sequence[T], generator: torch.Generator) -> T:

@@ -39,7 +39,7 @@ MAX_PIXELS = 256 * 1024 * 1024
 
 # Raster formats only: EPS would start Ghostscript. HEIF is there when pillow-heif registered it.
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
-_READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif",
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif",
                   ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".heic", ".heif")  # fmt: skip
 _WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP",
                   ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}  # fmt: skip
@@ -387,7 +387,7 @@ def _search(pattern: Path) -> list[Path]:
         paths = [Path(name) for name in glob.glob(str(pattern), recursive=True) if os.path.isfile(name)]
     else:
         raise ImageError(_MISSING.format(pattern))
-    pictures = sorted(path for path in paths if path.suffix.lower() in _READ_SUFFIXES)
+    pictures = sorted(path for path in paths if path.suffix.lower() in READ_SUFFIXES)
     if not pictures:
         raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
     return pictures

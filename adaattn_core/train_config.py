@@ -25,7 +25,8 @@ class TrainConfig:
     """One training run. Steps count optimiser steps; crops are squares in pixels."""
 
     content: str
-    """Content pictures: a folder, searched recursively, or a .txt with the path of one on each line."""
+    """Content pictures: a folder, searched recursively; a .txt with the path of one on each line; or tar files, such as
+    photos-{000..009}.tar or a folder of them."""
     style: str
     """Style pictures, likewise."""
     vgg: str

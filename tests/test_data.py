@@ -17,12 +17,12 @@ from adaattn_core.data import (
     TrainingPairs,
     collate,
     jitter_colors,
-    listed_pictures,
     random_crop,
     read_picture,
     self_pair,
 )
 from adaattn_core.images import ImageError
+from adaattn_core.sources import listed_pictures
 
 CROP = 32
 

@@ -42,6 +42,7 @@ FLOW = (
     "progress",
     "overlap",
     "muon",
+    "sources",
     "data",
     "losscurve",
     "board",
