@@ -34,6 +34,9 @@ from .trainlog import TrainLog
 
 log = logging.getLogger(__name__)
 
+COMPILERS = ("torch._dynamo", "torch._inductor")
+"""Modules whose errors are torch.compile's."""
+
 
 def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -> Path:
     """Train, or go on training; returns the path of the model file. Under torchrun, one process of the run.
@@ -70,6 +73,8 @@ def _train(config: TrainConfig, resume: bool, progress: bool, signals: StopSigna
     for part in ("checkpoints", "samples"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     run.start_alike()
+    if config.compile:
+        run.compile()
     _train_on(run, progress)
     return folder / MODEL
 
@@ -95,6 +100,13 @@ def _train_on(run: Run, progress: bool) -> None:
     except torch.cuda.OutOfMemoryError as error:
         size = f"--batch (now {run.config.batch}) or --crop (now {run.config.crop})"
         raise TrainingError(f"step {run.step}: {run.device} has no memory left. Make {size} smaller.") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(COMPILERS):
+            raise
+        raise TrainingError(
+            f"step {run.step}: torch.compile failed ({_last_words(error)}). Train without --compile, or give it "
+            "what it needs: a C++ compiler on a CPU, triton on a GPU."
+        ) from error
 
 
 def _steps(run: Run, progress: bool) -> None:
@@ -115,6 +127,13 @@ def _steps(run: Run, progress: bool) -> None:
                 record.sample(run.averaged_model(), run.pairs, run.step)
             if run.step % config.checkpoint_every == 0 or run.step == run.total:
                 run.save()
+
+
+def _last_words(error: BaseException) -> str:
+    """The first line of the error that an error came from; torch.compile wraps the compiler's in its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 if __name__ == "__main__":

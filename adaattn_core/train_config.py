@@ -13,7 +13,7 @@ from .model import COMPACT, VIDEO_LEVELS, ModelConfig
 Architecture = Literal["compact", "base"]
 Kind = Literal["image", "video"]
 Optimizer = Literal["adam", "adamw", "muon"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Stage = Literal["distill", "reconstruct", "style"]
 
 MAX_SEED = 2**32 - 1
@@ -117,7 +117,11 @@ class TrainConfig:
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps, ..."""
     precision: Precision = "auto"
-    """Of convolutions; auto is bfloat16 where the device computes it natively."""
+    """Of convolutions; auto is bfloat16 where the device computes it natively, else float32. float16 is for GPUs
+    without bfloat16 (before NVIDIA's Ampere): gradients are scaled, and steps whose gradients overflow are left out."""
+    compile: bool = False
+    """Compile encoder, decoder and VGG-19 with torch.compile: minutes at the start, faster steps. Needs a C++ compiler
+    on a CPU, triton on a GPU."""
     workers: int = 1
     """Processes that read pictures; 0 reads them in the training process."""
     checkpoint_every: int = 500

@@ -32,6 +32,10 @@ from .train_state import CHECKPOINT, MODEL, check_same_settings, public_settings
 FIT_CROPS = 160
 """Crops of 128 pixels that a new encoder is fitted on; fewer where they are larger, for the memory they take."""
 CALIBRATION_PICTURES = 32
+FIRST_LOSS_SCALE = 2.0**16
+LOSS_SCALE_STEPS = 1000
+"""Of float16, whose small gradients would be 0 without: halved whenever gradients overflow, doubled after so many
+steps. Differs from torch.amp.GradScaler: by the number of the step, so that there is no counter to save."""
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +55,7 @@ class Run:
         self.device = self.ranks.pick_device(config.device)
         dtype = pick_dtype(config.precision, self.device)
         self.autocast_dtype = None if dtype == torch.float32 else dtype
+        self.loss_scale = FIRST_LOSS_SCALE if dtype == torch.float16 else 1.0
         self.total = config.stage_ends["style"]
         self.pairs = TrainingPairs(
             config.content,
@@ -143,6 +148,11 @@ class Run:
         }  # fmt: skip
         return kinds[self.config.optimizer](groups, lr=self.config.lr, weight_decay=self.config.weight_decay)
 
+    def compile(self) -> None:
+        """Have torch compile, on their first use, what takes the time; weights keep their names."""
+        for module in (self.model.encoder, self.model.decoder, self.vgg):
+            module.compile()
+
     # one step
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -164,12 +174,21 @@ class Run:
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf)
         numbers = torch.stack([*losses.values(), norm]).tolist()  # the one wait for the device in a step
         record = dict(zip((*losses, "gradient_norm"), numbers, strict=True))
+        overflowed = self.loss_scale > 1 and not math.isfinite(record["gradient_norm"])
+        if overflowed:
+            record["gradient_norm"] = 0.0
         for name, value in record.items():
             if not math.isfinite(value):
                 raise self._failure("the gradient" if name == "gradient_norm" else f"the {name} loss", value)
         self.signals.hold()  # till the step has its row in the log
         self.is_torn = True
-        self.optimizer.step()
+        if overflowed:
+            self.loss_scale /= 2
+            log.debug("step %d left out: float16 gradients overflowed; now scaled by %g", self.step, self.loss_scale)
+        else:
+            self.optimizer.step()
+            if self.loss_scale != 1 and (self.step + 1) % LOSS_SCALE_STEPS == 0:
+                self.loss_scale *= 2
         self._update_ema()
         self.step += 1
         self.is_torn = False
@@ -187,7 +206,8 @@ class Run:
             losses["total"] = torch.stack(
                 [self.config.weight(name, stage) * loss for name, loss in losses.items()]
             ).sum()
-            losses["total"].backward()  # type: ignore[no-untyped-call]
+            scaled = losses["total"] if self.loss_scale == 1 else losses["total"] * self.loss_scale
+            scaled.backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
         names = (*loss_names(self.config, stage), "total")
@@ -213,6 +233,8 @@ class Run:
             self.signals.stop(stop)
         self._note_broken(broken)
         self.ranks.add_up(summands, flat)
+        if self.loss_scale != 1:
+            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self.loss_scale)
 
     def _note_broken(self, names: Sequence[str]) -> None:
         for name in names:
@@ -272,6 +294,7 @@ class Run:
             "adapters": self.adapters.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.skipped,
+            "loss_scale": self.loss_scale,
         }
         write_checkpoint(self.folder / CHECKPOINT, state, self.saved_step, self.config.keep_checkpoints)
         self.saved_step = self.step
@@ -310,4 +333,5 @@ class Run:
                 f"{path} does not fit the model of these settings: {cause}. Resume with the --init of its first start."
             ) from error
         self.step, self.skipped = state["step"], state["skipped"]
+        self.loss_scale = state.get("loss_scale", self.loss_scale)
         self.saved_step = self.step

@@ -25,7 +25,7 @@ MODEL = "model.safetensors"
 PARTS = frozenset(("step", "config", "model", "ema", "adapters", "optimizer", "skipped"))
 FREE_SETTINGS = frozenset(
     ("output", "content", "style", "vgg", "init", "refit_attention")
-    + ("device", "workers", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard")
+    + ("device", "workers", "compile", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard")
 )
 """Settings that may differ when a run is resumed: where things are, not what is computed."""
 

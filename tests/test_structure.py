@@ -54,6 +54,7 @@ FLOW = (
     "train_state",
     "train_run",
     "train",
+    "train_bench",
     "judges",
     "panel",
     "bench",

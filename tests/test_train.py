@@ -825,7 +825,7 @@ def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, tex
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"width": 0.0}, "width is 0.0; it must be above 0"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; known are adam, adamw, muon"),
-        ({"precision": "float16"}, "precision is 'float16'; known are auto, float32, bfloat16"),
+        ({"precision": "float64"}, "precision is 'float64'; known are auto, float32, bfloat16, float16"),
         ({"architecture": "huge"}, "architecture is 'huge'; known are compact, base"),
         ({"local_levels": ()}, f"local_levels is empty; one or more of {', '.join(LEVELS)} is needed"),
         ({"global_levels": ("conv1",)}, f"global_levels is 'conv1'; one or more of {', '.join(LEVELS)} is needed"),

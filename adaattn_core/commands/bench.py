@@ -14,10 +14,18 @@ import torch
 from ..bench import REFERENCE_FILE, SIZES, SUBJECTS, compare
 from ..checkpoint import read_metadata
 from ..images import atomic_path
-from .options import check_folder, pixels, whole
+from . import bench_train
+from .options import check_folder, count, pixels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    others = parser.add_subparsers(metavar="train", help="measure training instead: see adaattn bench train --help")
+    training = others.add_parser("train", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    bench_train.add_arguments(training)
+    training.add_argument(
+        "--verbose", action="store_true", default=argparse.SUPPRESS, help="show where errors came from"
+    )
+    training.set_defaults(run=bench_train.run)
     parser.epilog = "subjects:\n" + "\n".join(f"  {name:18}{what}" for name, what in SUBJECTS.items())
     parser.add_argument(
         "--sizes", type=_sizes, default=list(SIZES), metavar="PX,PX",
@@ -27,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subjects", type=_subjects, default=list(SUBJECTS), metavar="A,B", help="what to measure (default: all)"
     )
     parser.add_argument(
-        "--repeats", type=_count, default=3, metavar="N", help="processes for each number (default: %(default)s)"
+        "--repeats", type=count, default=3, metavar="N", help="processes for each number (default: %(default)s)"
     )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE",
@@ -83,10 +91,3 @@ def _subjects(text: str) -> list[str]:
         if subject not in SUBJECTS:
             raise ArgumentTypeError(f"unknown subject {subject!r}; known are {', '.join(SUBJECTS)}")
     return subjects
-
-
-def _count(text: str) -> int:
-    count = whole(text)
-    if count < 1:
-        raise ArgumentTypeError(f"{text} is out of range; it must be at least 1")
-    return count

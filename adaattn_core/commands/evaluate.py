@@ -31,7 +31,7 @@ from ..report import render
 from ..subjects import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
 from ..summary import not_measured, summarize, table
 from .errors import INTERRUPTED
-from .options import check_folder, open_model, positive, side, unit, whole
+from .options import check_folder, count, open_model, positive, side, unit, whole
 
 EXAMPLES = """\
 examples:
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_judges(parser.add_argument_group("judges"))
     parser.add_argument(
-        "--pairs", type=_count, metavar="N", help="judge N pairs, drawn with --seed (default: all that every row has)"
+        "--pairs", type=count, metavar="N", help="judge N pairs, drawn with --seed (default: all that every row has)"
     )
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draw and the intervals (default: 0)")
     parser.add_argument(
@@ -116,8 +116,8 @@ def run(args: argparse.Namespace) -> int:
 def _tell(report: dict[str, Any], folder: Path) -> None:
     print(table(report))
     print(f"{len(report['pairs'])} pairs; ± is half the width of the {report['intervals']['confidence']:.0%} interval")
-    for reason, count in report["broken"].items():
-        print(f"left out {count} pair(s): {reason}")
+    for reason, pairs in report["broken"].items():
+        print(f"left out {pairs} pair(s): {reason}")
     for line in not_measured(report):
         print(line)
     print(folder / "report.html")
@@ -207,13 +207,6 @@ def _attention(text: str) -> str:
     if text not in ATTENTIONS:
         raise ArgumentTypeError(f"{text!r} is unknown; known are {', '.join(ATTENTIONS)}")
     return text
-
-
-def _count(text: str) -> int:
-    count = whole(text)
-    if count < 1:
-        raise ArgumentTypeError(f"{text} is out of range; it must be at least 1")
-    return count
 
 
 def _check_names(subjects: list[Subject]) -> None:

@@ -68,6 +68,14 @@ def whole(text: str) -> int:
         raise ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
+def count(text: str) -> int:
+    """1 or more."""
+    value = whole(text)
+    if value < 1:
+        raise ArgumentTypeError(f"{text} is out of range; it must be at least 1")
+    return value
+
+
 def unit(text: str) -> float:
     """0 to 1."""
     value = number(text)

@@ -36,10 +36,14 @@ where first.toml says the same as flags do:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of TrainConfig. One that is not given leaves no trace, so that the file's word counts."""
     parser.epilog = EXAMPLES
-    parser.add_argument("--config", action=ConfigFile, metavar="FILE", help="TOML file of settings; flags override it")
+    add_settings(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the --output folder")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """A flag for each field of TrainConfig. One that is not given leaves no trace, so that the file's word counts."""
+    parser.add_argument("--config", action=ConfigFile, metavar="FILE", help="TOML file of settings; flags override it")
     hints, docs = get_type_hints(TrainConfig), field_docs(TrainConfig)
     for field in fields(TrainConfig):
         flags = [flag(field.name), *(["-o"] if field.name == "output" else [])]
@@ -48,8 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Those that flags or the file have named."""
+    return {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
+
+
 def run(args: argparse.Namespace) -> int:
-    given = {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
+    given = given_settings(args)
     missing = [
         flag(field.name) for field in fields(TrainConfig) if field.default is MISSING and field.name not in given
     ]
