@@ -622,15 +622,15 @@ def test_out_of_memory_halves_and_goes_on(
     wanted = stylize(load_model(), content, STYLE)
     fusion = pack_module("adaattn_core.fusion").MultiLevelFusion
     sizes: list[int] = []
-    repaint = fusion.repaint
+    merge = fusion.merge
 
-    def narrow(self: Any, features: dict[str, Tensor], *rest: Any) -> Any:
-        sizes.append(len(features["relu3_1"]))
+    def narrow(self: Any, painted: dict[str, Tensor]) -> Any:
+        sizes.append(len(painted["relu3_1"]))
         if sizes[-1] > 1:
             raise host.mm.OOM_EXCEPTION("out of memory")
-        return repaint(self, features, *rest)
+        return merge(self, painted)
 
-    monkeypatch.setattr(fusion, "repaint", narrow)
+    monkeypatch.setattr(fusion, "merge", narrow)
     result = run("Stylize", model_name="built-in", content=image(content), style=image(STYLE), strength=1.0)
     assert_same(pixels(result), wanted)
     assert sizes == [4, 2, 1, 1, 1, 1]

@@ -52,6 +52,18 @@ def test_a_template_opens_and_runs_from_the_page(page: Desk, shots: Path) -> Non
     assert page.errors_of_nodes() == {}
 
 
+def test_a_new_model_file_is_offered_after_r(page: Desk, small_model_file: Path) -> None:
+    """And may be chosen: the page sends its name."""
+    page.load(load(FIRST))
+    page.page.mouse.click(150, 500)  # an empty place, so that keys go to the canvas
+    page.page.keyboard.press("r")
+    name = small_model_file.name
+    choice = "app.graph.nodes.find(node => node.type === 'AdaAttN_Stylize').widgets[0]"
+    page.page.wait_for_function(f"name => {choice}.options.values.includes(name)", arg=name)
+    page.page.evaluate(f"name => {{ {choice}.value = name; }}", name)
+    assert name in [entry["inputs"].get("model_name") for entry in page.prompt().values()]
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_page_sends_what_the_tests_run(page: Desk, info: dict[str, Any], shots: Path, path: Path) -> None:
     """The other tests turn an example into a prompt by themselves; the page must come to the same."""
