@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ else:
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
+WORKFLOWS = [*TEMPLATES, *sorted((ROOT / "subgraphs").glob("*.json"))]
 
 ACCELERATORS = {
     f"Environment :: {name}"
@@ -175,6 +177,24 @@ def test_an_example_is_tidy(path: Path) -> None:
     assert touching(boxes(workflow)) == []
     assert workflow["groups"] and all(group["title"] for group in workflow["groups"])
     assert any(node["type"] == "MarkdownNote" for node in workflow["nodes"]), "a note says what to try"
+
+
+def empty_fields(tree: Any, path: str = "") -> Iterator[str]:
+    """Paths of what is null, other than sockets without a link."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        if value is None and key not in ("link", "links"):
+            yield f"{path}{key}"
+        yield from empty_fields(value, f"{path}{key}.")
+
+
+def test_empty_fields_are_found() -> None:
+    assert list(empty_fields({"a": [{"link": None, "pos": None}], "b": None})) == ["a.0.pos", "b"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_no_empty_fields(path: Path) -> None:
+    """Newer pages write null where they have nothing to say; on ComfyUI 0.3.64 that raises an alert."""
+    assert list(empty_fields(json.loads(path.read_text(encoding="utf-8")))) == []
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
