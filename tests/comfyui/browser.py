@@ -24,19 +24,24 @@ QUIET = (
 )
 READY = "() => window.app && window.app.graph && window.app.extensionManager && window.app.canvas"
 PATIENCE_MS = 600_000
+NODES_2 = LABELS = (1, 35)
+"""Versions of the page from which on Nodes 2.0 is more than a draft, and options have labels."""
 
 
 class Desk:
-    """A page with ComfyUI on it. Console errors are kept, with the file each came from, and what alerts said."""
+    """A page with ComfyUI on it. Kept are console errors, with the file each came from, what alerts said, and what was
+    loaded."""
 
     def __init__(self, page: Page, host: Host) -> None:
         self.page = page
         self.host = host
         self.errors: list[str] = []
         self.alerts: list[str] = []
+        self.loaded: set[str] = set()
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", self._note)
         page.on("dialog", self._answer)
+        page.on("response", lambda answer: self.loaded.add(answer.url) if answer.ok else None)
         page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"))
 
     def _note(self, message: ConsoleMessage) -> None:
@@ -187,8 +192,11 @@ class Desk:
     def has_subgraphs(self) -> bool:
         return bool(self.page.evaluate("() => app.graph.subgraphs !== undefined"))
 
-    def has_setting(self, name: str) -> bool:
-        return bool(self.page.evaluate("name => app.ui.settings.settingsLookup[name] !== undefined", name))
+    @property
+    def version(self) -> tuple[int, int]:
+        """Of the page, which has its own, apart from ComfyUI's."""
+        major, minor = self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__").split(".")[:2]
+        return int(major), int(minor)
 
     def open_help(self, kind: str) -> None:
         """Select a node and press its info button."""

@@ -31,9 +31,6 @@ NODES = list(LOCALES["en"])
 SHOWN = "AdaAttN_Apply"
 """The node that is looked at: sockets and every kind of widget, two outputs."""
 
-NODES_2 = LABELS = (1, 35)
-"""Versions of the page from which on Nodes 2.0 is looked at, and options have labels."""
-
 MAKE = """id => {
     app.graph.clear();
     const node = LiteGraph.createNode(id);
@@ -121,11 +118,6 @@ def show(table: Desk, language: str) -> Any:
     return made
 
 
-def page_version(table: Desk) -> tuple[int, ...]:
-    version: str = table.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
-    return tuple(map(int, version.split(".")[:2]))
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_node_its_tooltip_and_its_help_are_shown(table: Desk, language: str) -> None:
     words = LOCALES[language][SHOWN]
@@ -150,8 +142,10 @@ def test_a_node_its_tooltip_and_its_help_are_shown(table: Desk, language: str) -
 
 def test_options_have_labels_and_keep_their_values(table: Desk) -> None:
     """The page shows and offers an option in its language, and sends what every language sends."""
-    if (version := page_version(table)) < LABELS:
-        pytest.skip(f"options have no labels on page {version}")
+    from comfyui.browser import LABELS
+
+    if table.version < LABELS:
+        pytest.skip(f"options have no labels on page {table.version}")
     labels = LOCALES["ko"][SHOWN]["inputs"]["attention_mode"]["options"]
     show(table, "ko")
     choice = "app.graph.nodes[0].widgets.find(widget => widget.name == 'attention_mode')"
@@ -167,8 +161,10 @@ def test_options_have_labels_and_keep_their_values(table: Desk) -> None:
 
 def test_nodes_2_shows_the_same_names(table: Desk) -> None:
     """Of the inputs that are always in sight; the page folds the advanced ones away."""
-    if (version := page_version(table)) < NODES_2:
-        pytest.skip(f"Nodes 2.0 of page {version} was a draft")
+    from comfyui.browser import NODES_2
+
+    if table.version < NODES_2:
+        pytest.skip(f"Nodes 2.0 of page {table.version} is a draft")
     words = LOCALES["ko"][SHOWN]
     show(table, "ko")
     table.set("Comfy.VueNodes.Enabled", True)

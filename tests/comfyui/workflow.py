@@ -34,8 +34,19 @@ def as_prompt(workflow: Mapping[str, Any], info: Mapping[str, Any]) -> Prompt:
     subgraphs = {graph["id"]: graph for graph in (workflow.get("definitions") or {}).get("subgraphs", [])}
     flat = _Flat(subgraphs)
     flat.add(workflow["nodes"], {entry[0]: tuple(entry[1:5]) for entry in workflow["links"]}, "", {})
-    graph = {node: (entry["class_type"], flat.resolved(entry["inputs"])) for node, entry in flat.prompt.items()}
+    graph = {
+        node: (kind, {name: value for name, value in flat.resolved(entry["inputs"]).items() if _has(info[kind], name)})
+        for node, entry in flat.prompt.items()
+        for kind in [entry["class_type"]]
+    }
     return with_defaults(info, graph)
+
+
+def _has(schema: Mapping[str, Any], name: str) -> bool:
+    """Whether a host that is older than the workflow has the part of an input, such as `format.codec`, by itself."""
+    parent, _, part = name.partition(".")
+    entry = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}.get(parent, [""])
+    return not part or str(entry[0]).startswith("COMFY_")
 
 
 class _Flat:
