@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .checkpoint import load_model, ready
+from .checkpoint import BUILT_IN, find_model, load_model, read_metadata, ready
 from .encoder import VGG19_CONVS, conv_names
 from .images import load_image
 from .model import ModelConfig, StyleTransferModel
@@ -191,6 +191,14 @@ def _painter(subject: str, style: Tensor, weights: Path | None) -> Callable[[Ten
         painted = encode_style(model, style)
         return lambda content: stylize(model, content, painted)
     return lambda content: stylize(model, content, style)
+
+
+def config_of(subject: str, weights: Path | None) -> ModelConfig | None:
+    """Shapes of a subject's model; None for the reference, which is not ours to count."""
+    if subject == "reference":
+        return None
+    path = find_model(BUILT_IN) if subject.startswith("compact") else weights
+    return ModelConfig.from_dict(json.loads(read_metadata(path)["config"])) if path else ModelConfig()
 
 
 def random_base() -> StyleTransferModel:

@@ -58,6 +58,7 @@ FLOW = (
     "judges",
     "panel",
     "bench",
+    "curve",
     "subjects",
     "evaluate",
     "cost",

@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 
-from ..bench import REFERENCE_FILE, SIZES, SUBJECTS, compare
+from ..bench import REFERENCE_FILE, SIZES, SUBJECTS, compare, config_of
 from ..checkpoint import read_metadata
+from ..curve import describe
 from ..images import atomic_path
 from . import bench_train
 from .options import check_folder, count, pixels
+
+CURVE_SIZES = (256, 512, 1024, 2048, 4096)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a full-size model file for the reference and the full-size subjects (default: random weights, whose flat "
         "attention is the slowest case)",
     )  # fmt: skip
+    parser.add_argument(
+        "--curve", action="store_true",
+        help="fit seconds and memory against pixels over the sizes, at least three, and extrapolate up to 4096",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, too")
 
 
@@ -54,14 +61,23 @@ def run(args: argparse.Namespace) -> int:
     if not REFERENCE_FILE.is_file() and "reference" in subjects:
         subjects = [subject for subject in subjects if subject != "reference"]
         print("The reference is left out: it is part of the repository, not of the installed package.")
+    if args.curve and len(set(args.sizes)) < 3:
+        raise ValueError(f"{len(set(args.sizes))} sizes came; --curve needs at least 3. Add some to --sizes.")
     rows = []
     for size in args.sizes:
         found = compare(subjects, size, args.repeats, args.weights)
         print(table(found, size), flush=True)
         rows += found
+    curves = []
+    for subject in subjects if args.curve else ():
+        mine = [row for row in rows if row["subject"] == subject]
+        curves.append(describe(mine, config_of(subject, args.weights), CURVE_SIZES))
+        print(curve_table(curves[-1]), flush=True)
     if args.output:
         machine = platform.processor() or platform.machine()
         numbers = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+        if curves:
+            numbers["curves"] = curves
         with atomic_path(args.output) as temporary:
             temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     return 0
@@ -79,6 +95,31 @@ def table(rows: list[dict[str, Any]], size: int) -> str:
         times = f"{row['seconds']:9.2f}{spread:>16}{time_ratio:>8}"
         lines.append(f"{row['subject']:18}{times}{work}{row['peak_gib']:10.2f}{memory_ratio:>8}")
     return "\n".join(lines)
+
+
+def curve_table(curve: dict[str, Any]) -> str:
+    """A subject's curves for people; what was not measured shows a dash."""
+    seconds, memory = curve["seconds"], curve["peak_gib"]
+    heads = ("size", "seconds", "fit", "peak GiB", "fit", "GFLOP", "GB", "convolutions", "attention, all pairs")
+    lines = [
+        f"\n{curve['subject']}, p in million pixels:",
+        f"  seconds = {seconds['constant']:.3g} + {seconds['linear']:.3g} p + {seconds['square']:.3g} p^2",
+        f"  peak GiB = {memory['constant']:.3g} + {memory['linear']:.3g} p",
+        "  attention and convolution take the same time at " + _side(curve["crossover"])
+        + ("" if "crossover_by_arithmetic" not in curve else
+           ", and the same arithmetic at " + _side(curve["crossover_by_arithmetic"])),
+        "".join(f"{head:>{max(9, len(head) + 2)}}" for head in heads),
+    ]  # fmt: skip
+    names = ("seconds", "seconds_fit", "peak_gib", "peak_gib_fit", "gflop", "gigabytes", "gflop_convolutions",
+             "gflop_attention")  # fmt: skip
+    for point in curve["points"]:
+        cells = [str(point["size"]), *(f"{point[name]:.4g}" if name in point else "-" for name in names)]
+        lines.append("".join(f"{cell:>{max(9, len(head) + 2)}}" for cell, head in zip(cells, heads, strict=True)))
+    return "\n".join(lines)
+
+
+def _side(side: int | None) -> str:
+    return "no size" if side is None else f"{side} x {side}"
 
 
 def _sizes(text: str) -> list[int]:

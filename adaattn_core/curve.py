@@ -1,0 +1,150 @@
+"""How seconds and memory grow with the pixels: fitted curves, counted arithmetic, and where attention takes over.
+
+Convolutions are linear in the pixels; attention of a content to a style of its own size goes with their square, but for
+the style positions that screening leaves out. Contents and styles are squares of one size, as in `bench`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import ceil
+from typing import Any, NamedTuple
+
+import torch
+
+from .encoder import LEVELS
+from .model import ModelConfig
+
+MEGA = 1e6
+
+
+class Curve(NamedTuple):
+    """constant + linear * p + square * p^2, none of them negative; p in million pixels."""
+
+    constant: float
+    linear: float
+    square: float
+
+    def at(self, side: int) -> float:
+        """Value for a square picture."""
+        pixels = side * side / MEGA
+        return self.constant + self.linear * pixels + self.square * pixels * pixels
+
+
+class Work(NamedTuple):
+    """Arithmetic of one picture in its style, in floating-point operations: 2 for a multiplication and addition."""
+
+    convolutions: float
+    attention: float
+
+
+def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> Curve:
+    """The curve with the least relative error: without weights, the largest picture alone would decide.
+
+    Args:
+        sides: of square pictures, more than `degree` different ones.
+        values: above 0.
+        degree: 1 or 2, in pixels.
+
+    Raises:
+        ValueError: too few sizes.
+    """
+    if len(set(sides)) <= degree:
+        raise ValueError(f"{len(set(sides))} sizes came; a curve needs at least {degree + 1}. Add some to --sizes.")
+    pixels = torch.tensor([side * side / MEGA for side in sides], dtype=torch.float64)
+    wanted = torch.tensor(values, dtype=torch.float64)
+    columns = torch.stack([pixels**power for power in range(degree + 1)], dim=1) / wanted[:, None]
+    best, smallest = Curve(0, 0, 0), float("inf")
+    # Least squares without negative coefficients: those that would be are 0, so all choices of the others are tried.
+    for powers in (chosen for count in range(1, degree + 2) for chosen in combinations(range(degree + 1), count)):
+        some = columns[:, powers]
+        found = torch.linalg.lstsq(some, torch.ones_like(pixels)).solution
+        error = float((some @ found - 1).square().sum())
+        if bool((found >= 0).all()) and error < smallest:
+            numbers = dict(zip(powers, found.tolist(), strict=True))
+            best, smallest = Curve(*(numbers.get(power, 0.0) for power in range(3))), error
+    return best
+
+
+def crossover(linear: float, square: float) -> int | None:
+    """Side of the square picture at which what grows with the square of the pixels equals what grows with them."""
+    return round((linear / square * MEGA) ** 0.5) if square > 0 else None
+
+
+def work(config: ModelConfig, side: int) -> Work:
+    """Arithmetic for a square content and a style of its size, every pair of positions counted."""
+    grids = [ceil(side / 2**block) ** 2 for block in range(len(LEVELS))]
+    widths, deepest = config.channels, LEVELS.index(config.levels[-1])
+    encoder = 2 * 9 * grids[0]  # conv0
+    width = 3
+    for block in range(deepest + 1):
+        for _ in range(1 if block == deepest else config.encoder_convs[block]):
+            encoder += 2 * 9 * width * widths[block] * grids[block]
+            width = widths[block]
+    convolutions, attention = 2 * encoder + _decoder(config, grids), 0
+    for index, level in enumerate(config.levels):
+        block = LEVELS.index(level)
+        stacked = sum(widths[: block + 1])
+        projected = config.projection_channels[index] if config.projection_channels else stacked
+        cell = config.style_cells[index] if config.style_cells else 1
+        positions = ceil(ceil(side / 2**block) / cell) ** 2
+        convolutions += 2 * stacked * projected * (grids[block] + positions) + 2 * widths[block] ** 2 * grids[block]
+        attention += 2 * grids[block] * positions * (projected + 2 * widths[block])
+    return Work(convolutions, attention)
+
+
+def _decoder(config: ModelConfig, grids: Sequence[int]) -> int:
+    """Of the decoder, and of the merge before it."""
+    widths, total = config.channels, 0
+    width = widths[2]
+    if len(config.levels) > 1:
+        total += 2 * 9 * widths[3] * (widths[3] + widths[2]) * grids[3]
+        width = 2 * widths[2]
+    outputs = (widths[1], widths[0], 3)
+    for block, (count, output) in enumerate(zip(config.decoder_convs, outputs, strict=True)):
+        inner = widths[2 - block]
+        for made in [*[inner] * (count - 1), output]:
+            total += 2 * 9 * width * made * grids[2 - block]
+            width = made
+    return total
+
+
+def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: Sequence[int]) -> dict[str, Any]:
+    """Curves of one subject.
+
+    Args:
+        rows: what was measured of it, as `bench.compare` gives them.
+        config: whose arithmetic is counted; None where it is not known (the reference).
+        sizes: sides to tell the curves' values at; those that were not measured are extrapolated.
+
+    Returns:
+        `seconds` and `peak_gib` as coefficients, `crossover` by the seconds, `points`, and `crossover_by_arithmetic`.
+
+    Raises:
+        ValueError: too few sizes.
+    """
+    measured = {row["size"]: row for row in rows}
+    seconds = fit(list(measured), [row["seconds"] for row in rows], 2)
+    memory = fit(list(measured), [row["peak_gib"] for row in rows], 1)
+    points = []
+    for size in sorted({*measured, *sizes}):
+        row = measured.get(size, {})
+        point = {"size": size, "seconds_fit": seconds.at(size), "peak_gib_fit": memory.at(size)}
+        point |= {name: row[name] for name in ("seconds", "peak_gib", "gflop", "gigabytes") if name in row}
+        if config is not None:
+            counted = work(config, size)
+            point |= {"gflop_convolutions": counted.convolutions / 1e9, "gflop_attention": counted.attention / 1e9}
+        points.append(point)
+    found = {
+        "subject": rows[0]["subject"],
+        "seconds": seconds._asdict(),
+        "peak_gib": memory._asdict(),
+        "crossover": crossover(seconds.linear, seconds.square),
+        "points": points,
+    }
+    if config is not None:
+        counted = work(config, 1024)
+        pixels = 1024**2 / MEGA
+        found["crossover_by_arithmetic"] = crossover(counted.convolutions / pixels, counted.attention / pixels**2)
+    return found
