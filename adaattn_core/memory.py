@@ -18,7 +18,7 @@ from .encoder import LEVELS
 from .fusion import StyleFeatures
 from .gradual import PIECE_POSITIONS
 from .model import ModelConfig, StyleTransferModel
-from .moments import BLOCK_BYTES
+from .moments import BLOCK_BYTES, block_bytes_on
 from .screening import PIECE_ROWS
 from .strips import STRIP_BYTES, strip_height
 
@@ -87,13 +87,14 @@ def _budget(
     max_memory_gb: float | None,
     role: str,
 ) -> Budget:
+    fastest = Budget(block_bytes=block_bytes_on(next(model.parameters()).device))
     if max_memory_gb is None:
-        return Budget()
+        return fastest
     if not max_memory_gb > 0:
         raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
     left = _left(model, picture, styles, floats, max_memory_gb)
-    if left >= _work(model, picture, Budget()):
-        return Budget()
+    if left >= _work(model, picture, fastest):
+        return fastest
     smallest = Budget(1, SMALLEST_BLOCK, SMALLEST_PIECE)
     lacking = _work(model, picture, smallest) - left
     if lacking > 0:
@@ -107,7 +108,7 @@ def _budget(
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return Budget(
         max(1, left // LAYER_COPIES - 2 * margin * row),
-        min(BLOCK_BYTES, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
+        min(fastest.block_bytes, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // _position_bytes(model))),
     )
 

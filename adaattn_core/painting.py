@@ -107,6 +107,18 @@ def extract_features(
         ValueError: a wrong shape or type, a side under 16 pixels, NaN.
     """
     check_picture(pictures, role)
+    return encode_checked(encoder, pictures, levels, origin=origin, strip_bytes=strip_bytes)
+
+
+def encode_checked(
+    encoder: VGGEncoder,
+    pictures: Tensor,
+    levels: Sequence[str] = ATTENTION_LEVELS,
+    *,
+    origin: Origin = UNKNOWN,
+    strip_bytes: int | None = None,
+) -> ImageFeatures:
+    """`extract_features` of pictures that `check_picture` has looked at."""
     weight = encoder.conv0.weight
     with torch.no_grad():
         pictures = _in_range(pictures.float())
@@ -115,7 +127,10 @@ def extract_features(
 
 
 def _in_range(pictures: Tensor) -> Tensor:
-    """Clamped to [0, 1]; themselves where they lie there, since a copy of 8K takes 400 MB."""
+    """Clamped to [0, 1]; themselves where they lie there, since a copy of 8K takes 400 MB. An accelerator is not asked
+    where they lie: the answer would have to wait for all that it was given to do before."""
+    if pictures.device.type != "cpu":
+        return pictures.clamp(0, 1)
     low, high = pictures.aminmax()
     return pictures if bool((low >= 0) & (high <= 1)) else pictures.clamp(0, 1)
 
@@ -248,7 +263,7 @@ def _as_large(picture: Tensor, content: Tensor) -> Tensor:
 def _decoded(decoder: Decoder, painting: Painting, strip_bytes: int | None) -> Tensor:
     """The whole picture painted, not clamped."""
     content, own, strength = painting.content, painting.own, painting.strength
-    if not bool(strength.any()):
+    if own is not None and not bool(strength.any()):  # asked only below full strength: an accelerator has to answer
         return content
     size = (content.shape[-2], content.shape[-1])
     with torch.no_grad():

@@ -21,8 +21,8 @@ from .painting import (
     check_batch,
     check_picture,
     check_unit,
+    encode_checked,
     encode_style_features,
-    extract_features,
     finish,
     in_windows,
     paint,
@@ -60,7 +60,7 @@ def encode_style(
     check_picture(style, "style")
     fitted = None if mask is None else fit_mask(mask, style, "style")
     strip_bytes = style_budget(model, style, max_memory_gb).strip_bytes
-    features = extract_features(model.encoder, style, model.config.levels, role="style", strip_bytes=strip_bytes)
+    features = encode_checked(model.encoder, style, model.config.levels, strip_bytes=strip_bytes)
     return encode_style_features(model.fusion, features, mask=fitted, attention=attention, seed=seed)
 
 
@@ -127,9 +127,7 @@ def stylize(
         sizes = budget.with_blocks_of(block_bytes)
         painting = paint(
             model.fusion,
-            extract_features(
-                model.encoder, content[window], model.config.levels, role="content", strip_bytes=sizes.strip_bytes
-            ),
+            encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes),
             [batch_window(one, window) for one in painted],
             weights,
             strength=strength,

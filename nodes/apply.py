@@ -90,7 +90,9 @@ class Apply(io.ComfyNode):
                 return bridge.handed_over(painting)
 
             steps.check_batch(encoded, len(content.picture))
-            parts = steps.in_windows(run, content.picture, progress=bridge.NodeProgress())
+            parts = steps.in_windows(
+                run, content.picture, block_bytes=moments.block_bytes_on(device), progress=bridge.NodeProgress()
+            )
         painting = steps.joined(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
         )

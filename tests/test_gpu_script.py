@@ -1,0 +1,81 @@
+"""The GPU benchmark runs, tried out on the processor, and what it looks for, it finds. Its numbers are a GPU's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaattn_core import save_model
+from adaattn_core.curve import work
+from adaattn_core.memory import Budget, content_budget
+from adaattn_core.moments import BLOCK_BYTES, block_bytes_on
+from adaattn_core.painting import finish
+from benchmarks import gpu
+from small_models import picture, small_model
+
+CPU = torch.device("cpu")
+
+
+def test_the_script_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(small_model(), tmp_path / "m.safetensors")
+    output, trace = tmp_path / "gpu.json", tmp_path / "trace.json"
+    words = f"--device cpu --side 32 --frame 32x48 --memory-sizes 16x16,32x32 --repeats 1 --output {output}".split()
+    assert gpu.main([*words, "--model", str(tmp_path / "m.safetensors"), "--trace", str(trace)]) == 0
+    found = json.loads(output.read_text())
+    assert found == json.loads(capsys.readouterr().out)
+    assert found["speed"]["times_the_floor"] > 1
+    assert found["speed"]["pictures_a_second_style_cached"] > 0 < found["frames"]["frames_a_second"]
+    assert [row["size"] for row in found["memory"]] == [[16, 16], [32, 32]]
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("this benchmark needs a GPU that torch can use, and there is none. Install a CUDA build")
+    assert error.count("\n") == 1
+
+
+def test_nothing_on_the_way_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the look at the picture's range, which only a processor takes: here as on an accelerator."""
+    assert gpu.waits(small_model(), CPU, 64) != []
+    monkeypatch.setattr("adaattn_core.painting._in_range", lambda pictures: pictures.clamp(0, 1))
+    assert gpu.waits(small_model(), CPU, 64) == []
+
+
+@pytest.mark.parametrize("look", [lambda x: x.sum().item(), lambda x: bool(x.any()), lambda x: x.nonzero()])
+def test_a_wait_is_found(look: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked_at(*args: object) -> Tensor:
+        result = finish(*args)  # type: ignore[arg-type]
+        look(result)
+        return result
+
+    monkeypatch.setattr("benchmarks.gpu.finish", looked_at)
+    monkeypatch.setattr("adaattn_core.painting._in_range", lambda pictures: pictures.clamp(0, 1))
+    assert gpu.waits(small_model(), CPU, 32) != []
+
+
+def test_the_floor_is_arithmetic_or_traffic() -> None:
+    model = small_model()
+    fast, slow = 1e30, 1e6
+    arithmetic = gpu.floor_milliseconds(model, gpu.Rates(slow, slow, fast), 64)
+    traffic = gpu.floor_milliseconds(model, gpu.Rates(fast, fast, slow), 64)
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert traffic == pytest.approx(1000 * (weights + 3 * 4 * 3 * 64 * 64) / slow)
+    counted = work(model.config, 64)
+    assert arithmetic == pytest.approx(1000 * (counted.convolutions + counted.attention) / slow)
+
+
+def test_accelerators_get_larger_blocks() -> None:
+    model, content = small_model(), picture(64, 64)
+    assert block_bytes_on(CPU) == BLOCK_BYTES < block_bytes_on(torch.device("cuda"))
+    assert content_budget(model, content, [], 1.0, None, 1) == Budget(items=1)
+    assert content_budget(model.to("meta"), content, [], 1.0, None, 1).block_bytes == block_bytes_on(
+        torch.device("meta")
+    )
