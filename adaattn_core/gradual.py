@@ -65,7 +65,8 @@ def repaint_gradually(
     Args:
         fusion: a model's attention.
         content: features; what no level still needs is taken out on the way, so that its memory is free.
-        styles, weights, temperature, block_bytes: see `MultiLevelFusion.statistics`.
+        styles: results of `encode_style`; levels that are done are taken out of them, too.
+        weights, temperature, block_bytes: see `MultiLevelFusion.statistics`.
         strength: see `MultiLevelFusion.repaint`.
         positions: content positions of a piece; at least a row is.
         progress: told the share that is done, over all levels, styles and pieces.
@@ -87,6 +88,8 @@ def repaint_gradually(
         done += costs[level]
         for name in [name for name in content if name == level or name.endswith(f"@{level}")]:
             del content[name]
+        for style in styles:
+            del style[level]
     return painted
 
 

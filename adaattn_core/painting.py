@@ -200,8 +200,28 @@ def paint(
     shares = style_shares(weights, len(styles))
     for style in styles:
         check_batch(style, len(content.picture))
-    seen, picture = content.named(), content.picture
-    del content  # features are let go when they have been used, unless the caller keeps them
+    return use_up(
+        fusion, content.named(), content.picture, [dict(style) for style in styles], shares, strength=strength,
+        temperature=temperature, mask=mask, block_bytes=block_bytes, positions=positions, progress=progress,
+    )  # fmt: skip
+
+
+def use_up(
+    fusion: MultiLevelFusion,
+    seen: Features,
+    picture: Tensor,
+    styles: Sequence[StyleFeatures],
+    shares: Sequence[float],
+    *,
+    strength: float = 1.0,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    positions: int = PIECE_POSITIONS,
+    progress: Progress | None = None,
+) -> Painting:
+    """`paint`, with arguments that are known to be right and are taken apart: each level's features and keys leave
+    `seen` and `styles` when they have been used, so that their memory is free if nobody else holds them."""
     with torch.no_grad():
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:

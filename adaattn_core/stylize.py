@@ -5,7 +5,8 @@ Letters: B batch, H W pixels. Pictures are RGB in [0, 1]; masks are (B or 1, 1, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,9 +26,9 @@ from .painting import (
     encode_style_features,
     finish,
     in_windows,
-    paint,
     progress_part,
     style_shares,
+    use_up,
     window_items,
 )
 
@@ -112,23 +113,25 @@ def stylize(
     masks = list(style_masks) if style_masks is not None else [None] * len(styles)
     if len(masks) != len(styles):
         raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one (or None) for each")
-    painted = [
-        _encoded(model, one, mask, len(content), attention, seed, max_memory_gb)
-        for one, mask in zip(styles, masks, strict=True)
-    ]
+    encode = partial(encode_style, model, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
+    painted = _Styles(encode, styles, masks, len(content))
     fitted = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     if strength == 0:
         return content.float().clamp(0, 1)
 
-    budget = content_budget(model, content, painted, strength, max_memory_gb, window_items(content))
+    budget = content_budget(model, content, painted.encoded(), strength, max_memory_gb, window_items(content))
     result = torch.empty(content.shape, device=content.device)
 
     def run(window: slice, block_bytes: int, progress: Progress | None) -> None:
         sizes = budget.with_blocks_of(block_bytes)
-        painting = paint(
+        features = encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes)
+        seen, picture = features.named(), features.picture
+        del features
+        painting = use_up(
             model.fusion,
-            encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes),
-            [batch_window(one, window) for one in painted],
+            seen,
+            picture,
+            [batch_window(one, window) for one in painted.encoded(last=window.stop == len(content))],
             weights,
             strength=strength,
             temperature=temperature,
@@ -143,18 +146,40 @@ def stylize(
     return result
 
 
-def _encoded(
-    model: StyleTransferModel,
-    style: Tensor | StyleFeatures,
-    mask: Tensor | None,
-    batch: int,
-    attention: Attention,
-    seed: int,
-    max_memory_gb: float | None,
-) -> StyleFeatures:
-    if isinstance(style, Tensor):
-        style = encode_style(model, style, mask=mask, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
-    elif mask is not None:
-        raise ValueError("a style mask came with an already encoded style; give the mask to encode_style instead")
-    check_batch(style, batch)
-    return style
+class _Styles:
+    """Styles as attention reads them. Those that came as pictures are encoded here, and let go before their last use,
+    so that their deep levels are free when the largest one is painted.
+
+    Raises:
+        ValueError: what `encode_style` raises, a mask that comes too late, or a batch that does not fit.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[..., StyleFeatures],
+        styles: Sequence[Tensor | StyleFeatures],
+        masks: Sequence[Tensor | None],
+        contents: int,
+    ) -> None:
+        self.encode, self.styles, self.masks = encode, styles, masks
+        self.made: dict[int, StyleFeatures] = {}
+        for style, mask in zip(styles, masks, strict=True):
+            if mask is not None and not isinstance(style, Tensor):
+                raise ValueError(
+                    "a style mask came with an already encoded style; give the mask to encode_style instead"
+                )
+        for style in self.encoded():
+            check_batch(style, contents)
+
+    def encoded(self, last: bool = False) -> list[StyleFeatures]:
+        """All of them; after the `last` time, one more encodes them again: where memory ran out."""
+        found = []
+        for index, (style, mask) in enumerate(zip(self.styles, self.masks, strict=True)):
+            if isinstance(style, Tensor):
+                if index not in self.made:
+                    self.made[index] = self.encode(style, mask=mask)
+                style = self.made[index]
+            found.append(style)
+        if last:
+            self.made.clear()
+        return found

@@ -6,12 +6,15 @@ import json
 import logging
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from adaattn_core import encode_style
+from adaattn_core import encode_style, painting, stylize
+from adaattn_core.attention import AdaAttention
 from adaattn_core.gradual import repaint_gradually
 from adaattn_core.memory import Budget, content_budget, content_floats, style_budget
 from adaattn_core.model import COMPACT, ModelConfig
@@ -38,7 +41,13 @@ def test_a_level_painted_in_pieces_is_the_level_painted_at_once(
         statistics = model.fusion.statistics(content, styles, weights, temperature=2.0)
         wanted = model.fusion.repaint(content, statistics, strength)
     found = repaint_gradually(
-        model.fusion, dict(content), styles, weights, strength=strength, temperature=2.0, positions=positions
+        model.fusion,
+        dict(content),
+        [dict(style) for style in styles],
+        weights,
+        strength=strength,
+        temperature=2.0,
+        positions=positions,
     )
     assert found.keys() == wanted.keys()
     for level, painted in wanted.items():
@@ -55,7 +64,36 @@ def test_features_are_let_go_when_no_level_needs_them() -> None:
     assert there[0] == {"relu3_1", "relu4_1", "relu5_1"}
     assert there[-1] == {"relu3_1"}
     assert not content
+    assert not style
     assert set(told) == set(SMALL.levels)
+
+
+def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a batch, only for its last window; and memory that runs out then is no loss."""
+    model, style = small_model(), picture(32, 32)
+    kept: list[int] = []
+    repaint, there = AdaAttention.statistics, weakref.WeakSet[torch.Tensor]()
+
+    def watched(attention: AdaAttention, query: torch.Tensor, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        kept.append(len(there))
+        if len(kept) == 6:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return repaint(attention, query, *args, **options)
+
+    def encoded(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+        made = encode_style(*args, **options)
+        for level in made.values():
+            there.add(level.key)
+        return made
+
+    wanted = stylize(model, picture(32, 32, batch=2), style)
+    monkeypatch.setattr(painting, "WINDOW_PIXELS", 1)
+    monkeypatch.setattr(sys.modules["adaattn_core.stylize"], "encode_style", encoded)
+    monkeypatch.setattr(AdaAttention, "statistics", watched)
+    assert (stylize(model, picture(32, 32, batch=2), style) - wanted).abs().max() < 2e-5
+    assert kept[:3] == [3, 3, 3], "needed for the second picture"
+    assert kept[3:6] == [3, 2, 1]
+    assert kept[6:] == [3, 2, 1], "encoded again"
 
 
 # ---------------------------------------------------------------- what a limit means
