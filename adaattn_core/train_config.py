@@ -231,8 +231,10 @@ class TrainConfig:
         sized = replace(base, channels=tuple(max(8, 8 * round(c * self.width / 8)) for c in base.channels))
         if self.kind == "image":
             return sized
-        projections = sized.projection_channels and sized.projection_channels[: len(VIDEO_LEVELS)]
-        return replace(sized, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=projections)
+        projections, cells = (numbers and numbers[:1] for numbers in (sized.projection_channels, sized.style_cells))
+        return replace(
+            sized, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=projections, style_cells=cells
+        )
 
 
 CHOICES = (("architecture", Architecture), ("kind", Kind), ("optimizer", Optimizer), ("precision", Precision))

@@ -22,7 +22,7 @@ from adaattn_core.checkpoint import CheckpointError, load_model, save_model
 from adaattn_core.data import DataError, TrainingPairs, collate, moved_crops
 from adaattn_core.encoder import LEVELS, Features
 from adaattn_core.losses import color_loss, identity_loss, image_similarity_loss, local_target
-from adaattn_core.model import VIDEO_LEVELS, ModelConfig
+from adaattn_core.model import COMPACT, VIDEO_LEVELS, ModelConfig
 from adaattn_core.moments import normalize_channels
 from adaattn_core.stylize import stylize
 from adaattn_core.train import train
@@ -233,7 +233,9 @@ def test_the_config_is_the_papers() -> None:
         TrainConfig("", "", "", "", kind="video", architecture=x).model_config() for x in ("compact", "base")
     )
     assert base == ModelConfig(levels=VIDEO_LEVELS, similarity="cosine"), "the published video model"
-    assert (compact.levels, compact.similarity, compact.projection_channels) == (VIDEO_LEVELS, "cosine", (48,))
+    assert compact == replace(
+        COMPACT, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=(48,), style_cells=(2,)
+    )
 
 
 def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
