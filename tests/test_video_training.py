@@ -260,20 +260,22 @@ def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch:
     assert torch.equal(halves[1]["relu1_1"], painted[3:])
 
 
+QUIET: dict[str, Any] = {"steps": 12, "lr": 1e-3, "self_pairs": 0.0, "global_weight": 0.1, "local_weight": 0.1}
+"""Runs in which one loss has the say."""
+
+
 def test_a_frame_pair_is_learnt(configure: Configure) -> None:
-    run = Run(
-        configure(steps=40, lr=1e-3, self_pairs=0.0, similarity_weight=100.0, global_weight=0.1, local_weight=0.1)
-    )
+    run = Run(configure(**QUIET, similarity_weight=100.0))
     run.fit_encoder()
     run.fit_attention()
-    assert fall(run, "similarity") < 0.85
+    assert fall(run, "similarity") < 0.8
 
 
-@pytest.mark.parametrize(("weight", "loss"), [("identity_weight", "identity"), ("color_weight", "color")])
-def test_an_optional_loss_is_learnt(weight: str, loss: str, configure: Configure) -> None:
-    run = Run(configure(kind="image", steps=10, lr=3e-3, self_pairs=0.0, **{weight: 100.0}))
+@pytest.mark.parametrize(("loss", "share"), [("identity", 0.75), ("color", 0.5)])
+def test_an_optional_loss_is_learnt(loss: str, share: float, configure: Configure) -> None:
+    run = Run(configure(**QUIET, kind="image", **{f"{loss}_weight": 100.0}))
     run.fit_encoder()
-    assert fall(run, loss) < 0.7
+    assert fall(run, loss) < share
 
 
 def test_the_total_counts_the_optional_losses(configure: Configure) -> None:
