@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
+from . import winograd
 from .strips import Strip, canvas, strip_height, strips
 
 Features = dict[str, Tensor]
@@ -49,6 +50,8 @@ class ReflectConv2d(nn.Conv2d):
             x = x.to(self.weight.dtype)
         with autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
             x = pad_one(x)
+        if winograd.preferred(x, self.weight):
+            return winograd.convolve(x, self.weight, self.bias)
         return super().forward(x)
 
 

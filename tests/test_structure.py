@@ -17,7 +17,7 @@ PACKAGE = "adaattn_core"
 FLOW = (
     "devices",
     "images",
-    "strips",
+    "strips", "winograd",
     "encoder",
     "screening",
     "moments",
