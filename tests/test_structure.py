@@ -17,7 +17,8 @@ PACKAGE = "adaattn_core"
 FLOW = (
     "devices",
     "images",
-    "strips", "winograd",
+    "strips",
+    "winograd",
     "encoder",
     "screening",
     "moments",

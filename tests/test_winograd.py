@@ -10,9 +10,7 @@ from torch import Tensor
 from adaattn_core import winograd
 from adaattn_core.encoder import ReflectConv2d
 
-available = pytest.mark.skipif(
-    not torch.backends.nnpack.is_available(), reason="this build of PyTorch, or this processor, has no NNPACK"
-)
+available = pytest.mark.skipif(not winograd.AVAILABLE, reason="this build of PyTorch, or this processor, has no NNPACK")
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:
@@ -34,7 +32,7 @@ def test_it_is_for_wide_float32_convolutions_without_gradients() -> None:
     x, weight = normals(1, 64, 9, 9), normals(64, 64, 3, 3)
     assert not winograd.preferred(x, weight)
     with torch.no_grad():
-        assert winograd.preferred(x, weight) == torch.backends.nnpack.is_available()
+        assert winograd.preferred(x, weight) == winograd.AVAILABLE
         assert not winograd.preferred(x, weight[:3])
         assert not winograd.preferred(x.bfloat16(), weight.bfloat16())
         assert not winograd.preferred(x.double(), weight.double())
