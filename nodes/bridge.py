@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import files
-from .core import images, steps, strips
+from .core import images, moments, steps, strips
 
 T = TypeVar("T")
 
@@ -104,13 +104,13 @@ def _stop_if_cancelled(*_layer_and_inputs: object) -> None:
 
 
 def _memory(width: int, pixels: int) -> int:
-    """Bytes of work on so many pixels at once, roughly: 1.5 GB for 1024 x 1024 with the full-size model.
+    """Bytes of work on so many pixels at once, roughly: 2.4 GB for 1024 x 1024 with the full-size model.
 
     Convolutions hold four layers of a strip; attention holds keys, values and their moments, on coarser grids, which
-    together are about twice the encoder's first layer.
+    together are about twice the encoder's first layer, and three copies of a block of weights.
     """
-    layer = 4 * width * pixels
-    return 4 * min(layer, strips.DEVICE_STRIP_BYTES) + 2 * layer
+    layer, pairs = 4 * width * pixels, 4 * (pixels // 16) ** 2
+    return 4 * min(layer, strips.DEVICE_STRIP_BYTES) + 2 * layer + 3 * min(pairs, moments.DEVICE_BLOCK_BYTES)
 
 
 def _pixels_at_once(pictures: Tensor) -> int:
