@@ -17,9 +17,9 @@ from .fusion import MultiLevelFusion, StyleFeatures
 from .moments import BLOCK_BYTES, Progress, channel_mean_std, widened
 from .strips import canvas
 
-PIECE_POSITIONS = 2**15
-"""Content positions of a piece: relu3_1 of 724 x 724 pixels. What is prepared of the style's keys for each piece takes
-one or two percent of its time."""
+PIECE_POSITIONS = 2**14
+"""Content positions of a piece: relu3_1 of 512 x 512 pixels. What is prepared of the style's keys for each piece takes
+a few percent of its time."""
 
 
 class KeyRows:

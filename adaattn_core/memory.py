@@ -58,7 +58,7 @@ class Budget(NamedTuple):
 
 def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> Budget:
     """Sizes for encoding a style, all pictures of it at once."""
-    return _budget(model, style, (), style_floats(model), max_memory_gb, "style")
+    return _budget(model, style, 0, style_floats(model), max_memory_gb, "style")
 
 
 def content_budget(
@@ -68,21 +68,25 @@ def content_budget(
     strength: float,
     max_memory_gb: float | None,
     items: int,
+    let_go: bool = False,
 ) -> Budget:
-    """Sizes for painting contents in styles, at most `items` at once; fewer where so many do not fit."""
-    floats = content_floats(model.config, strength)
+    """Sizes for painting contents in styles, at most `items` at once; fewer where so many do not fit.
+
+    `let_go` says that the styles are there for this alone, so that their deep levels are free when relu3_1 is painted.
+    """
+    floats, keys = content_floats(model.config, strength), _style_work(styles, let_go and items >= len(content))
     while items > 1 and max_memory_gb is not None:
-        if _left(model, content[:items], styles, floats, max_memory_gb) > _work(model, content[:items], Budget()):
+        if _left(model, content[:items], keys, floats, max_memory_gb) > _work(model, content[:items], Budget()):
             break
         items //= 2
-    budget = _budget(model, content[:items], styles, floats, max_memory_gb, "content")
+    budget = _budget(model, content[:items], keys, floats, max_memory_gb, "content")
     return budget._replace(items=items)
 
 
 def _budget(
     model: StyleTransferModel,
     picture: Tensor,
-    styles: Sequence[StyleFeatures],
+    keys: int,
     floats: float,
     max_memory_gb: float | None,
     role: str,
@@ -92,7 +96,7 @@ def _budget(
         return fastest
     if not max_memory_gb > 0:
         raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
-    left = _left(model, picture, styles, floats, max_memory_gb)
+    left = _left(model, picture, keys, floats, max_memory_gb)
     if left >= _work(model, picture, fastest):
         return fastest
     smallest = Budget(1, SMALLEST_BLOCK, SMALLEST_PIECE)
@@ -109,18 +113,16 @@ def _budget(
     return Budget(
         max(1, left // LAYER_COPIES - 2 * margin * row),
         min(fastest.block_bytes, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
-        min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // _position_bytes(model))),
+        min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
 
 
-def _left(
-    model: StyleTransferModel, picture: Tensor, styles: Sequence[StyleFeatures], floats: float, max_memory_gb: float
-) -> int:
-    """Bytes of the limit that neither the process, nor what is there whole, nor the styles' part of the work takes."""
+def _left(model: StyleTransferModel, picture: Tensor, keys: int, floats: float, max_memory_gb: float) -> int:
+    """Bytes of the limit that neither the process, nor what is there whole, nor the work on the styles' keys takes."""
     pixels = len(picture) * picture.shape[-2] * picture.shape[-1]
     used = memory_in_use(next(model.parameters()).device)
     room = (max_memory_gb * 2**30 - used) * (1 - SPARE)
-    return int(room - FLOAT_BYTES * floats * pixels) - _style_work(styles)
+    return int(room - FLOAT_BYTES * floats * pixels) - keys
 
 
 def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
@@ -181,26 +183,36 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
     per_position = channels_row // max(1, FLOAT_BYTES * len(picture) * picture.shape[-1])
     height = strip_height(row, per_position, margin, budget.strip_bytes)
     convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2])
-    grid = len(picture) * (picture.shape[-2] // 4) * (picture.shape[-1] // 4)
-    positions = max(picture.shape[-1] // 4, min(budget.positions, grid))
-    return max(convolutions, BLOCK_COPIES * budget.block_bytes + positions * _position_bytes(model))
+    attention = 0
+    for (level, _, _), position in zip(_widths(model), _position_bytes(model), strict=True):
+        rows, columns = (-(-side // 2 ** LEVELS.index(level)) for side in picture.shape[-2:])
+        positions = len(picture) * max(columns, min(budget.positions // len(picture), rows * columns))
+        attention = max(attention, positions * position)
+    return max(convolutions, BLOCK_COPIES * budget.block_bytes + attention)
 
 
-def _style_work(styles: Sequence[StyleFeatures]) -> int:
+def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
     """Bytes that attention makes of a level's keys and values: the keys' leading components, and centred values with
-    their squares; and some rows of them gathered."""
-    levels = [(one.key, one.value) for style in styles for one in style.values()]
-    rows = [key.numel() + 2 * value.numel() for key, value in levels]
-    gathered = [PIECE_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in levels]
-    return FLOAT_BYTES * (max(rows, default=0) + max(gathered, default=0))
+    their squares; and some rows of them gathered. Less what has been let go of by then."""
+    if not styles:
+        return 0
+    most, freed = 0, 0
+    for level in reversed(styles[0]):
+        pairs = [(style[level].key, style[level].value) for style in styles]
+        work = max(key.numel() + 2 * value.numel() for key, value in pairs)
+        gathered = max(PIECE_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
+        most = max(most, work + gathered - freed)
+        freed += sum(key.numel() + value.numel() for key, value in pairs) if let_go else 0
+    return FLOAT_BYTES * most
 
 
-def _position_bytes(model: StyleTransferModel) -> int:
-    """Of a content position in a piece: stacked key, query and its leading components, own features, statistics."""
-    return FLOAT_BYTES * max(
-        2 * stacked + 3 * projected + 5 * model.config.channels[LEVELS.index(level)]
+def _position_bytes(model: StyleTransferModel) -> list[int]:
+    """Of a content position in a piece of each level: stacked key, query and its leading components, own features,
+    statistics."""
+    return [
+        FLOAT_BYTES * (2 * stacked + 3 * projected + 5 * model.config.channels[LEVELS.index(level)])
         for level, stacked, projected in _widths(model)
-    )
+    ]
 
 
 def _widths(model: StyleTransferModel) -> list[tuple[str, int, int]]:

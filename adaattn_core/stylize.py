@@ -119,7 +119,9 @@ def stylize(
     if strength == 0:
         return content.float().clamp(0, 1)
 
-    budget = content_budget(model, content, painted.encoded(), strength, max_memory_gb, window_items(content))
+    budget = content_budget(
+        model, content, painted.encoded(), strength, max_memory_gb, window_items(content), painted.can_go
+    )
     result = torch.empty(content.shape, device=content.device)
 
     def run(window: slice, block_bytes: int, progress: Progress | None) -> None:
@@ -170,6 +172,11 @@ class _Styles:
                 )
         for style in self.encoded():
             check_batch(style, contents)
+
+    @property
+    def can_go(self) -> bool:
+        """Whether all of them came as pictures."""
+        return all(isinstance(style, Tensor) for style in self.styles)
 
     def encoded(self, last: bool = False) -> list[StyleFeatures]:
         """All of them; after the `last` time, one more encodes them again: where memory ran out."""
