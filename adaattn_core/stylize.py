@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .devices import trim_memory
 from .fusion import StyleFeatures
 from .masks import fit_mask
 from .memory import content_budget, style_budget
@@ -31,6 +32,9 @@ from .painting import (
     use_up,
     window_items,
 )
+
+LARGE_PIXELS = 1024 * 1024
+"""From here on it is worth a few milliseconds to leave no gaps in memory between encoding and attention."""
 
 PAINTING_SHARE = 0.9
 """Of the time a picture takes, what is over when only the decoder is left; for the progress bar."""
@@ -129,6 +133,8 @@ def stylize(
         features = encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes)
         seen, picture = features.named(), features.picture
         del features
+        if picture.shape[-2] * picture.shape[-1] >= LARGE_PIXELS:
+            trim_memory()
         painting = use_up(
             model.fusion,
             seen,
