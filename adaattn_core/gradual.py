@@ -68,7 +68,8 @@ def repaint_gradually(
         styles: results of `encode_style`; levels that are done are taken out of them, too.
         weights, temperature, block_bytes: see `MultiLevelFusion.statistics`.
         strength: see `MultiLevelFusion.repaint`.
-        positions: content positions of a piece; at least a row is.
+        positions: content positions of a piece of the first level, at least a row; of deeper ones, with wider keys,
+            as many as take the same memory.
         progress: told the share that is done, over all levels, styles and pieces.
 
     Returns:
@@ -82,9 +83,9 @@ def repaint_gradually(
     done = 0
     for level in reversed(fusion.levels):
         part = _part(progress, done, costs[level], sum(costs.values()))
-        painted[level] = _Level(fusion, level, styles, weights, temperature, block_bytes).repainted(
-            content, strength, positions, part
-        )
+        some = positions * _key_width(fusion, fusion.levels[0]) // _key_width(fusion, level)
+        attention = _Level(fusion, level, styles, weights, temperature, block_bytes)
+        painted[level] = attention.repainted(content, strength, some, part)
         done += costs[level]
         for name in [name for name in content if name == level or name.endswith(f"@{level}")]:
             del content[name]
@@ -139,6 +140,12 @@ class _Level:
         assert mean is not None
         assert std is not None
         return mean, std
+
+
+def _key_width(fusion: MultiLevelFusion, level: str) -> int:
+    attention = fusion.attention[level]
+    assert isinstance(attention, AdaAttention)
+    return attention.query_proj.in_channels
 
 
 def _added(total: Tensor | None, one: Tensor, weight: float) -> Tensor:

@@ -184,9 +184,11 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
     height = strip_height(row, per_position, margin, budget.strip_bytes)
     convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2])
     attention = 0
-    for (level, _, _), position in zip(_widths(model), _position_bytes(model), strict=True):
+    widths = _widths(model)
+    for (level, stacked, _), position in zip(widths, _position_bytes(model), strict=True):
         rows, columns = (-(-side // 2 ** LEVELS.index(level)) for side in picture.shape[-2:])
-        positions = len(picture) * max(columns, min(budget.positions // len(picture), rows * columns))
+        some = budget.positions * widths[0][1] // stacked // len(picture)
+        positions = len(picture) * max(columns, min(some, rows * columns))
         attention = max(attention, positions * position)
     return max(convolutions, BLOCK_COPIES * budget.block_bytes + attention)
 
