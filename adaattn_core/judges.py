@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from .checkpoint import CheckpointError, load_strict, read_tensors
+from .download import torchvision_tensors
 from .encoder import Features, check_images, conv_names
 from .published import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 
@@ -94,12 +95,7 @@ def load_vgg16(source: str | Path) -> VGG16:
 def _torchvision_vgg16() -> dict[str, Tensor]:
     from torchvision.models import VGG16_Weights  # type: ignore[import-untyped]  # imported late: it takes a second
 
-    try:
-        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # no connection; a file whose hash is wrong
-        raise CheckpointError(
-            f"VGG-16 could not be downloaded ({error}). Check the connection, or name a local file instead."
-        ) from error
+    return torchvision_tensors(VGG16_Weights.IMAGENET1K_V1, "VGG-16")
 
 
 def _torchvision_indices() -> list[int]:

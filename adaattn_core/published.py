@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointError, empty_model, load_strict, read_tensors, ready
+from .download import torchvision_tensors
 from .encoder import VGG19_CONVS, VGGEncoder, conv_names
 from .model import VIDEO_LEVELS, ModelConfig, StyleTransferModel
 
@@ -47,12 +48,7 @@ def load_vgg(source: str | Path) -> VGGEncoder:
 def _torchvision_vgg() -> dict[str, Tensor]:
     from torchvision.models import VGG19_Weights  # type: ignore[import-untyped]  # imported late: it takes a second, and only this needs it
 
-    try:
-        return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:  # no connection; a file whose hash is wrong
-        raise CheckpointError(
-            f"VGG-19 could not be downloaded ({error}). Check the connection, or name a local file instead."
-        ) from error
+    return torchvision_tensors(VGG19_Weights.IMAGENET1K_V1, "VGG-19")
 
 
 def _canonical_vgg(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

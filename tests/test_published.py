@@ -179,7 +179,7 @@ def test_caffe_names_with_one_missing(tmp_path: Path, convs: Convs) -> None:
 
 def replace_download(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], dict[str, Tensor]]) -> None:
     def get_state_dict(self: object, **options: Any) -> dict[str, Tensor]:
-        assert options == {"progress": True, "check_hash": True}
+        assert options == {"progress": False, "check_hash": True}
         return answer()
 
     monkeypatch.setattr("torchvision.models.VGG19_Weights.get_state_dict", get_state_dict)

@@ -29,6 +29,7 @@ FLOW = (
     "model",
     "memory",
     "checkpoint",
+    "download",
     "published",
     "masks",
     "painting",
