@@ -143,6 +143,8 @@ class TrainConfig:
             _check_levels(name, getattr(self, name))
         if self.freeze_encoder and (self.architecture, self.width) != ("base", 1.0):
             raise ValueError("freeze_encoder needs architecture base at width 1: the encoder is the VGG-19 itself")
+        if self.frame_gap and self.kind != "video":
+            raise ValueError(f"frame_gap is {self.frame_gap}, and only kind video is trained on pairs of frames")
         if not self.stage_ends["style"]:
             raise ValueError("no stage has a step to run; set steps to at least 1")
 

@@ -32,6 +32,11 @@ FREE_SETTINGS = frozenset(
 
 def check_run_folder(folder: Path, resume: bool) -> None:
     """CheckpointError or DataError unless the folder holds a run to resume, or none to start one."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise DataError(f"{there} is a file, and {folder} has to be a folder. Choose another --output.")
+    if not os.access(there, os.W_OK):
+        raise DataError(f"{there} may not be written to. Choose another --output, or change its permissions.")
     has_checkpoint = (folder / CHECKPOINT).is_file()
     if resume and not has_checkpoint:
         raise CheckpointError(f"{folder / CHECKPOINT}: no checkpoint to resume from. Start without --resume.")

@@ -71,6 +71,16 @@ def missing() -> dict[str, str]:
 REFERENCES = ["content unchanged", "style copied"]
 
 
+def test_ablations_are_rows_beside_their_model(desk: Path) -> None:
+    run(f"{JUDGED} --model small=m.safetensors --model again=m.safetensors,levels=none --ablate --pairs 1")
+    rest = ["AdaIN statistics", "sampled", "relu3_1 alone"]
+    names = [name for label in ("small", "again") for name in (label, *(f"{label}, {what}" for what in rest))]
+    assert rows() == [*names, *REFERENCES]
+    scores = {one["name"]: one["values"]["style_vgg16"]["mean"] for one in report()["subjects"]}
+    assert scores["again"] == scores["small, AdaIN statistics"] != scores["small"]
+    assert scores["small, sampled"] == scores["small"], "pictures this small have fewer positions than are sampled"
+
+
 def test_a_model_and_a_folder_are_judged(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(f"{JUDGED} --model small=m.safetensors --pictures peer=others")
     assert rows() == ["small", "peer", *REFERENCES]
@@ -267,7 +277,9 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
         (f"{JUDGED} --model x=best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
         (f"{JUDGED} --model gone.safetensors", "gone.safetensors: no such weights file. Check the path."),
         (f"{JUDGED} --model compact,speed=2", "--model compact,speed=2 sets 'speed'; known are attention, temperature, "
-         "strength"),
+         "strength, levels"),
+        (f"{JUDGED} --model m.safetensors,levels=relu2_1", "levels has 'relu2_1'; this model attends at relu3_1, "
+         "relu4_1, relu5_1 (or none)"),
         (f"{JUDGED} --model compact,strength=2", "--model compact,strength=2: strength: 2 is out of range; it must be "
          "between 0 and 1"),
         (f"{JUDGED} --model compact,attention=all", "--model compact,attention=all: attention: 'all' is unknown; known "

@@ -36,6 +36,7 @@ FLOW = (
     "mixing",
     "heatmap",
     "stylize",
+    "ablation",
     "sheet",
     "video",
     "metrics",

@@ -31,6 +31,7 @@ from torch import Tensor
 import adaattn_core.train_losses
 import adaattn_core.train_run
 from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
+from adaattn_core.cli import main
 from adaattn_core.data import Batch, DataError, collate, partners
 from adaattn_core.distributed import Ranks
 from adaattn_core.encoder import LEVELS, Features, VGGEncoder
@@ -42,6 +43,7 @@ from adaattn_core.train import Run, TrainingError, train
 from adaattn_core.train_config import TrainConfig
 from adaattn_core.train_losses import part_of_batch
 from adaattn_core.train_state import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
+from adaattn_core.trainlog import COLUMNS, TrainLog
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -407,6 +409,48 @@ def test_a_run_is_not_written_over(configure: Configure) -> None:
     train(config)
     with pytest.raises(DataError, match=r"run already holds a run\. Add --resume to go on, or choose another --output"):
         train(config)
+
+
+def test_a_run_folder_that_cannot_be_is_told_before_the_work(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(DataError) as caught:
+            train(configure(output=str(output), content="not even looked at"))
+        assert str(caught.value) == (
+            f"{tmp_path / 'file'} is a file, and {output} has to be a folder. Choose another --output."
+        )
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataError, match=r"may not be written to\. Choose another --output, or change its permissions"):
+        train(configure(output=str(tmp_path / "a" / "b")))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here; Linux has it")
+def test_a_disk_that_fills_up_while_training_is_one_line(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(checkpoint_every=1)
+    stop_before(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    original = TrainLog.add
+
+    def add(record: TrainLog, *arguments: Any) -> None:
+        record.file.close()
+        record.file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115  # closed with the log
+        record.writer = csv.DictWriter(record.file, COLUMNS)
+        original(record, *arguments)
+
+    monkeypatch.setattr(TrainLog, "add", add)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(config).items() if type(value) is str]
+    numbers = {name: value for name, value in asdict(config).items() if type(value) in (int, float)}
+    flags += [f"--{name.replace('_', '-')}={value}" for name, value in numbers.items()]
+    assert main(["train", "--resume", *[flag for flag in flags if not flag.endswith("=")]]) == 2
+    assert capsys.readouterr().err == "adaattn: disk full. Free some space or choose another disk.\n"
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
+    monkeypatch.setattr(TrainLog, "add", original)
+    train(config, resume=True)
 
 
 def test_a_run_goes_on_with_its_own_settings_alone(configure: Configure) -> None:
@@ -833,6 +877,7 @@ def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, tex
             {"freeze_encoder": True},
             "freeze_encoder needs architecture base at width 1: the encoder is the VGG-19 itself",
         ),
+        ({"frame_gap": 2}, "frame_gap is 2, and only kind video is trained on pairs of frames"),
         (
             {"steps": 0, "distill_steps": 0, "reconstruct_steps": 0},
             "no stage has a step to run; set steps to at least 1",

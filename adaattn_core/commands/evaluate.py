@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..ablation import attending_at
 from ..artfid import ArtFIDError, art_fid
 from ..checkpoint import BUILT_IN, CheckpointError, find_model
 from ..cost import peak_memory_gib
@@ -40,6 +41,7 @@ examples:
       --model compact --model mine=runs/mine/model.safetensors --pictures other=results/
 Pictures of other tools are called CONTENT__STYLE.png (or .jpg, ...) after the names of their content and style.
 A model's painting may be set after commas: --model sampled=compact,attention=sampled,temperature=2,strength=.8
+and so may where it attends: levels=relu3_1+relu4_1, or levels=none. Elsewhere it takes AdaIN's statistics.
 """
 
 
@@ -57,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", action="append", default=[], metavar="[LABEL=]FOLDER",
         help="finished pictures to judge, called CONTENT__STYLE.*; again for more",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ablate", action="store_true",
+        help="a row more for each model with AdaIN's statistics instead of attention, with sampled attention, and with "
+        "attention at its first level alone",
     )  # fmt: skip
     _add_judges(parser.add_argument_group("judges"))
     parser.add_argument(
@@ -91,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     folders = [_folder(text) for text in args.pictures]
     pairs = choose_pairs(find_images(args.content), find_images(args.style), folders, args.pairs, args.seed)
     names = args.model or ([] if folders else [BUILT_IN])
-    subjects: list[Subject] = [*(_painter(text, args) for text in names), *folders, ContentUnchanged(), StyleCopied()]
+    painters = [painter for text in names for painter in _painters(text, args)]
+    subjects: list[Subject] = [*painters, *folders, ContentUnchanged(), StyleCopied()]
     _check_names(subjects)
     panel = load_panel(args)
     _make_folder(args.output)
@@ -154,11 +162,29 @@ def load_panel(args: argparse.Namespace) -> Panel:
 # Rows
 
 
-def _painter(text: str, args: argparse.Namespace) -> Painter:
+def _painters(text: str, args: argparse.Namespace) -> list[Painter]:
+    """The row that a --model asks for, and its ablations after it."""
     label, name, options = _parse_model(text)
+    first = _painter(label, name, options, args)
+    if not args.ablate:
+        return [first]
+    levels = first.model.config.levels
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("AdaIN statistics", {"levels": ()}), ("sampled", {"attention": "sampled"}),
+    ]  # fmt: skip
+    if len(levels) > 1:
+        changes.append((f"{levels[0]} alone", {"levels": levels[:1]}))
+    return [first, *(_painter(f"{label}, {what}", name, options | change, args) for what, change in changes)]
+
+
+def _painter(label: str, name: str, options: dict[str, Any], args: argparse.Namespace) -> Painter:
     path = find_model(name)
     model = open_model(argparse.Namespace(model=name, device=args.device, precision=args.precision))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    if "levels" in options:
+        levels = options["levels"]
+        options = {key: value for key, value in options.items() if key != "levels"}
+        model, digest = attending_at(model, levels), f"{digest} at {'+'.join(levels) or 'none'}"
     return Painter(label, model, name, digest, **options)
 
 
@@ -174,7 +200,7 @@ def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
         return _label(text), text, {}
     head, *settings = text.split(",")
     label, name = _parse_label(head)
-    kinds = {"attention": _attention, "temperature": positive, "strength": unit}
+    kinds = {"attention": _attention, "temperature": positive, "strength": unit, "levels": _levels}
     options = {}
     for setting in settings:
         key, _, value = setting.partition("=")
@@ -207,6 +233,10 @@ def _attention(text: str) -> str:
     if text not in ATTENTIONS:
         raise ArgumentTypeError(f"{text!r} is unknown; known are {', '.join(ATTENTIONS)}")
     return text
+
+
+def _levels(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split("+"))
 
 
 def _check_names(subjects: list[Subject]) -> None:
