@@ -127,7 +127,8 @@ def test_the_host_paints_on_after_an_interrupt(host: Host, info: dict[str, Any])
 def test_long_work_shows_how_far_it_is(host: Host, info: dict[str, Any]) -> None:
     host.free()
     host.probe()
-    host.paint(stylize_graph(info, content={"width": 512, "height": 384, "batch": 3}, strength=0.95))
+    graph = stylize_graph(info, content={"width": 512, "height": 384, "batch": 3}, strength=0.95)
+    host.paint(changed(graph, "style", width=512, height=384))  # a small style is done in a few steps
     steps = progress(host)
     shares = [share for share, _ in steps]
     assert len(shares) >= 10
