@@ -173,6 +173,11 @@ class Host:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of ComfyUI."""
+        return tuple(map(int, self.get("/system_stats")["system"]["comfyui_version"].split(".")))
+
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
@@ -223,12 +228,19 @@ class Host:
     def interrupt(self) -> None:
         self.fetch("/interrupt", {})
 
-    def free(self) -> None:
-        """Unload every model and drop the cache, and wait until that is done."""
-        self.fetch("/free", {"unload_models": True, "free_memory": True})
-        deadline = time.monotonic() + 30
-        while self.probe()["loaded"] and time.monotonic() < deadline:
-            time.sleep(0.1)
+    def free(self, seconds: float = 120) -> None:
+        """Unload every model and drop the cache, and wait until that is done.
+
+        Asked more than once: the host misses a call that comes while it collects garbage after a prompt.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.fetch("/free", {"unload_models": True, "free_memory": True})
+            for _ in range(10):
+                time.sleep(0.2)
+                if not self.probe()["loaded"]:
+                    return
+        raise TimeoutError(f"the host still holds {self.probe()['loaded']} after {seconds:g} s")
 
     def probe(self) -> dict[str, Any]:
         """What the test's own pack sees inside the server."""
