@@ -25,8 +25,9 @@ from .strips import STRIP_BYTES, strip_height
 logger = logging.getLogger(__name__)
 
 FLOAT_BYTES = 4
-SPARE = 0.15
-"""Share of the room under a limit left to what is not counted: an allocator's gaps, buffers of libraries."""
+SPARE = 0.25
+"""Share of the room under a limit left to what is not counted: an allocator's gaps, buffers of libraries.
+The test's process of 128 MiB of room stays 10 to 23 below it by this; with .15 it was once 0.7 above."""
 LAYER_COPIES = 5
 """Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
 BLOCK_COPIES = 4
