@@ -40,7 +40,7 @@ class Budget(NamedTuple):
     """How much is done at once; the defaults are the fastest.
 
     strip_bytes: see `strips.strip_height`. block_bytes: of a block of attention weights. positions: of the content, in
-    a piece of a level. items: of a batch; None takes as many as `painting.in_windows` does by itself.
+    a piece of a level. items: of a batch; None takes as many as `windows.in_windows` does by itself.
     """
 
     strip_bytes: int | None = None

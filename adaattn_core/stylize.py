@@ -19,19 +19,16 @@ from .model import StyleTransferModel
 from .moments import Progress
 from .painting import (
     Attention,
-    batch_window,
     check_batch,
     check_picture,
     check_unit,
     encode_checked,
     encode_style_features,
     finish,
-    in_windows,
-    progress_part,
     style_shares,
     use_up,
-    window_items,
 )
+from .windows import batch_window, in_windows, progress_part, window_items
 
 LARGE_PIXELS = 1024 * 1024
 """From here on it is worth a few milliseconds to leave no gaps in memory between encoding and attention."""

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import moments, steps
+from .core import moments, steps, windows
 from .pictures import content_area, style_area, to_mask
 from .sockets import (
     AttentionType,
@@ -82,18 +82,18 @@ class Apply(io.ComfyNode):
             )  # fmt: skip
 
             def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.Painting:
-                some = bridge.moved(steps.batch_window(content, window), device)
+                some = bridge.moved(windows.batch_window(content, window), device)
                 painting = steps.paint(
-                    attention.module, some, [steps.batch_window(encoded, window)], strength=strength,
+                    attention.module, some, [windows.batch_window(encoded, window)], strength=strength,
                     temperature=temperature, block_bytes=block_bytes, progress=progress,
                 )  # fmt: skip
                 return bridge.handed_over(painting)
 
             steps.check_batch(encoded, len(content.picture))
-            parts = steps.in_windows(
+            parts = windows.in_windows(
                 run, content.picture, block_bytes=moments.block_bytes_on(device), progress=bridge.NodeProgress()
             )
-        painting = steps.joined(parts)._replace(
+        painting = windows.joined(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
         )
         return io.NodeOutput(painting, to_mask(area, content.picture))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import files
-from .core import images, moments, steps, strips
+from .core import images, moments, steps, strips, windows
 
 T = TypeVar("T")
 
@@ -116,12 +116,12 @@ def _memory(width: int, pixels: int) -> int:
 def _pixels_at_once(pictures: Tensor) -> int:
     """Of a batch worked on in windows."""
     one = pictures.shape[-1] * pictures.shape[-2]
-    return max(one, min(len(pictures) * one, steps.WINDOW_PIXELS))
+    return max(one, min(len(pictures) * one, windows.WINDOW_PIXELS))
 
 
 def moved(value: T, device: torch.device) -> T:
     """Tensors, in whatever tuples, on a device."""
-    return steps.each_tensor(value, lambda x: x.to(device))
+    return windows.each_tensor(value, lambda x: x.to(device))
 
 
 def handed_over(value: T) -> T:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         published,
         strips,
         stylize,
+        windows,
     )
     from adaattn_core import painting as steps
 else:
@@ -37,6 +38,7 @@ else:
         published,
         strips,
         stylize,
+        windows,
     )
     from ..adaattn_core import painting as steps
 
@@ -55,4 +57,5 @@ __all__ = [
     "steps",
     "strips",
     "stylize",
+    "windows",
 ]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import moments, steps
+from .core import moments, steps, windows
 from .pictures import to_image, to_pictures
 from .sockets import DecoderType, FusedType, keep_color, schema
 
@@ -45,11 +45,11 @@ class Decode(io.ComfyNode):
         with bridge.loaded([decoder], fused.content) as device:
 
             def run(window: slice, block_bytes: int, part: moments.Progress | None) -> None:
-                plain = bridge.moved(steps.batch_window(picture, window), device)
-                painting = bridge.moved(steps.batch_window(fused, window), device)
+                plain = bridge.moved(windows.batch_window(picture, window), device)
+                painting = bridge.moved(windows.batch_window(fused, window), device)
                 result = steps.finish(decoder.module, painting, picture=plain, keep_color=keep_color)
                 image[window] = to_image(result)
                 progress.show(result[:1])
 
-            steps.in_windows(run, fused.content, progress=progress)
+            windows.in_windows(run, fused.content, progress=progress)
         return io.NodeOutput(image)

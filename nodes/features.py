@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import moments, steps
+from .core import moments, steps, windows
 from .pictures import to_pictures
 from .sockets import EncoderType, FeaturesType, schema
 
@@ -44,4 +44,4 @@ class ExtractFeatures(io.ComfyNode):
             return bridge.handed_over(features)
 
         with bridge.loaded([encoder], pictures):
-            return io.NodeOutput(steps.joined(steps.in_windows(run, pictures, progress=bridge.NodeProgress())))
+            return io.NodeOutput(windows.joined(windows.in_windows(run, pictures, progress=bridge.NodeProgress())))

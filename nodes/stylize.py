@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import encode_style, fusion, moments, steps, stylize
+from .core import encode_style, fusion, moments, steps, stylize, windows
 from .core import images as resizing
 from .loaders import model_input
 from .pictures import content_area, style_area, to_image, to_pictures
@@ -113,8 +113,8 @@ def painted(
     image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
 
     def some(window: slice, part: moments.Progress | None = None, short_side: int = 0) -> Tensor:
-        batch = [steps.batch_window(style, window) for style in styles]
-        contents, mask = reduced(pictures[window], short_side), steps.batch_window(area, window)
+        batch = [windows.batch_window(style, window) for style in styles]
+        contents, mask = reduced(pictures[window], short_side), windows.batch_window(area, window)
         return paint(contents, batch, content_mask=mask, progress=part)
 
     def run(window: slice, _block_bytes: int, part: moments.Progress | None) -> None:
@@ -128,7 +128,7 @@ def painted(
     if height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE:
         progress.show(some(slice(0, 1), short_side=SKETCH_SIZE))
     # `paint` retries with smaller blocks by itself
-    steps.in_windows(run, pictures, block_bytes=steps.SMALLEST_BLOCK_BYTES, progress=progress)
+    windows.in_windows(run, pictures, block_bytes=windows.SMALLEST_BLOCK_BYTES, progress=progress)
     return image
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaattn_core import encode_style, painting, stylize
+from adaattn_core import encode_style, stylize, windows
 from adaattn_core.attention import AdaAttention, StyleLevel
 from adaattn_core.gradual import repaint_gradually
 from adaattn_core.memory import Budget, content_budget, content_floats, style_budget
@@ -87,7 +87,7 @@ def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: py
         return made
 
     wanted = stylize(model, picture(32, 32, batch=2), style)
-    monkeypatch.setattr(painting, "WINDOW_PIXELS", 1)
+    monkeypatch.setattr(windows, "WINDOW_PIXELS", 1)
     monkeypatch.setattr(sys.modules["adaattn_core.stylize"], "encode_style", encoded)
     monkeypatch.setattr(AdaAttention, "statistics", watched)
     assert (stylize(model, picture(32, 32, batch=2), style) - wanted).abs().max() < 2e-5

@@ -320,7 +320,7 @@ def test_batches_pair_up_and_one_style_serves_all(run: Callable[..., Any], parts
 def test_large_batches_are_painted_in_windows(
     run: Callable[..., Any], parts: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack_module("adaattn_core.painting"), "WINDOW_PIXELS", 2 * 48 * 72)
+    monkeypatch.setattr(pack_module("adaattn_core.windows"), "WINDOW_PIXELS", 2 * 48 * 72)
     test_batches_pair_up_and_one_style_serves_all(run, parts)
 
 
@@ -561,7 +561,7 @@ def test_progress_and_a_preview(host: SimpleNamespace, run: Callable[..., Any]) 
     try:
         content = image(picture(64, 64, batch=3))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pack_module("adaattn_core.painting"), "WINDOW_PIXELS", 1)
+            patch.setattr(pack_module("adaattn_core.windows"), "WINDOW_PIXELS", 1)
             run("Stylize", model_name="built-in", content=content, style=image(STYLE), strength=1.0)
     finally:
         host.utils.set_progress_bar_global_hook(None)

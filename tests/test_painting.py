@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core import ModelConfig, StyleTransferModel, stylize
-from adaattn_core import painting as painting_module
+from adaattn_core import ModelConfig, StyleTransferModel, stylize, windows
 from adaattn_core.attention import stacked_key
 from adaattn_core.checkpoint import fingerprint
 from adaattn_core.encoder import ATTENTION_LEVELS
@@ -20,17 +19,14 @@ from adaattn_core.painting import (
     ImageFeatures,
     Origin,
     Painting,
-    batch_window,
     check_decoder,
     check_origin,
-    each_tensor,
     encode_style_features,
     extract_features,
     finish,
-    in_windows,
-    joined,
     paint,
 )
+from adaattn_core.windows import batch_window, each_tensor, in_windows, joined
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
@@ -231,7 +227,7 @@ def test_stylize_survives_running_out_of_memory(model: StyleTransferModel, monke
 
 
 def test_progress_rises_to_one(model: StyleTransferModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(painting_module, "WINDOW_PIXELS", 1)
+    monkeypatch.setattr(windows, "WINDOW_PIXELS", 1)
     told: list[float] = []
     stylize(model, picture(37, 50, batch=3), [STYLE, OTHER], max_memory_gb=1e-6, progress=told.append)
     assert told == sorted(told) and told[0] > 0 and told[-1] == 1

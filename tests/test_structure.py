@@ -32,6 +32,7 @@ FLOW = (
     "download",
     "published",
     "masks",
+    "windows",
     "painting",
     "mixing",
     "heatmap",

@@ -370,7 +370,7 @@ def test_sampling_all_positions_is_exact(model: StyleTransferModel) -> None:
 def test_batches_pair_up_whatever_runs_together(
     model: StyleTransferModel, chunk_pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(painting_module, "WINDOW_PIXELS", chunk_pixels)
+    monkeypatch.setattr("adaattn_core.windows.WINDOW_PIXELS", chunk_pixels)
     content, style, mask = picture(37, 50, batch=3), picture(45, 34, batch=3, seed=1), left_half(45, 34)
     paired = stylize(model, content, style, style_masks=[mask])
     shared = stylize(model, content, [style[:1], style[1:2]])
