@@ -91,6 +91,8 @@ class TrainConfig:
     """Weight of the identity loss: contents and styles painted in themselves should stay as they are."""
     color_weight: float = 0.0
     """Weight of the colour loss: the palette of the result should be the style's."""
+    mesh_weight: float = 0.0
+    """Weight of the mesh loss: no column or row of relu3_1's grid should have more detail than the others."""
     similarity_weight: float = 10.0
     """Weight of the image similarity loss between two frames, for kind video; 0 trains on single pictures."""
     frame_gap: int = 0
@@ -156,7 +158,7 @@ class TrainConfig:
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
             **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
-            **dict.fromkeys(("identity_weight", "color_weight", "similarity_weight", "frame_gap"), 0),
+            **dict.fromkeys(("identity_weight", "color_weight", "mesh_weight", "similarity_weight", "frame_gap"), 0),
             **dict.fromkeys(("local_samples", "vgg_floor", "seed"), 0),
             "crop": 32,
         }

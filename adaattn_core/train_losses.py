@@ -18,6 +18,7 @@ from .losses import (
     identity_loss,
     image_similarity_loss,
     local_feature_loss,
+    mesh_loss,
     relative_style_loss,
 )
 from .model import StyleTransferModel
@@ -62,7 +63,7 @@ def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
     """Losses of a whole batch; a part of it may have only some of them."""
     if stage != "style":
         return ("distill",) if stage == "distill" else ("pixel",)
-    style = ["global", "local", *(name for name in ("content", "color") if config.weight(name, stage))]
+    style = ["global", "local", *(name for name in ("content", "color", "mesh") if config.weight(name, stage))]
     if config.paints_frames:
         style.append("similarity")
     own = [*(["pixel"] if config.self_items else []), *(["identity"] if config.identity_weight else [])]
@@ -160,6 +161,8 @@ def style_losses(
         losses["content"] = content_loss(found, content_features, config.content_levels)
     if config.color_weight:
         losses["color"] = color_loss(picture, style[styles])
+    if config.mesh_weight:
+        losses["mesh"] = mesh_loss(picture)
     if config.paints_frames:
         losses["similarity"] = image_similarity_loss(
             frames_of(found), frames_of(content_features), config.similarity_levels, SIMILARITY_SAMPLES, generator

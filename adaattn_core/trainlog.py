@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (
     "step", "stage", "total", "distill", "pixel", "global", "local", "content",
-    "identity", "color", "similarity", "gradient_norm",
+    "identity", "color", "mesh", "similarity", "gradient_norm",
 )  # fmt: skip
 
 
