@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .devices import memory_in_use
@@ -19,6 +20,7 @@ from .fusion import StyleFeatures
 from .gradual import PIECE_POSITIONS
 from .model import ModelConfig, StyleTransferModel
 from .moments import BLOCK_BYTES, block_bytes_on
+from .parallel import at_once
 from .screening import PIECE_ROWS
 from .strips import STRIP_BYTES, strip_height
 
@@ -31,7 +33,8 @@ The test's process of 128 MiB of room stays 10 to 23 below it by this; with .15 
 LAYER_COPIES = 5
 """Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
 BLOCK_COPIES = 4
-"""Of a block of attention weights: logits, weights, and what a library makes of them."""
+"""Of a block of attention weights: logits, weights, and what a library makes of them. There is a block for each thread
+(parallel.py)."""
 SMALLEST_BLOCK = 2**18
 SMALLEST_PIECE = 2**10
 
@@ -92,7 +95,7 @@ def _budget(
     max_memory_gb: float | None,
     role: str,
 ) -> Budget:
-    fastest = Budget(block_bytes=block_bytes_on(next(model.parameters()).device))
+    fastest = Budget(block_bytes=block_bytes_on(_device(model)))
     if max_memory_gb is None:
         return fastest
     if not max_memory_gb > 0:
@@ -113,7 +116,7 @@ def _budget(
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return Budget(
         max(1, left // LAYER_COPIES - 2 * margin * row),
-        min(fastest.block_bytes, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
+        min(fastest.block_bytes, max(SMALLEST_BLOCK, left // 2 // (BLOCK_COPIES * at_once(_device(model))))),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
 
@@ -121,7 +124,7 @@ def _budget(
 def _left(model: StyleTransferModel, picture: Tensor, keys: int, floats: float, max_memory_gb: float) -> int:
     """Bytes of the limit that neither the process, nor what is there whole, nor the work on the styles' keys takes."""
     pixels = len(picture) * picture.shape[-2] * picture.shape[-1]
-    used = memory_in_use(next(model.parameters()).device)
+    used = memory_in_use(_device(model))
     room = (max_memory_gb * 2**30 - used) * (1 - SPARE)
     return int(room - FLOAT_BYTES * floats * pixels) - keys
 
@@ -191,12 +194,12 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
         some = budget.positions * widths[0][1] // stacked // len(picture)
         positions = len(picture) * max(columns, min(some, rows * columns))
         attention = max(attention, positions * position)
-    return max(convolutions, BLOCK_COPIES * budget.block_bytes + attention)
+    return max(convolutions, BLOCK_COPIES * at_once(_device(model)) * budget.block_bytes + attention)
 
 
 def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
     """Bytes that attention makes of a level's keys and values: the keys' leading components, and centred values with
-    their squares; and some rows of them gathered. Less what has been let go of by then."""
+    their squares; and for each thread some rows of them gathered. Less what has been let go of by then."""
     if not styles:
         return 0
     most, freed = 0, 0
@@ -204,7 +207,7 @@ def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
         pairs = [(style[level].key, style[level].value) for style in styles]
         work = max(key.numel() + 2 * value.numel() for key, value in pairs)
         gathered = max(PIECE_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
-        most = max(most, work + gathered - freed)
+        most = max(most, work + at_once(pairs[0][0].device) * gathered - freed)
         freed += sum(key.numel() + value.numel() for key, value in pairs) if let_go else 0
     return FLOAT_BYTES * most
 
@@ -229,6 +232,10 @@ def _row_bytes(config: ModelConfig, picture: Tensor) -> int:
     """Of a row of the widest layer: in an encoder's block, or in the decoder's first with the skip."""
     widest = max(*(width / 2**block for block, width in enumerate(config.channels)), 2 * config.channels[2] / 4)
     return int(FLOAT_BYTES * len(picture) * picture.shape[-1] * widest)
+
+
+def _device(model: StyleTransferModel) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _margin(config: ModelConfig) -> int:

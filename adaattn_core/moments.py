@@ -7,13 +7,15 @@ Everything here computes in float32, or in float64 for float64 arguments.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
-from .screening import PIECE_ROWS, ROWS, SMALLEST_PAIRS, Screen
+from .parallel import each
+from .screening import DROPPED, PIECE_ROWS, ROWS, SMALLEST_PAIRS, Screen, flat, heaviest
 
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
@@ -213,28 +215,36 @@ def _screened(
             allowed = style_mask[item]
             keys, values, spreads = keys[allowed], values[allowed], None if spreads is None else spreads[allowed]
         rows = min(ROWS, max(16, block_bytes // (4 * len(keys))))
-        screen = Screen(query[item], keys, rows)
-        both = values.new_empty(0)
-        for done, (group, kept) in enumerate(screen, 1):
-            if kept is not None:
-                found = _gathered(query[item, group], keys, values, center[item], spreads, kept)
-            else:
-                both = both if len(both) else _with_squares(values, center[item], spreads)
-                found = _moments(query[item, group][None], keys[None], both[None], None, None, "softmax", 1.0)
-            mean[item, group], std[item, group] = found[0], found[1]
-            if progress is not None:
-                progress((item + done / len(screen.groups)) / batch)
+        screen = None if flat(query[item], keys) else Screen(query[item], keys, rows)
+        told = None if progress is None else _of_batch(progress, item, batch)
+        if screen is None or not screen.worthwhile():
+            both = _with_squares(values, center[item], spreads)
+            mean[item], std[item] = _blockwise(
+                query[item, None], keys[None], both[None], "softmax", 1.0, None, None, block_bytes, told
+            )
+            continue
+        work = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
+        for done, (group, found) in enumerate(zip(screen.groups, each(work, screen.groups.unbind()), strict=True), 1):
+            mean[item, group], std[item, group] = found
+            if told is not None:
+                told(done / len(screen.groups))
     return mean, std
 
 
-def _gathered(
-    query: Tensor, key: Tensor, value: Tensor, center: Tensor, spread: Tensor | None, kept: Tensor
+def _of_batch(progress: Progress, item: int, batch: int) -> Progress:
+    return lambda done: progress((item + done) / batch)
+
+
+def _group_moments(
+    screen: Screen, query: Tensor, key: Tensor, value: Tensor, center: Tensor, spread: Tensor | None, group: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Softmax moments of some queries (R, K) from the style positions `kept`, gathered piece by piece."""
-    pieces = torch.split(kept, PIECE_ROWS)
-    weights = torch.cat([query @ key[piece].T for piece in pieces], dim=1).softmax(dim=1)
-    sums = value.new_zeros(len(query), 2 * value.shape[1])
-    for piece, part in zip(pieces, torch.split(weights, PIECE_ROWS, dim=1), strict=True):
+    """Softmax moments of a group of queries from the style positions that matter to it, gathered piece by piece."""
+    rows, kept = query[group], screen.positions(group)
+    weights = torch.cat([rows @ key[piece].T for piece in torch.split(kept, PIECE_ROWS)], dim=1).softmax(dim=1)
+    heavy = heaviest(weights.amax(dim=0), DROPPED / 2)
+    kept, weights = kept[heavy], weights[:, heavy]
+    sums = value.new_zeros(len(rows), 2 * value.shape[1])
+    for piece, part in zip(torch.split(kept, PIECE_ROWS), torch.split(weights, PIECE_ROWS, dim=1), strict=True):
         sums.addmm_(part, _with_squares(value[piece], center, None if spread is None else spread[piece]))
     return _mean_std(sums)
 

@@ -1,9 +1,9 @@
 """Which style positions can matter to a group of content positions: found cheaply, and certain to be all of them.
 
-Logits of AdaAttN have no 1/sqrt(K), so that most attention weights are nothing. A position whose logit is `margin`
-below a row's largest has a weight under exp(-margin). Logits are bounded from above by their leading principal
-components and Cauchy-Schwarz for the rest, q . k <= q1 . k1 + |q2| |k2|, which is one narrow matrix product; positions
-whose bound is too low for every row of the group are left out, and the rest is computed as if nothing else were there.
+Logits of AdaAttN have no 1/sqrt(K), so that most attention weights are nothing. Logits are bounded from above by their
+leading principal components and Cauchy-Schwarz for the rest, q . k <= q1 . k1 + |q2| |k2|, which is one narrow matrix
+product; exp(bound - a row's logit that is known) bounds a weight. The positions with the smallest bounds, as many as
+together weigh nothing in any row of the group, are left out, and the rest is computed as if nothing else were there.
 
 What is left out weighs together less than DROPPED of each row. That moves a mean by at most DROPPED, a deviation by at
 most sqrt(1.25 DROPPED) of the spread of the values, and that much only where it would have been 0.
@@ -14,30 +14,42 @@ Letters as in moments.py; G groups, R rows of a group, D leading components.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-DROPPED = 1e-8
-"""Largest share of a row's weight that is left out: a sixth of what float32 resolves near 1."""
+DROPPED = 2.0**-24
+"""Largest share of a row's weight that is left out: what float32 does not resolve near 1. Half of it goes by bounds,
+half when the weights are known."""
 
 SLACK = 16.0
 """Mean of |q2| |k2| that decides how many components lead. Measured with the published relu3_1 attention at 512 x 512:
 16 leaves 80 of 448 components and takes .16 of the whole attention's time to search, 4 leaves 180 and takes .3."""
 
+BASIS_ROWS = 4096
+"""Queries and keys that are looked at to find the components."""
+
+LENGTH_ERROR = 4e-6
+"""Of a squared length, added to what the leading components leave of it: more than float32 rounds in it."""
+
 GROUPING_COMPONENTS = 16
+BREADTH_KEYS = 1024
+FLATNESS_QUERIES = 256
 ROWS = 128
 """Rows of a group at most: similar enough to look at the same positions, enough to make products worth their set-up."""
 
 PIECE_ROWS = 8192
 
+CHUNK = 128
+"""Numbers of a row whose largest is found at once."""
+
 SMALLEST_PAIRS = 2**22
 """With fewer pairs of positions than this the search costs more than it saves."""
 
-TRIALS = 8
+TRIALS = 4
 DENSE_SHARE = 0.7
-"""After TRIALS groups the search is given up where groups keep more than this share of the positions in the mean."""
+"""The search is given up where TRIALS groups keep more than this share of the positions in the mean."""
 
 
 class Screen:
@@ -51,7 +63,6 @@ class Screen:
 
     def __init__(self, query: Tensor, key: Tensor, rows: int = ROWS) -> None:
         self.query, self.key = query, key
-        self.margin = math.log(len(key) / DROPPED)
         self.center = key.mean(dim=0)  # the same for every logit of a row, so nothing to a softmax; keys get shorter
         second = _second_moment(query, 0.0), _second_moment(key, self.center)
         basis = _principal_basis(*second)
@@ -59,29 +70,65 @@ class Screen:
         self.exact = leading == key.shape[1]
         self.short_query = _shortened(query, 0.0, basis, leading)
         self.short_key = _shortened(key, self.center, basis, leading)
-        ahead = slice(min(leading, GROUPING_COMPONENTS))
-        self.groups = similar_groups(self.short_query[:, ahead] * self.short_key[:, ahead].std(dim=0), rows)
-        self.looked, self.kept = 0, 0.0
+        self.groups = similar_groups(self._looks(), rows)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """For each group: its rows (R,), and the style positions that can matter to them; None: no longer searched."""
-        for rows in self.groups:
-            yield rows, self._positions(rows)
-
-    def _positions(self, rows: Tensor) -> Tensor | None:
-        if self.looked >= TRIALS and self.kept > DENSE_SHARE * self.looked:
-            return None
+    def positions(self, rows: Tensor) -> Tensor:
+        """The style positions that can matter to a group (R,), in no order."""
         bound = self.short_query[rows] @ self.short_key.T
         if self.exact:
-            reached = bound.amax(dim=1, keepdim=True)
+            known = bound.amax(dim=1, keepdim=True)
         else:  # a true logit, so at most the largest
-            best = self.key[bound.argmax(dim=1)] - self.center
-            reached = (self.query[rows] * best).sum(dim=1, keepdim=True)
-        kept = bound.sub_(reached).amax(dim=0) > -self.margin
-        positions = kept.nonzero()[:, 0]
-        share = len(positions) / len(kept)
-        self.looked, self.kept = self.looked + 1, self.kept + share
-        return positions
+            best = self.key[largest(bound)] - self.center
+            known = (self.query[rows] * best).sum(dim=1, keepdim=True)
+        return heaviest(bound.sub_(known).amax(dim=0).exp_(), DROPPED / 2)
+
+    def worthwhile(self) -> bool:
+        """Whether groups here and there keep few enough positions."""
+        trials = self.groups[:: max(1, len(self.groups) // TRIALS)][:TRIALS]
+        return sum(len(self.positions(rows)) for rows in trials) <= DENSE_SHARE * len(trials) * len(self.key)
+
+    def _looks(self) -> Tensor:
+        """(Nc, .) where queries look, in their leading components, and at how many positions: one that looks at many
+        would have its whole group look at them."""
+        ahead = slice(min(self.short_key.shape[1] - 1, GROUPING_COMPONENTS))
+        where = self.short_query[:, ahead] * self.short_key[:, ahead].std(dim=0)
+        some = self.short_key[:: max(1, len(self.key) // BREADTH_KEYS), :-1]
+        near = [_near(part[:, :-1] @ some.T, len(self.key)) for part in _pieces(self.short_query)]
+        breadth = torch.cat(near).log()
+        scale = where.norm(dim=1).std(correction=0) / breadth.std(correction=0).clamp_min(1e-6)
+        return torch.cat([where, (breadth * scale)[:, None]], dim=1)
+
+
+def flat(query: Tensor, key: Tensor) -> bool:
+    """Whether queries, each by itself, look at so many positions that there is nothing to search for."""
+    some, others = (x[:: max(1, len(x) // count)] for x, count in ((query, FLATNESS_QUERIES), (key, BREADTH_KEYS)))
+    return float(_near(some @ others.T, len(key)).mean()) > DENSE_SHARE * len(others)
+
+
+def heaviest(weights: Tensor, dropped: float) -> Tensor:
+    """Indices of weights (N,), without the smallest ones, which sum to `dropped` at most: half of that where each is
+    too small to count, half of what then are the smallest."""
+    near = (weights > dropped / 2 / len(weights)).nonzero()[:, 0]
+    ordered, order = weights[near].sort()
+    return near[order[int((ordered.cumsum(dim=0) <= dropped / 2).sum()) :]]
+
+
+def largest(x: Tensor) -> Tensor:
+    """(R, N) -> (R,): where each row's largest number is; a sixth of argmax's time."""
+    whole = x.shape[1] // CHUNK * CHUNK
+    tops = rearrange(x[:, :whole], "rows (chunks numbers) -> rows chunks numbers", numbers=CHUNK).amax(dim=2)
+    if whole < x.shape[1]:
+        tops = torch.cat([tops, x[:, whole:].amax(dim=1, keepdim=True)], dim=1)
+    first = tops.argmax(dim=1, keepdim=True) * CHUNK
+    columns = (first + torch.arange(CHUNK, device=x.device)).clamp_max(x.shape[1] - 1)
+    found: Tensor = columns.gather(1, x.gather(1, columns).argmax(dim=1, keepdim=True))[:, 0]
+    return found
+
+
+def _near(logits: Tensor, positions: int) -> Tensor:
+    """(R, N) -> (R,): how many come so near a row's largest that, of so many positions, they could matter."""
+    margin = math.log(positions / DROPPED)
+    return (logits > logits.amax(dim=1, keepdim=True) - margin).sum(dim=1).to(logits.dtype)
 
 
 def _pieces(x: Tensor) -> tuple[Tensor, ...]:
@@ -90,8 +137,9 @@ def _pieces(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _second_moment(x: Tensor, center: Tensor | float) -> Tensor:
-    """(K, K): the mean over rows of (x - center)(x - center)."""
-    return sum((part - center).T @ (part - center) for part in _pieces(x)) / len(x)  # type: ignore[return-value]
+    """(K, K): the mean of (x - center)(x - center) over some of the rows."""
+    some = x[:: -(-len(x) // BASIS_ROWS)] - center
+    return some.T @ some / len(some)
 
 
 def _principal_basis(query_moment: Tensor, key_moment: Tensor) -> Tensor:
@@ -114,11 +162,14 @@ def _leading_components(query_moment: Tensor, key_moment: Tensor, basis: Tensor)
 
 def _shortened(x: Tensor, center: Tensor | float, basis: Tensor, leading: int) -> Tensor:
     """(N, D + 1): the leading components of x - center, and the length of the others."""
-    short = x.new_empty(len(x), leading + 1)
+    short = x.new_zeros(len(x), leading + 1)
     for part, into in zip(_pieces(x), _pieces(short), strict=True):
-        rotated = (part - center) @ basis
-        into[:, :leading] = rotated[:, :leading]
-        into[:, leading] = rotated[:, leading:].norm(dim=1)
+        part = part - center
+        torch.mm(part, basis[:, :leading], out=into[:, :leading])
+        if leading < len(basis):
+            squares = part.square().sum(dim=1)
+            others = squares - into[:, :leading].square().sum(dim=1)
+            into[:, leading] = (others.clamp_min(0) + LENGTH_ERROR * squares).sqrt()
     return short
 
 

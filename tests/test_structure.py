@@ -20,6 +20,7 @@ FLOW = (
     "strips",
     "winograd",
     "encoder",
+    "parallel",
     "screening",
     "moments",
     "attention",

@@ -1,0 +1,52 @@
+"""Independent pieces of work on a processor's cores, each on one of them: small products gain little from several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def at_once(device: torch.device) -> int:
+    """How many pieces of work go on there at the same time."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`work` of every item, in order, as many at once as torch may use threads; without gradients.
+
+    What `work` raises, or who no longer asks for results, ends what has not begun.
+    """
+    allowed = torch.get_num_threads()
+    threads = min(allowed, len(items))
+    if threads <= 1:
+        yield from map(work, items)
+        return
+    inference = torch.is_inference_mode_enabled()  # as the gradient mode, a thread's own
+
+    def in_thread(item: Item) -> Result:
+        with torch.inference_mode(inference), torch.no_grad():
+            return work(item)
+
+    started = Barrier(threads + 1)
+    pool = ThreadPoolExecutor(threads, "adaattn", _single, (started,))
+    try:
+        results = [pool.submit(in_thread, item) for item in items]
+        started.wait()
+        torch.set_num_threads(allowed)  # what the pool's threads have set is what new threads elsewhere start with
+        for result in results:
+            yield result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _single(started: Barrier) -> None:
+    torch.get_num_threads()  # a thread's first question sets the number that is set elsewhere; now it has been asked
+    torch.set_num_threads(1)
+    started.wait()
