@@ -120,6 +120,15 @@ class Ranks:
                 raise PeerError(f"process {rank} of {self.world} cannot go on: {news.failure}")
         return [name for news in told for name in news.broken], max(news.stop for news in told)
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process of each machine goes through the block before its others: what it fetches is there then."""
+        if self.local_rank:
+            self.meet()
+        yield
+        if not self.local_rank:
+            self.meet()
+
     def _exchange(self, news: News) -> list[News]:
         if self.world == 1:
             return [news]

@@ -86,7 +86,8 @@ class Run:
         self.skipped: list[str] = []
 
     def _loss_network(self) -> VGGEncoder:
-        vgg = load_vgg(self.config.vgg).eval().requires_grad_(False)
+        with self.ranks.in_turn():  # where it is downloaded, once for each machine
+            vgg = load_vgg(self.config.vgg).eval().requires_grad_(False)
         vgg.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.config.vgg_floor:
             calibration = [self.pairs[index].target for index in range(min(CALIBRATION_PICTURES, len(self.pairs)))]

@@ -11,6 +11,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 import adaattn_core.train_run
 import tiny_training
 from adaattn_core.data import TrainingPairs, batches
-from adaattn_core.distributed import Ranks
+from adaattn_core.distributed import News, Ranks
 from adaattn_core.train import train
 from adaattn_core.train_config import TrainConfig
 from adaattn_core.train_state import CHECKPOINT, read_checkpoint
@@ -106,6 +108,35 @@ def run_in_two(settings: dict[str, Any], *words: str) -> list[tuple[int, str, st
         for process in processes:
             process.kill()
     return [(process.returncode, *words) for process, words in zip(processes, told, strict=True)]
+
+
+class Threaded(Ranks):
+    """Processes played by threads."""
+
+    def __init__(self, rank: int, meeting: threading.Barrier) -> None:
+        super().__init__(rank, meeting.parties, rank)
+        self.meeting = meeting
+
+    def _exchange(self, news: News) -> list[News]:
+        self.meeting.wait(timeout=60)
+        return [news] * self.world
+
+
+def test_the_first_process_of_a_machine_fetches_before_the_others() -> None:
+    meeting, told = threading.Barrier(3), list[str]()
+
+    def fetch(rank: int) -> None:
+        with Threaded(rank, meeting).in_turn():
+            told.append(f"{rank} begins")
+            time.sleep(0.05)
+            told.append(f"{rank} ends")
+
+    threads = [threading.Thread(target=fetch, args=(rank,)) for rank in (2, 1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told[:2] == ["0 begins", "0 ends"] and len(told) == 6
 
 
 def rows(output: str) -> list[dict[str, str]]:
