@@ -207,8 +207,14 @@ def _unevenness(picture: Tensor, period: int) -> Tensor:
     steps = (picture[..., 1:] - picture[..., :-1]).abs().mean(dim=(0, 1, 2))
     whole = len(steps) // period * period
     places = rearrange(steps[:whole], "(cells place) -> cells place", place=period).mean(dim=0)
-    mean = places.mean().clamp_min(FAINTEST_STEP)
-    return ((places - mean) / mean).square().mean().clamp_min(torch.finfo(places.dtype).tiny).sqrt()
+    mean = places.mean()
+    return (
+        ((places - mean) / mean.clamp_min(FAINTEST_STEP))
+        .square()
+        .mean()
+        .clamp_min(torch.finfo(places.dtype).tiny)
+        .sqrt()
+    )
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
