@@ -118,8 +118,11 @@ def measure(subject: str, size: int, weights: Path | None = None) -> dict[str, f
         from torch.utils.flop_counter import FlopCounterMode  # late: its imports take 80 MB, which are nobody's peak
 
         counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # counters see what their own thread does
         with counter as arithmetic, Traffic() as traffic:  # type: ignore[no-untyped-call]
             paint(content)
+        torch.set_num_threads(threads)
     gflop, gigabytes = arithmetic.get_total_flops() / 1e9, traffic.bytes / 1e9
     return {"seconds": min(seconds), "gflop": gflop, "gigabytes": gigabytes, "peak_gib": peak / 2**30}
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adaattn_core import bench, winograd
 from adaattn_core.checkpoint import ready, save_model
 from adaattn_core.cli import main
+from adaattn_core.screening import Screen
 from small_models import picture, small_model
 
 
@@ -52,6 +53,22 @@ def test_one_measurement_counts_time_and_memory() -> None:
     assert found["seconds"] > 0
     assert found["peak_gib"] * 2**30 >= torch.rand(1).element_size()
     assert 0.05 < found["peak_gib"] < 64
+
+
+def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention that is searched runs on several threads."""
+    monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.moments.flat", lambda query, key: False)
+    monkeypatch.setattr(Screen, "worthwhile", lambda screen: True)
+    before, counted = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            counted.append(bench.measure("compact", 64)["gflop"])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert counted[0] == counted[1]
 
 
 def test_arithmetic_and_bytes_are_counted() -> None:

@@ -112,6 +112,20 @@ def test_screened_moments_are_those_written_out(
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 2
 
 
+@torch.no_grad()
+def test_moments_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
+    query, key = (clustered(n, 64, 4.0, seed)[None] for n, seed in ((2000, 10), (500, 20)))
+    value, before, found = normals(1, 500, 3, seed=30), torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(torch.stack(attention_moments(query, key, value)))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4)
+
+
 def test_groups_by_hand() -> None:
     """The second coordinate spreads most: halved along it first, then each half along its own widest."""
     points = torch.tensor(
