@@ -115,6 +115,16 @@ class StyleTransferModel(nn.Module):
         return max(self.config.levels, key=LEVELS.index)
 
     @property
+    def deep_parts(self) -> list[nn.Module]:
+        """What the picture needs for the levels below relu3_1 alone; none in a model with attention at one level."""
+        if self.decoder.deep is None:
+            return []
+        names = list(self.encoder.layers)
+        below = [self.encoder.layers[name] for name in names[names.index("conv3_1") + 1 :]]
+        attention = [self.fusion.attention[level] for level in self.config.levels[1:]]
+        return [*below, *attention, self.fusion.merge_conv, self.decoder.deep]
+
+    @property
     def precision(self) -> torch.dtype:
         """What `paint_in` chose."""
         return next(self.decoder.parameters()).dtype

@@ -54,6 +54,9 @@ class TrainConfig:
     """Learning rate of the first two stages."""
     encoder_lr_scale: float = 0.25
     """Encoder's share of the learning rate in the last two stages."""
+    deep_lr_scale: float = 1.0
+    """Share of the learning rate for what only the levels below relu3_1 go through; 0 leaves it as it starts. Lower it
+    where the log warns that nothing comes through from them."""
     warmup_steps: int = 100
     """Steps over which each stage's learning rate rises from 0."""
     optimizer: Optimizer = "adam"
@@ -156,7 +159,7 @@ class TrainConfig:
                 ("batch", "accumulate", "styles_per_content", "checkpoint_every", "keep_checkpoints", "sample_every"), 1
             ),
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
-            **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
+            **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "deep_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
             **dict.fromkeys(("identity_weight", "color_weight", "mesh_weight", "similarity_weight", "frame_gap"), 0),
             **dict.fromkeys(("local_samples", "vgg_floor", "seed"), 0),
@@ -215,7 +218,7 @@ class TrainConfig:
         return float(getattr(self, f"{loss}_weight")) if stage == "style" else 1.0
 
     def learning_rates(self, step: int) -> tuple[float, float]:
-        """Learning rates of a step: of the encoder, and of all the rest."""
+        """Learning rates of a step: of the encoder, and of all the rest; `deep_lr_scale` takes its share of these."""
         stage, position, length = self.stage(step)
         warm = min(1.0, (position + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if stage == "distill":

@@ -140,14 +140,23 @@ class Run:
         return torch.stack([self.pairs[index].target for index in range(count)]).to(self.device)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        rest = [*self.model.fusion.parameters(), *self.model.decoder.parameters(), *self.adapters.parameters()]
-        groups: list[dict[str, Any]] = [{"params": rest}]
-        if not self.config.freeze_encoder:
-            groups.append({"params": list(self.model.encoder.parameters())})
+        groups: list[dict[str, Any]] = [{"params": group} for group, _ in self._parameter_groups()]
         kinds: dict[str, type[torch.optim.Adam | Muon]] = {
             "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon,
         }  # fmt: skip
         return kinds[self.config.optimizer](groups, lr=self.config.lr, weight_decay=self.config.weight_decay)
+
+    def _parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters to train, and the share of the learning rate that each group takes besides the encoder's."""
+        config, model = self.config, self.model
+        rest = [*model.fusion.parameters(), *model.decoder.parameters(), *self.adapters.parameters()]
+        groups = [rest] if config.freeze_encoder else [rest, list(model.encoder.parameters())]
+        if config.deep_lr_scale == 1:
+            return [(group, 1.0) for group in groups]
+        deep = {id(parameter) for part in model.deep_parts for parameter in part.parameters()}
+        split = [[p for p in group if (id(p) in deep) is below] for below in (False, True) for group in groups]
+        shares = [1.0] * len(groups) + [config.deep_lr_scale] * len(groups)
+        return list(zip(split, shares, strict=True))
 
     def compile(self) -> None:
         """Have torch compile, on their first use, what takes the time; weights keep their names."""
@@ -245,8 +254,10 @@ class Run:
 
     def _set_learning_rates(self) -> None:
         encoder, rest = self.config.learning_rates(self.step)
-        for group, lr in zip(self.optimizer.param_groups, (rest, encoder), strict=False):
-            group["lr"] = lr
+        rates = [rest] if self.config.freeze_encoder else [rest, encoder]
+        groups = self._parameter_groups()
+        for index, (group, (_, share)) in enumerate(zip(self.optimizer.param_groups, groups, strict=True)):
+            group["lr"] = rates[index % len(rates)] * share
 
     def _update_ema(self) -> None:
         values = self.model.state_dict()
