@@ -159,7 +159,9 @@ class TrainConfig:
                 ("batch", "accumulate", "styles_per_content", "checkpoint_every", "keep_checkpoints", "sample_every"), 1
             ),
             **dict.fromkeys(("steps", "distill_steps", "reconstruct_steps", "warmup_steps", "workers"), 0),
-            **dict.fromkeys(("lr", "pretrain_lr", "encoder_lr_scale", "deep_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0),
+            **dict.fromkeys(
+                ("lr", "pretrain_lr", "encoder_lr_scale", "deep_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0
+            ),
             **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
             **dict.fromkeys(("identity_weight", "color_weight", "mesh_weight", "similarity_weight", "frame_gap"), 0),
             **dict.fromkeys(("local_samples", "vgg_floor", "seed"), 0),

@@ -13,6 +13,7 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -51,6 +52,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 Configure = Callable[..., TrainConfig]
+DEEP = re.compile(r"encoder\.layers\.conv(3_2|4|5)|fusion\.attention\.relu[45]|fusion\.merge|decoder\.deep")
+"""Parameters that only relu4_1 and relu5_1 go through."""
 STYLE_ONLY: dict[str, Any] = {"distill_steps": 0, "reconstruct_steps": 0, "self_pairs": 0.0, "warmup_steps": 0}
 
 
@@ -636,6 +639,18 @@ def test_the_optimizer_gets_these_learning_rates(configure: Configure) -> None:
         assert {id(p) for p in run.optimizer.param_groups[1]["params"]} == {
             id(p) for p in run.model.encoder.parameters()
         }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_deep_levels_take_their_share_of_the_learning_rates(share: float, configure: Configure) -> None:
+    run = Run(configure(**STYLE_ONLY, steps=2, lr=1e-3, deep_lr_scale=share))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.train_step(first_batch(run))
+    encoder, rest = run.config.learning_rates(0)
+    assert [group["lr"] for group in run.optimizer.param_groups] == [rest, encoder, rest * share, encoder * share]
+    names = {name for name, _ in run.model.named_parameters() if not name.endswith("key_proj.bias")}  # always stays
+    moved = {name for name in names if not torch.equal(before[name], run.model.state_dict()[name])}
+    assert moved == (names if share else {name for name in names if not DEEP.match(name)})
 
 
 def test_every_stage_starts_with_a_fresh_optimizer(configure: Configure) -> None:
