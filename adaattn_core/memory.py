@@ -21,7 +21,7 @@ from .gradual import PIECE_POSITIONS
 from .model import ModelConfig, StyleTransferModel
 from .moments import BLOCK_BYTES, block_bytes_on
 from .parallel import at_once
-from .screening import PIECE_ROWS
+from .screening import GATHERED_ROWS
 from .strips import STRIP_BYTES, strip_height
 
 logger = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
     for level in reversed(styles[0]):
         pairs = [(style[level].key, style[level].value) for style in styles]
         work = max(key.numel() + 2 * value.numel() for key, value in pairs)
-        gathered = max(PIECE_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
+        gathered = max(GATHERED_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
         most = max(most, work + at_once(pairs[0][0].device) * gathered - freed)
         freed += sum(key.numel() + value.numel() for key, value in pairs) if let_go else 0
     return FLOAT_BYTES * most

@@ -15,7 +15,7 @@ from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
 from .parallel import each
-from .screening import DROPPED, PIECE_ROWS, ROWS, SMALLEST_PAIRS, Screen, flat, heaviest
+from .screening import DROPPED, GATHERED_ROWS, ROWS, SMALLEST_PAIRS, Screen, flat, heaviest
 
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
@@ -240,11 +240,11 @@ def _group_moments(
 ) -> tuple[Tensor, Tensor]:
     """Softmax moments of a group of queries from the style positions that matter to it, gathered piece by piece."""
     rows, kept = query[group], screen.positions(group)
-    weights = torch.cat([rows @ key[piece].T for piece in torch.split(kept, PIECE_ROWS)], dim=1).softmax(dim=1)
+    weights = torch.cat([rows @ key[piece].T for piece in torch.split(kept, GATHERED_ROWS)], dim=1).softmax(dim=1)
     heavy = heaviest(weights.amax(dim=0), DROPPED / 2)
     kept, weights = kept[heavy], weights[:, heavy]
     sums = value.new_zeros(len(rows), 2 * value.shape[1])
-    for piece, part in zip(torch.split(kept, PIECE_ROWS), torch.split(weights, PIECE_ROWS, dim=1), strict=True):
+    for piece, part in zip(torch.split(kept, GATHERED_ROWS), torch.split(weights, GATHERED_ROWS, dim=1), strict=True):
         sums.addmm_(part, _with_squares(value[piece], center, None if spread is None else spread[piece]))
     return _mean_std(sums)
 

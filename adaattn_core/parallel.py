@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from .devices import trim_memory
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -44,6 +46,7 @@ def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Resu
             yield result.result()
     finally:
         pool.shutdown(cancel_futures=True)
+        trim_memory()  # of what the threads have freed, each in a place of its own
 
 
 def _single(started: Barrier) -> None:

@@ -40,6 +40,8 @@ ROWS = 128
 """Rows of a group at most: similar enough to look at the same positions, enough to make products worth their set-up."""
 
 PIECE_ROWS = 8192
+GATHERED_ROWS = 2048
+"""Keys and values gathered at once, by each thread."""
 
 CHUNK = 128
 """Numbers of a row whose largest is found at once."""
