@@ -1,0 +1,133 @@
+"""Exact attention at one level beside all pairs of positions written out: seconds, what is computed, and the error.
+
+    python -m benchmarks.attention [--weights FILE] [--level relu3_1] [--size 512] [-o attention.json]
+
+FILE is a model (default: the built-in one). Pairs of examples/ are painted at SIZE x SIZE. "kept" is the share of style
+positions that the search leaves to compute, 1 where attention is too flat to search. Errors are against float64, on
+every 37th content position, in the values' standard deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from adaattn_core import load_image, load_model
+from adaattn_core.attention import AdaAttention, StyleLevel, stacked_key
+from adaattn_core.images import resize_image
+from adaattn_core.model import StyleTransferModel
+from adaattn_core.moments import attention_moments
+from adaattn_core.screening import Screen, flat
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PAIRS = (("coffee", "great_wave"), ("astronaut", "composition_viii"), ("chelsea", "auvers"))
+BLOCK_ROWS = 1024
+CHECKED = slice(None, None, 37)
+
+
+class Work(NamedTuple):
+    """What attention is given: query (1, Nc, P), and keys, values and spread of a style."""
+
+    query: Tensor
+    style: StyleLevel
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attention", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--weights", default="compact", metavar="FILE")
+    parser.add_argument("--level", default="relu3_1")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE")
+    args = parser.parse_args(argv)
+    model = load_model(args.weights)
+    if args.level not in model.config.levels:
+        parser.error(f"unknown level {args.level!r}; this model attends at {', '.join(model.config.levels)}")
+    rows = []
+    for content, style in PAIRS:
+        row = measure(prepare(model, args.level, content, style, args.size), args.repeats)
+        rows.append({"content": content, "style": style, "level": args.level, "size": args.size, **row})
+        print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    if args.output:
+        numbers = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+        args.output.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+@torch.no_grad()
+def prepare(model: StyleTransferModel, level: str, content: str, style: str, size: int) -> Work:
+    """Queries, keys and values of two pictures of examples/."""
+    seen, other = (
+        model.encode(resize_image(load_image(EXAMPLES / f"{name}.jpg"), size=(size, size))) for name in (content, style)
+    )
+    attention = model.fusion.attention[level]
+    assert isinstance(attention, AdaAttention)
+    return Work(attention.query(stacked_key(seen, level)), model.fusion.encode_style(other)[level])
+
+
+@torch.no_grad()
+def measure(work: Work, repeats: int) -> dict[str, Any]:
+    """Both ways, the fastest of `repeats`, and how far ours is from float64."""
+    query, (key, value, _, spread) = work
+    whole = _fastest(lambda: written_out(query, key, value, spread), repeats)
+    ours = _fastest(lambda: attention_moments(query, key, value, spread=spread), repeats)
+    found = attention_moments(query, key, value, spread=spread)
+    wide = (x if x is None else x.double() for x in (query[:, CHECKED], key, value, spread))
+    errors = [(a[:, CHECKED] - b).abs() / value.std() for a, b in zip(found, written_out(*wide), strict=True)]  # type: ignore[arg-type]  # only the spread may be None
+    return {
+        "whole_seconds": round(whole, 3),
+        "seconds": round(ours, 3),
+        "ratio": round(ours / whole, 3),
+        "kept": round(kept_share(query[0], key[0]), 3),
+        **{
+            f"{name}_error_{kind}": float(f"{number:.2g}")
+            for name, error in zip(("mean", "std"), errors, strict=True)
+            for kind, number in (("mean", float(error.mean())), ("largest", float(error.max())))
+        },
+    }
+
+
+def _fastest(work: Callable[[], object], repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def kept_share(query: Tensor, key: Tensor) -> float:
+    """Share of the style positions that a group computes with, in the mean."""
+    if flat(query, key):
+        return 1.0
+    screen = Screen(query, key)
+    if not screen.worthwhile():
+        return 1.0
+    return sum(len(screen.positions(group)) for group in screen.groups) / len(screen.groups) / len(key)
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation for each query from all pairs, some rows of them at a time."""
+    center = value.mean(dim=1, keepdim=True)
+    centered = value - center
+    squares = centered.square() if spread is None else centered.square() + spread
+    both, means, stds = torch.cat([centered, squares], dim=-1), [], []
+    for rows in torch.split(query, BLOCK_ROWS, dim=1):
+        mean, square = ((rows @ key.transpose(1, 2)).softmax(dim=-1) @ both).chunk(2, dim=-1)
+        means.append(mean + center)
+        stds.append((square - mean.square()).clamp_min(0).sqrt())
+    return torch.cat(means, dim=1), torch.cat(stds, dim=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
