@@ -168,8 +168,11 @@ def finished_in(name: str, folder: str | Path) -> Finished:
 
 
 def file_identity(path: Path) -> str:
-    """Changes when another file takes a file's place."""
-    status = path.stat()
+    """Changes when another file takes a file's place, or the file goes."""
+    try:
+        status = path.stat()
+    except OSError:  # a dangling link, or a file that went while others were judged
+        return f"{path.name} cannot be found"
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 

@@ -107,12 +107,15 @@ def _median_seconds(records: Sequence[Record]) -> float | None:
 
 
 def not_measured(report: Mapping[str, Any]) -> list[str]:
-    """A line for each reason why metrics are missing."""
+    """A line for each reason why metrics are missing, or intervals are."""
     reasons: dict[str, list[str]] = {}
     for metric in report["metrics"]:
         if metric["missing"]:
             reasons.setdefault(metric["missing"], []).append(metric["title"])
-    return [f"not measured: {', '.join(titles)} ({reason})" for reason, titles in reasons.items()]
+    lines = [f"not measured: {', '.join(titles)} ({reason})" for reason, titles in reasons.items()]
+    if len(report["pairs"]) == 1:
+        lines.append("not measured: intervals (one pair says nothing of others; they need two or more)")
+    return lines
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from adaattn_core.subjects import (
     choose_pairs,
     finished_in,
 )
-from adaattn_core.summary import summarize, table
+from adaattn_core.summary import not_measured, summarize, table
 from evaluation import narrow_panel, write_pictures
 from small_models import picture, small_model
 
@@ -261,6 +261,23 @@ def test_a_broken_picture_leaves_its_pairs_out(folders: tuple[list[Path], list[P
     ((reason, count),) = report["broken"].items()
     assert count == 2 and "ink.png is damaged or cut short" in reason
     assert report["pairs"] == [["sea", "oil"], ["hill", "oil"]]
+
+
+def test_a_picture_that_goes_leaves_its_pairs_out(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    evaluation = start(folders, tmp_path, ContentUnchanged())
+    folders[1][0].unlink()
+    run(evaluation)
+    assert names_of(list(evaluation.complete())) == ["sea__oil", "hill__oil"]
+    assert list(evaluation.broken) == ["sea__ink", "hill__ink"]
+    assert "ink.png does not exist" in evaluation.broken["sea__ink"]
+
+
+def test_one_pair_alone_has_no_intervals(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
+    line = "not measured: intervals (one pair says nothing of others; they need two or more)"
+    for contents, alone in ((folders[0][:1], True), (folders[0], False)):
+        evaluation = start((contents, folders[1][:1]), tmp_path, ContentUnchanged())
+        run(evaluation)
+        assert (line in not_measured(summarize(evaluation, 0, {}, {}, {}))) == alone
 
 
 def test_a_broken_finished_picture_leaves_its_pair_out_for_all(
