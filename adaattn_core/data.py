@@ -109,6 +109,11 @@ class TrainingPairs(Dataset[Sample]):
     def __len__(self) -> int:
         return self.length
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pictures there are of each kind."""
+        return {"content": len(self.content), "style": len(self.style)}
+
     def __getitem__(self, index: int) -> Sample:
         generator = seeded_generator(self.seed, index)
         broken: list[str] = []

@@ -62,6 +62,7 @@ def _train(config: TrainConfig, resume: bool, progress: bool, signals: StopSigna
     if config.tensorboard:
         summary_writer_class()  # that it is missing is said before the work, not after
     run = Run(config, signals, ranks)
+    _tell_of_few_pictures(run)
     if resume:
         run.restore()
     else:
@@ -77,6 +78,17 @@ def _train(config: TrainConfig, resume: bool, progress: bool, signals: StopSigna
         run.compile()
     _train_on(run, progress)
     return folder / MODEL
+
+
+def _tell_of_few_pictures(run: Run) -> None:
+    for name, count in run.pairs.counts.items():
+        if count < run.config.batch:
+            source = getattr(run.config, name)
+            log.warning(
+                "%s holds %d picture(s), fewer than the %d pairs of a step: enough to try, but a model learns these by "
+                "heart. Give it some hundred",
+                source, count, run.config.batch,
+            )  # fmt: skip
 
 
 def _train_on(run: Run, progress: bool) -> None:

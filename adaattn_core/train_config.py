@@ -170,6 +170,9 @@ class TrainConfig:
         for name, least in minima.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in (*minima, "width"):
+            if getattr(self, name) == math.inf:
+                raise ValueError(f"{name} is inf; a finite number is needed")
         for name, most in (("self_pairs", 1), ("ema_decay", 1), ("seed", MAX_SEED)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {most}")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
-from .checkpoint import CheckpointError, empty_model, load_model, ready, save_model
-from .data import Batch, TrainingPairs
+from .checkpoint import CheckpointError, empty_model, fingerprint, load_model, ready, save_model
+from .data import Batch, DataError, TrainingPairs
 from .devices import pick_dtype
 from .distill import fit_attention, fit_encoder, fit_merge
 from .distributed import Ranks
@@ -27,7 +27,15 @@ from .published import load_vgg
 from .stopping import StopSignals, orphaned
 from .train_config import Stage, TrainConfig
 from .train_losses import loss_names, part_losses, part_of_batch
-from .train_state import CHECKPOINT, MODEL, check_same_settings, public_settings, read_checkpoint, write_checkpoint
+from .train_state import (
+    CHECKPOINT,
+    MODEL,
+    check_same_data,
+    check_same_settings,
+    public_settings,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 FIT_CROPS = 160
 """Crops of 128 pixels that a new encoder is fitted on; fewer where they are larger, for the memory they take."""
@@ -88,6 +96,7 @@ class Run:
     def _loss_network(self) -> VGGEncoder:
         with self.ranks.in_turn():  # where it is downloaded, once for each machine
             vgg = load_vgg(self.config.vgg).eval().requires_grad_(False)
+        self.vgg_fingerprint = fingerprint(vgg)
         vgg.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.config.vgg_floor:
             calibration = [self.pairs[index].target for index in range(min(CALIBRATION_PICTURES, len(self.pairs)))]
@@ -137,7 +146,13 @@ class Run:
 
     def _fit_images(self) -> Tensor:
         count = max(8, min(FIT_CROPS, FIT_CROPS * 128**2 // self.config.crop**2))
-        return torch.stack([self.pairs[index].target for index in range(count)]).to(self.device)
+        crops = torch.stack([self.pairs[index].target for index in range(count)]).to(self.device)
+        if torch.equal(crops.amax((2, 3)), crops.amin((2, 3))):
+            raise DataError(
+                f"the pictures of {self.config.content} are of one colour each, and nothing can be learnt from them. "
+                "Check the training folders."
+            )
+        return crops
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         groups: list[dict[str, Any]] = [{"params": group} for group, _ in self._parameter_groups()]
@@ -307,6 +322,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.skipped,
             "loss_scale": self.loss_scale,
+            "vgg": self.vgg_fingerprint,
+            "pictures": self.pairs.counts,
         }
         write_checkpoint(self.folder / CHECKPOINT, state, self.saved_step, self.config.keep_checkpoints)
         self.saved_step = self.step
@@ -329,11 +346,12 @@ class Run:
         """Continue from the run folder's checkpoint.
 
         Raises:
-            CheckpointError: it is damaged, or belongs to other settings or another model.
+            CheckpointError: it is damaged, or belongs to other settings, another VGG-19 or another model.
         """
         path = self.folder / CHECKPOINT
         state = read_checkpoint(path)
         check_same_settings(self.config, state["config"])
+        check_same_data(self.config, state, self.vgg_fingerprint, self.pairs.counts)
         try:
             self.model.load_state_dict(state["model"])
             self.adapters.load_state_dict(state["adapters"])

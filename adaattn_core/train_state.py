@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shutil
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +19,8 @@ from .checkpoint import CheckpointError
 from .data import DataError
 from .images import atomic_path
 from .train_config import TrainConfig
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT = Path("checkpoints") / "latest.pt"
 MODEL = "model.safetensors"
@@ -66,9 +70,17 @@ def write_checkpoint(path: Path, state: dict[str, Any], earlier: int | None = No
         temporary.write_bytes(buffer.getbuffer())
         if keep > 1 and earlier not in (None, state["step"]) and path.is_file():
             _name_also(path, path.with_name(f"step-{earlier:06d}{path.suffix}"))
-    named = [file for file in path.parent.glob(f"step-*{path.suffix}") if file.stem[5:].isdigit()]
-    for old in sorted(named, key=lambda file: file.stat().st_mtime_ns)[: 1 - keep or None]:
+    for old in sorted(_kept_before(path), key=_age)[: 1 - keep or None]:
         old.unlink()
+
+
+def _kept_before(path: Path) -> list[Path]:
+    """Earlier checkpoints beside latest.pt."""
+    return [file for file in path.parent.glob(f"step-*{path.suffix}") if file.stem[5:].isdigit()]
+
+
+def _age(file: Path) -> int:
+    return file.stat().st_mtime_ns
 
 
 def _name_also(path: Path, name: Path) -> None:
@@ -92,9 +104,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         missing = PARTS - state.keys()
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no training checkpoint. Start a new run, from {path.parents[1] / MODEL} with --init."
-        ) from error
+        earlier = max(_kept_before(path), key=_age, default=None)
+        advice = f"Start a new run, from {path.parents[1] / MODEL} with --init."
+        if earlier:
+            advice = f"Copy {earlier.name} over it, which was saved before, and --resume."
+        raise CheckpointError(f"{path} is damaged or no training checkpoint. {advice}") from error
     if missing:
         raise CheckpointError(f"{path} is no training checkpoint: it has no {', '.join(sorted(missing))}.")
     return dict(state)
@@ -121,4 +135,28 @@ def check_same_settings(config: TrainConfig, saved: str) -> None:
         raise CheckpointError(
             f"the run in {config.output} was started with other settings ({'; '.join(changed)}). "
             "Resume with the same, or start a new run from its weights with --init."
+        )
+
+
+def check_same_data(config: TrainConfig, state: Mapping[str, Any], vgg: str, counts: Mapping[str, int]) -> None:
+    """CheckpointError unless the losses are those of the same VGG-19, wherever its file lies; a warning where there are
+    more pictures than there were, or fewer.
+
+    Args:
+        config: of the run that would go on.
+        state: the checkpoint; one from before these were kept passes.
+        vgg: fingerprint of the loss network.
+        counts: TrainingPairs.counts.
+    """
+    if state.get("vgg", vgg) != vgg:
+        raise CheckpointError(
+            f"the VGG-19 of {config.vgg} is not the one that the run in {config.output} was started with. "
+            "Resume with that, or start a new run from its weights with --init."
+        )
+    before = state.get("pictures", counts)
+    changed = [f"{name} {before[name]} -> {count}" for name, count in counts.items() if before[name] != count]
+    if changed:
+        log.warning(
+            "there are other pictures than when the run was saved (%s): it goes on, but not as if it had never stopped",
+            ", ".join(changed),
         )

@@ -27,6 +27,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import adaattn_core.train_losses
@@ -373,7 +374,7 @@ def test_broken_pictures_are_named_once(
 ) -> None:
     content = shutil.copytree(pictures / "content", tmp_path / "content")
     (content / "broken.jpg").write_bytes(b"not a picture")
-    config = configure(content=str(content), batch=4, workers=1)
+    config = configure(content=str(content), workers=1)
     stop_before(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(config)
@@ -403,6 +404,27 @@ def test_folders_without_pictures_leave_no_run_behind(configure: Configure, tmp_
 def test_one_picture_serves_any_batch(configure: Configure, pictures: Path) -> None:
     one = str(pictures / "content" / "0.png")
     train(configure(content=one, style=one, batch=5, steps=1, distill_steps=0, reconstruct_steps=1))
+
+
+def test_pictures_of_one_colour_each_are_refused(configure: Configure, tmp_path: Path) -> None:
+    for name, color in (("red", (200, 10, 10)), ("black", (0, 0, 0))):
+        Image.new("RGB", (40, 40), color).save(tmp_path / f"{name}.png")
+    with pytest.raises(DataError) as caught:
+        train(configure(content=str(tmp_path), self_pairs=0.0, distill_steps=0, reconstruct_steps=0))
+    assert str(caught.value) == (
+        f"the pictures of {tmp_path} are of one colour each, and nothing can be learnt from them. "
+        "Check the training folders."
+    )
+
+
+@pytest.mark.parametrize(("batch", "told"), [(2, False), (4, True)])
+def test_folders_of_fewer_pictures_than_a_batch_are_told(
+    batch: int, told: bool, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure(batch=batch, steps=1, distill_steps=0, reconstruct_steps=0)
+    train(config)
+    for folder in (config.content, config.style):
+        assert (f"{folder} holds 2 picture(s), fewer than the 4 pairs of a step" in caplog.text) == told
 
 
 def test_a_run_is_not_written_over(configure: Configure) -> None:
@@ -468,6 +490,55 @@ def test_a_run_goes_on_with_its_own_settings_alone(configure: Configure) -> None
     train(replace(config, workers=1, checkpoint_every=7, vgg="elsewhere"), resume=True)  # these may change
 
 
+def test_a_run_goes_on_with_its_own_vgg_alone(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configure(checkpoint_every=1)
+    stop_before(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+
+    def other_vgg(source: str | Path) -> VGGEncoder:
+        vgg = small_vgg(source)
+        with torch.no_grad():
+            next(vgg.layers.parameters()).mul_(2)
+        return vgg
+
+    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", other_vgg)
+    with pytest.raises(CheckpointError) as caught:
+        train(replace(config, vgg="other.pth"), resume=True)
+    assert str(caught.value) == (
+        f"the VGG-19 of other.pth is not the one that the run in {config.output} was started with. "
+        "Resume with that, or start a new run from its weights with --init."
+    )
+
+
+def test_pictures_that_came_or_went_while_a_run_was_stopped_are_told(
+    configure: Configure,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    content = shutil.copytree(pictures / "content", tmp_path / "content")
+    config = configure(content=str(content))
+    stop_before(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    shutil.copy(content / "0.png", content / "2.png")
+    train(config, resume=True)
+    assert caplog.messages == [
+        "there are other pictures than when the run was saved (content 2 -> 3): it goes on, but not as if it had "
+        "never stopped"
+    ]
+
+
+def test_a_checkpoint_from_before_data_was_kept_in_it_is_resumed(configure: Configure) -> None:
+    config = configure(steps=1, distill_steps=0, reconstruct_steps=0)
+    path = train(config).parent / CHECKPOINT
+    state = read_checkpoint(path)
+    torch.save({name: value for name, value in state.items() if name not in ("vgg", "pictures")}, path)
+    train(config, resume=True)
+
+
 def test_a_setting_younger_than_the_checkpoint_had_its_default(configure: Configure) -> None:
     config = configure()
     saved = json.dumps({name: value for name, value in asdict(config).items() if name != "weight_decay"})
@@ -507,6 +578,20 @@ def test_a_damaged_checkpoint_is_refused(damage: str, configure: Configure) -> N
     assert str(caught.value) == (
         f"{path} is damaged or no training checkpoint. Start a new run, from {run.folder / MODEL} with --init."
     )
+
+
+def test_of_a_damaged_checkpoint_the_one_before_it_is_named(configure: Configure) -> None:
+    run = Run(configure())
+    path = run.folder / CHECKPOINT
+    path.parent.mkdir(parents=True)
+    for step in (1, 2, 3):
+        run.step = step
+        run.save()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"Copy step-000002\.pt over it, which was saved before, and --resume\.$"):
+        train(run.config, resume=True)
+    shutil.copy(path.with_name("step-000002.pt"), path)
+    train(run.config, resume=True)
 
 
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
@@ -880,6 +965,8 @@ def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, tex
         ({"crop": 31}, "crop is 31; it must be at least 32"),
         ({"lr": -1.0}, "lr is -1.0; it must be at least 0"),
         ({"lr": math.nan}, "lr is nan; it must be at least 0"),
+        ({"lr": math.inf}, "lr is inf; a finite number is needed"),
+        ({"width": math.inf}, "width is inf; a finite number is needed"),
         ({"self_pairs": 1.5}, "self_pairs is 1.5; it must be at most 1"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"width": 0.0}, "width is 0.0; it must be above 0"),

@@ -133,7 +133,9 @@ class ConfigFile(argparse.Action):
         try:
             settings = read_toml(str(values))
             words = [word for name, value in settings.items() for word in _as_flags(name, value)]
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            parser.error(f"{values} cannot be used: {error.strerror}")
+        except ValueError as error:
             parser.error(f"{values} cannot be used: {error}")
         for name, value in vars(parser.parse_args(words)).items():
             if name in settings and not hasattr(namespace, name):
