@@ -241,9 +241,11 @@ def bootstrap_interval(
         low, high: (M,) each. One picture alone gives its own numbers twice: nothing is known of the spread.
     """
     values = values.double()
-    means = torch.stack(
-        [values[torch.randint(len(values), (len(values),), generator=generator)].mean(dim=0) for _ in range(resamples)]
-    )
+    means = values.new_empty(
+        resamples, values.shape[1]
+    )  # one tensor: small ones between the resamples break up the heap
+    for mean in means:
+        torch.mean(values[torch.randint(len(values), (len(values),), generator=generator)], dim=0, out=mean)
     tail = (1 - confidence) / 2
     low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
     return low, high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaattn_core.bench import peak_memory_bytes
 from adaattn_core.judges import LPIPS_LEVELS, VGG16
 from adaattn_core.metrics import (
     STRUCTURE_POSITIONS,
@@ -298,6 +300,23 @@ def test_interval_of_many_numbers_is_the_normal_one() -> None:
 def test_interval_of_one_picture_is_its_number() -> None:
     low, high = bootstrap_interval(torch.tensor([[0.3, 7.0]]), torch.Generator().manual_seed(0))
     assert low.tolist() == high.tolist() == pytest.approx([0.3, 7.0])
+
+
+def growth_of_intervals(pictures: int) -> float:
+    """GiB by which the process grows with the intervals of four rows."""
+    torch.set_num_threads(1)
+    values = torch.rand(pictures, 8, generator=torch.Generator().manual_seed(0))
+    bootstrap_interval(values, torch.Generator().manual_seed(0), resamples=2)
+    before = peak_memory_bytes()
+    for _ in range(4):
+        bootstrap_interval(values, torch.Generator().manual_seed(0))
+    return (peak_memory_bytes() - before) / 2**30
+
+
+def test_intervals_of_many_pictures_take_the_memory_of_one_resample() -> None:
+    """That is 1 MB. With a small tensor kept of each resample the heap was broken up, and grew by .6 GiB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:  # a peak is one of a whole process
+        assert pool.apply(growth_of_intervals, (10_000,)) < 0.1
 
 
 def test_intervals_come_from_their_own_generator() -> None:
