@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
-from .parallel import each
+from .parallel import at_once, each
 from .screening import DROPPED, GATHERED_ROWS, ROWS, SMALLEST_PAIRS, Screen, flat, heaviest
 
 Similarity = Literal["softmax", "cosine"]
@@ -164,7 +164,8 @@ def _blockwise(
     progress: Progress | None,
 ) -> tuple[Tensor, Tensor]:
     batch, positions = query.shape[:2]
-    rows = max(16, block_bytes // (4 * batch * key.shape[1]))
+    threads = 1 if torch.is_grad_enabled() else at_once(query.device)
+    rows = max(16, block_bytes // (4 * batch * key.shape[1] * threads))
     windows = [slice(start, start + rows) for start in range(0, positions, rows)]
 
     def arguments(window: slice) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Similarity, float]:
@@ -182,8 +183,11 @@ def _blockwise(
     # Into place, block by block: small results kept between blocks would lie where the next block wants to, and the
     # process would grow by a block each time.
     mean, std = (query.new_empty(batch, positions, both.shape[-1] // 2) for _ in range(2))
-    for window in windows:
+
+    def fill(window: slice) -> None:
         mean[:, window], std[:, window] = _moments(*arguments(window))
+
+    for window, _ in zip(windows, each(fill, windows, threads), strict=True):
         if progress is not None:
             progress(min(window.stop, positions) / positions)
     return mean, std
@@ -224,7 +228,9 @@ def _screened(
             )
             continue
         work = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
-        for done, (group, found) in enumerate(zip(screen.groups, each(work, screen.groups.unbind()), strict=True), 1):
+        for done, (group, found) in enumerate(
+            zip(screen.groups, each(work, screen.groups.unbind(), at_once(query.device)), strict=True), 1
+        ):
             mean[item, group], std[item, group] = found
             if told is not None:
                 told(done / len(screen.groups))

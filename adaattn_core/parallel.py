@@ -20,13 +20,12 @@ def at_once(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`work` of every item, in order, as many at once as torch may use threads; without gradients.
+def each(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+    """`work` of every item, in order, so many at once; without gradients, unless it is one at a time.
 
     What `work` raises, or who no longer asks for results, ends what has not begun.
     """
-    allowed = torch.get_num_threads()
-    threads = min(allowed, len(items))
+    threads = min(threads, len(items))
     if threads <= 1:
         yield from map(work, items)
         return
@@ -36,7 +35,7 @@ def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Resu
         with torch.inference_mode(inference), torch.no_grad():
             return work(item)
 
-    started = Barrier(threads + 1)
+    started, allowed = Barrier(threads + 1), torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, "adaattn", _single, (started,))
     try:
         results = [pool.submit(in_thread, item) for item in items]

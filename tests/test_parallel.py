@@ -21,25 +21,27 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
 def test_results_come_in_order(threads: int, count: int) -> None:
-    assert list(each(lambda number: number * number, range(count))) == [number * number for number in range(count)]
+    assert list(each(lambda number: number * number, range(count), threads)) == [
+        number * number for number in range(count)
+    ]
 
 
 def test_each_piece_has_one_thread_and_no_gradient(threads: int) -> None:
     weight = torch.ones(3, requires_grad=True)
     with torch.no_grad():
-        seen = list(each(lambda number: (torch.get_num_threads(), (weight * number).requires_grad), range(8)))
+        seen = list(each(lambda number: (torch.get_num_threads(), (weight * number).requires_grad), range(8), threads))
     assert seen == [(1, False)] * 8
 
 
 def test_inference_mode_goes_along(threads: int) -> None:
     with torch.inference_mode():
-        assert all(x.is_inference() for x in each(lambda number: torch.ones(number + 1), range(8)))
+        assert all(x.is_inference() for x in each(lambda number: torch.ones(number + 1), range(8), threads))
     with torch.no_grad():
-        assert not any(x.is_inference() for x in each(lambda number: torch.ones(number + 1), range(8)))
+        assert not any(x.is_inference() for x in each(lambda number: torch.ones(number + 1), range(8), threads))
 
 
 def test_other_threads_keep_their_number_of_threads(threads: int) -> None:
-    list(each(lambda number: torch.ones(number), range(8)))
+    list(each(lambda number: torch.ones(number), range(8), threads))
     seen = list[int]()
     other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     other.start()
@@ -57,14 +59,14 @@ def test_what_a_piece_raises_ends_the_rest(threads: int) -> None:
         return number
 
     with pytest.raises(ValueError, match="broken piece"):
-        list(each(work, range(10_000)))
+        list(each(work, range(10_000), threads))
     assert 3 <= len(begun) < 10_000
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("adaattn_")]
 
 
 def test_who_stops_asking_ends_the_rest(threads: int) -> None:
     begun = list[int]()
-    results = each(lambda number: begun.append(number), range(10_000))
+    results = each(lambda number: begun.append(number), range(10_000), threads)
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert 1 <= len(begun) < 10_000
