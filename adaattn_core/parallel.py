@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -35,20 +34,19 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], threads: int) ->
         with torch.inference_mode(inference), torch.no_grad():
             return work(item)
 
-    started, allowed = Barrier(threads + 1), torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "adaattn", _single, (started,))
+    allowed = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "adaattn", _single)
     try:
-        results = [pool.submit(in_thread, item) for item in items]
-        started.wait()
-        torch.set_num_threads(allowed)  # what the pool's threads have set is what new threads elsewhere start with
-        for result in results:
-            yield result.result()
+        for result in [pool.submit(in_thread, item) for item in items]:
+            done = result.result()
+            torch.set_num_threads(allowed)  # new threads elsewhere start with what was set last, by the pool's: 1
+            yield done
     finally:
         pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(allowed)
         trim_memory()  # of what the threads have freed, each in a place of its own
 
 
-def _single(started: Barrier) -> None:
+def _single() -> None:
     torch.get_num_threads()  # a thread's first question sets the number that is set elsewhere; now it has been asked
     torch.set_num_threads(1)
-    started.wait()

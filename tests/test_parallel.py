@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +55,7 @@ def test_what_a_piece_raises_ends_the_rest(threads: int) -> None:
 
     def work(number: int) -> int:
         begun.append(number)
+        time.sleep(1e-3)
         if number == 2:
             raise ValueError("broken piece")
         return number
@@ -66,7 +68,30 @@ def test_what_a_piece_raises_ends_the_rest(threads: int) -> None:
 
 def test_who_stops_asking_ends_the_rest(threads: int) -> None:
     begun = list[int]()
-    results = each(lambda number: begun.append(number), range(10_000), threads)
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(1e-3)
+
+    results = each(work, range(10_000), threads)
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert 1 <= len(begun) < 10_000
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, begun = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        original(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(each(lambda number: number, range(8), 3))
+    monkeypatch.undo()
+    for thread in begun:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in begun)
