@@ -19,7 +19,7 @@ from .encoder import LEVELS
 from .fusion import StyleFeatures
 from .gradual import PIECE_POSITIONS
 from .model import ModelConfig, StyleTransferModel
-from .moments import BLOCK_BYTES, block_bytes_on
+from .moments import BLOCK_BYTES, block_bytes_on, blocks_at_once
 from .parallel import at_once
 from .screening import GATHERED_ROWS
 from .strips import STRIP_BYTES, strip_height
@@ -34,7 +34,7 @@ LAYER_COPIES = 5
 """Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
 BLOCK_COPIES = 4
 """Of a block of attention weights: logits, weights, and what a library makes of them. There is a block for each thread
-(parallel.py)."""
+(parallel.py), or one alone where less is to be had than the fastest."""
 SMALLEST_BLOCK = 2**18
 SMALLEST_PIECE = 2**10
 
@@ -116,7 +116,7 @@ def _budget(
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return Budget(
         max(1, left // LAYER_COPIES - 2 * margin * row),
-        min(fastest.block_bytes, max(SMALLEST_BLOCK, left // 2 // (BLOCK_COPIES * at_once(_device(model))))),
+        min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
 
@@ -194,7 +194,8 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
         some = budget.positions * widths[0][1] // stacked // len(picture)
         positions = len(picture) * max(columns, min(some, rows * columns))
         attention = max(attention, positions * position)
-    return max(convolutions, BLOCK_COPIES * at_once(_device(model)) * budget.block_bytes + attention)
+    blocks = blocks_at_once(_device(model), budget.block_bytes)
+    return max(convolutions, BLOCK_COPIES * blocks * budget.block_bytes + attention)
 
 
 def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:

@@ -42,6 +42,12 @@ def block_bytes_on(device: torch.device) -> int:
     return BLOCK_BYTES if device.type == "cpu" else DEVICE_BLOCK_BYTES
 
 
+def blocks_at_once(device: torch.device, block_bytes: int) -> int:
+    """How many blocks are made at the same time: as many as there are threads, or one where blocks are smaller than
+    they could be, since memory is short then."""
+    return at_once(device) if block_bytes >= block_bytes_on(device) else 1
+
+
 def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over all positions: the statistics AdaIN matches.
 
@@ -164,7 +170,7 @@ def _blockwise(
     progress: Progress | None,
 ) -> tuple[Tensor, Tensor]:
     batch, positions = query.shape[:2]
-    threads = 1 if torch.is_grad_enabled() else at_once(query.device)
+    threads = 1 if torch.is_grad_enabled() else blocks_at_once(query.device, block_bytes)
     rows = max(16, block_bytes // (4 * batch * key.shape[1] * threads))
     windows = [slice(start, start + rows) for start in range(0, positions, rows)]
 
@@ -228,9 +234,8 @@ def _screened(
             )
             continue
         work = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
-        for done, (group, found) in enumerate(
-            zip(screen.groups, each(work, screen.groups.unbind(), at_once(query.device)), strict=True), 1
-        ):
+        results = each(work, screen.groups.unbind(), blocks_at_once(query.device, block_bytes))
+        for done, (group, found) in enumerate(zip(screen.groups, results, strict=True), 1):
             mean[item, group], std[item, group] = found
             if told is not None:
                 told(done / len(screen.groups))
