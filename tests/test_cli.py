@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -312,7 +313,8 @@ checkpoint_every = 1
 def tiny_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """run.toml says all of a run of four steps against a narrow loss network."""
     Path("run.toml").write_text(TINY_RUN)
-    monkeypatch.setattr("adaattn_core.train_run.load_vgg", lambda source: VGGEncoder((8,) * 5))
+    vgg = VGGEncoder((8,) * 5)  # the same network each time, as from a file
+    monkeypatch.setattr("adaattn_core.train_run.load_vgg", lambda source: deepcopy(vgg))
     return folder
 
 
