@@ -241,9 +241,7 @@ def bootstrap_interval(
         low, high: (M,) each. One picture alone gives its own numbers twice: nothing is known of the spread.
     """
     values = values.double()
-    means = values.new_empty(
-        resamples, values.shape[1]
-    )  # one tensor: small ones between the resamples break up the heap
+    means = values.new_empty(resamples, values.shape[1])  # small tensors kept between resamples would break up the heap
     for mean in means:
         torch.mean(values[torch.randint(len(values), (len(values),), generator=generator)], dim=0, out=mean)
     tail = (1 - confidence) / 2
