@@ -87,8 +87,8 @@ class Ranks:
             yield
             return
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        self._words = dist.new_group(backend="gloo")
         try:
+            self._words = dist.new_group(backend="gloo")
             yield
         except (PeerError, KeyboardInterrupt):
             raise  # all know of it
@@ -96,7 +96,8 @@ class Ranks:
             log.debug("process %d of %d", self.rank, self.world, exc_info=True)
             self._confess(error)
             raise
-        dist.destroy_process_group()
+        finally:
+            dist.destroy_process_group()  # ends its threads: one that lets go of a tensor after Python has ended aborts
 
     def _confess(self, error: Exception) -> None:
         line = " ".join(str(error).split()) or type(error).__name__

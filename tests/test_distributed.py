@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ import torch
 
 import adaattn_core.train_run
 import tiny_training
-from adaattn_core.data import TrainingPairs, batches
-from adaattn_core.distributed import News, Ranks
+from adaattn_core.data import DataError, TrainingPairs, batches
+from adaattn_core.distributed import News, PeerLostError, Ranks
 from adaattn_core.train import train
 from adaattn_core.train_config import TrainConfig
 from adaattn_core.train_state import CHECKPOINT, read_checkpoint
@@ -141,6 +142,19 @@ def test_the_first_process_of_a_machine_fetches_before_the_others() -> None:
     assert told[:2] == ["0 begins", "0 ends"] and len(told) == 6
 
 
+@pytest.mark.parametrize("error", [None, DataError("no picture is left."), PeerLostError("gone"), KeyboardInterrupt()])
+def test_no_thread_of_the_connection_outlives_it(error: BaseException | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    ranks = Threaded(0, threading.Barrier(1))
+    ranks.world = 2
+    with nullcontext() if error is None else pytest.raises(type(error)), ranks.joined():
+        assert torch.distributed.is_initialized()
+        if error is not None:
+            raise error
+    assert not torch.distributed.is_initialized()
+
+
 def rows(output: str) -> list[dict[str, str]]:
     with Path(output, "losses.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -201,7 +215,7 @@ def test_what_ends_one_ends_both_with_one_line(
     trouble: str, codes: tuple[int, int], line: str, settings: dict[str, Any]
 ) -> None:
     first, second = run_in_two(settings, "--trouble", trouble)
-    assert (first[0], second[0]) == codes
+    assert (first[0], second[0]) == codes, first[2] + second[2]
     assert first[2].startswith(f"adaattn: {line}") and first[2].count("\n") == 1 and second[1:] == ("", "")
 
 
