@@ -16,6 +16,10 @@ from .fusion import Fused, upsample_to
 from .strips import Strip, canvas, strip_height, strips
 
 
+BFLOAT16_CONVS = 2
+"""How many keep within 2/255. Each of the others adds up to 1.6/255 by itself, so that all together stray by 3.3."""
+
+
 class Decoder(nn.Module):
     """Convolutions with reflection padding and ReLU, upsampled between blocks; the last convolution is linear.
 
@@ -57,10 +61,11 @@ class Decoder(nn.Module):
             nn.init.constant_(convs[-1].bias, 0.5)  # type: ignore[arg-type]
 
     def paint_in(self, dtype: torch.dtype) -> None:
-        """Convolutions in `dtype`, but for the one that makes the picture: its rounding would show."""
-        self.to(dtype)
+        """Convolutions in `dtype`, from the deepest on, and those in float32 at least whose rounding would show."""
+        self.to(torch.promote_types(dtype, torch.float32))
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
-        convs[-1].to(torch.promote_types(dtype, torch.float32))
+        for conv in convs[:BFLOAT16_CONVS] if dtype == torch.bfloat16 else convs[:-1]:
+            conv.to(dtype)
 
     def forward(self, fused: Fused, size: Sequence[int]) -> Tensor:
         """Paint.

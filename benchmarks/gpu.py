@@ -1,6 +1,6 @@
 """What a GPU makes of it: seconds beside the floor, frames a second, peak memory, and a trace searched for waits.
 
-    python -m benchmarks.gpu [--model compact|FILE] [--precision bfloat16] [-o gpu.json] [--trace trace.json]
+    python -m benchmarks.gpu [--model compact|FILE] [--precision float16] [-o gpu.json] [--trace trace.json]
 
 Without --model, the full-size architecture with random weights: on a GPU every pair of positions is computed, so that
 the values of weights do not matter. The floor is the counted arithmetic at the rate that this GPU reaches in a large
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", metavar="NAME|FILE", help="default: full size, random weights")
-    parser.add_argument("--precision", default="bfloat16", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--precision", default="float16", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="cuda", help="another one, such as cpu, only tries the script out")
     parser.add_argument("--side", type=int, default=512, help="of the pictures that are timed")
     parser.add_argument("--frame", type=_size, default=(1080, 1920), metavar="HxW")

@@ -87,9 +87,9 @@ def test_memory_layout_does_not_matter(model: StyleTransferModel) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("content", "style"), [("coffee", "great_wave"), ("astronaut", "composition_viii")])
+@pytest.mark.parametrize(("content", "style"), [("rocket", "great_wave"), ("astronaut", "composition_viii")])
 def test_half_precision_is_close_on_real_pictures(dtype: torch.dtype, content: str, style: str) -> None:
-    """Under 2/255 everywhere and 0.5/255 on average, with the built-in model."""
+    """Under 2/255 everywhere and 0.5/255 on average, with the built-in model; a night sky strays furthest."""
     pictures = [
         F.interpolate(load_image(EXAMPLES / f"{name}.jpg"), size=(192, 192), mode="bilinear", antialias=True)
         for name in (content, style)
@@ -106,7 +106,9 @@ def test_half_precision_is_the_decoders_and_what_leads_to_attention_stays_exact(
     assert {p.dtype for part in (model.encoder, model.fusion.attention) for p in part.parameters()} == {torch.float32}
     assert {p.dtype for p in model.fusion.merge_conv.parameters()} == {torch.bfloat16}
     dtypes = [p.dtype for p in model.decoder.parameters()]
-    assert set(dtypes[:-2]) == {torch.bfloat16} and set(dtypes[-2:]) == {torch.float32}  # the picture's own rounding
+    assert set(dtypes[:4]) == {torch.bfloat16} and set(dtypes[4:]) == {torch.float32}  # weights and biases of two
+    dtypes = [p.dtype for p in small_model().paint_in(torch.float16).decoder.parameters()]
+    assert set(dtypes[:-2]) == {torch.float16} and set(dtypes[-2:]) == {torch.float32}  # the picture's own rounding
     assert {p.dtype for p in small_model().paint_in(torch.float64).parameters()} == {torch.float64}
 
 
