@@ -15,7 +15,6 @@ from .encoder import ReflectConv2d
 from .fusion import Fused, upsample_to
 from .strips import Strip, canvas, strip_height, strips
 
-
 BFLOAT16_CONVS = 2
 """How many keep within 2/255. Each of the others adds up to 1.6/255 by itself, so that all together stray by 3.3."""
 
