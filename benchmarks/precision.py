@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parts(model: StyleTransferModel) -> dict[str, list[nn.Conv2d]]:
     """Convolutions of the model by what they are for, in the order of the picture's way through them."""
     attention = model.fusion.attention
-    merge = [model.fusion.merge_conv] if len(model.config.levels) > 1 else []
+    merge: list[nn.Conv2d] = [model.fusion.merge_conv] if len(model.config.levels) > 1 else []
     decoder = [module for module in model.decoder.modules() if isinstance(module, nn.Conv2d)]
-    found: dict[str, list[nn.Conv2d]] = {
+    found = {
         "everything": [module for module in model.modules() if isinstance(module, nn.Conv2d)],
         "encoder": [module for module in model.encoder.modules() if isinstance(module, nn.Conv2d)],
         "queries and keys": _named(attention, ("query_proj", "key_proj")),
