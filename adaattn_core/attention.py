@@ -15,9 +15,15 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from .encoder import LEVELS, Features, on_grid
-from .moments import BLOCK_BYTES, Progress, Similarity, attention_moments, normalize_channels, widened
+from .moments import Similarity, attention_moments, channel_mean_std, normalize_channels, widened
+from .streaming import BLOCK_BYTES, Progress
+from .strips import canvas
 
 AS_ROWS = "b c h w -> b (h w) c"
+
+PIECE_POSITIONS = 2**13
+"""Positions whose stacked keys and queries exist at once. What is prepared of a style's keys for each piece takes a few
+percent of its time."""
 
 
 class StyleLevel(NamedTuple):
@@ -59,6 +65,39 @@ def stacked_key(features: Features, level: str) -> Tensor:
     """
     levels = LEVELS[: LEVELS.index(level) + 1]
     return torch.cat([normalize_channels(on_grid(features, name, level)) for name in levels], dim=1)
+
+
+class KeyRows:
+    """The stacked key of a level, made when asked for, some rows at a time.
+
+    Args:
+        features: level name -> (B, C, H, W), as in `stacked_key`.
+        level: whose grid and depth.
+    """
+
+    def __init__(self, features: Features, level: str) -> None:
+        self.maps = [on_grid(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
+        self.moments = [channel_mean_std(one) for one in self.maps]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, K, H, W) of the whole."""
+        batch, _, height, width = self.maps[-1].shape
+        return batch, sum(one.shape[1] for one in self.maps), height, width
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """(B, K, rows, W) float32, equal to those rows of `stacked_key`."""
+        some = self.maps[-1][:, :, rows]
+        found = canvas(some, self.shape[1], some.shape[2], some.shape[3], dtype=widened(some).dtype)
+        parts = torch.split(found, [one.shape[1] for one in self.maps], dim=1)
+        for one, (mean, std), part in zip(self.maps, self.moments, parts, strict=True):
+            torch.sub(widened(one[:, :, rows]), mean, out=part).div_(std)
+        return found
+
+    def own(self, rows: slice) -> Tensor:
+        """(B, C, rows, W) float32: the level itself, normalised."""
+        mean, std = self.moments[-1]
+        return (widened(self.maps[-1][:, :, rows]) - mean).div_(std)
 
 
 def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -148,7 +187,7 @@ class AdaAttention(nn.Module):
 
     def encode_style(
         self,
-        style_key: Tensor,
+        style_key: Tensor | KeyRows,
         style_value: Tensor,
         mask: Tensor | None = None,
         samples: int | None = None,
@@ -157,7 +196,7 @@ class AdaAttention(nn.Module):
         """Keys and values of a style.
 
         Args:
-            style_key: (B, K, H, W) stacked key.
+            style_key: (B, K, H, W) stacked key, or the same piece by piece, without gradients.
             style_value: (B, C, H, W) features of this level.
             mask: (B or 1, 1, h, w) in [0, 1], any size, or None: where the style may be looked at.
             samples: keep that many randomly chosen positions, as the published code does; None keeps all.
@@ -171,21 +210,37 @@ class AdaAttention(nn.Module):
             style = style.at(slice(None), chosen)
         return style
 
-    def _cells(self, key: Tensor, value: Tensor, mask: Tensor | None) -> StyleLevel:
+    def _cells(self, key: Tensor | KeyRows, value: Tensor, mask: Tensor | None) -> StyleLevel:
         """All positions of a style, or all cells of them; arguments as in `encode_style`, the values projected."""
         allowed, cell_allowed, spread = None, None, None
         size = (key.shape[-2], key.shape[-1])
         if mask is not None:
             allowed = rearrange(positions_mask(mask, size), "b (h w) -> b 1 h w", h=size[0])
             cell_allowed = F.max_pool2d(allowed.float(), self.cell, ceil_mode=True) > 0
-            cell_allowed = rearrange(cell_allowed, "b 1 h w -> b (h w)").expand(len(key), -1)
+            cell_allowed = rearrange(cell_allowed, "b 1 h w -> b (h w)").expand(len(value), -1)
         if self.cell > 1:
             mean = cell_means(value, self.cell, allowed)
             away = (widened(value) - spread_cells(widened(mean), self.cell, size)).square()
-            key, value = cell_means(key, self.cell, allowed), mean
-            spread = rearrange(cell_means(away, self.cell, allowed), AS_ROWS)
-        key = self.key_proj(key.to(self.key_proj.weight.dtype))
-        return StyleLevel(rearrange(key, AS_ROWS), rearrange(value, AS_ROWS), cell_allowed, spread)
+            value, spread = mean, rearrange(cell_means(away, self.cell, allowed), AS_ROWS)
+        return StyleLevel(self._keys(key, allowed), rearrange(value, AS_ROWS), cell_allowed, spread)
+
+    def _keys(self, stacked: Tensor | KeyRows, allowed: Tensor | None) -> Tensor:
+        """(B, Ns, P): a key for each cell; `allowed` as in `cell_means`."""
+        if isinstance(stacked, KeyRows):
+            batch, _, height, width = stacked.shape
+            rows = self.cell * max(1, PIECE_POSITIONS // (batch * width * self.cell))
+            size = (batch, -(-height // self.cell) * -(-width // self.cell), self.key_proj.out_channels)
+            found, done = self.key_proj.weight.new_empty(size), 0
+            for start in range(0, height, rows):
+                piece = slice(start, start + rows)
+                some = self._keys(stacked[piece], None if allowed is None else allowed[:, :, piece])
+                found[:, done : done + some.shape[1]] = some
+                done += some.shape[1]
+            return found
+        if self.cell > 1:
+            stacked = cell_means(stacked, self.cell, allowed)
+        keys: Tensor = self.key_proj(stacked.to(self.key_proj.weight.dtype))
+        return rearrange(keys, AS_ROWS)
 
     def query(self, content_key: Tensor) -> Tensor:
         """(B, K, H, W) stacked key of the content -> (B, H W, P): what looks for style positions like itself."""

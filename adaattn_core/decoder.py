@@ -16,7 +16,7 @@ from .fusion import Fused, upsample_to
 from .strips import Strip, canvas, strip_height, strips
 
 BFLOAT16_CONVS = 2
-"""How many keep within 2/255: each other one adds up to 1.8/255 by itself, all together 3.4 (benchmarks/precision.py)."""
+"""How many keep within 2/255: each of the others adds up to 1.8/255 by itself (benchmarks/precision.py)."""
 
 
 class Decoder(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
 from . import winograd
+from .devices import close_gaps
 from .strips import Strip, canvas, strip_height, strips
 
 Features = dict[str, Tensor]
@@ -147,6 +148,7 @@ class VGGEncoder(nn.Module):
             }
             x = self._encode_block(block, x, list(maps.values()), level == levels[-1], strip_bytes)
             features |= {key: one.map for key, one in maps.items()}
+            close_gaps(images)
         return features
 
     def _encode_block(

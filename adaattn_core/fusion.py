@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import AdaAttention, StyleLevel, stacked_key
+from .attention import AdaAttention, KeyRows, StyleLevel, stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d
-from .moments import BLOCK_BYTES, Progress, Similarity, normalize_channels, widened
+from .moments import Similarity, normalize_channels, widened
+from .streaming import BLOCK_BYTES, Progress
 
 StyleFeatures = dict[str, StyleLevel]
 """level name -> keys and values of a style: all that attention needs of it."""
@@ -107,7 +108,7 @@ class MultiLevelFusion(nn.Module):
         styles = {}
         for level in self.levels:
             limit = samples and (samples if level == self.levels[0] else 16 * samples)
-            key = stacked_key(features, level)
+            key = stacked_key(features, level) if torch.is_grad_enabled() else KeyRows(features, level)
             styles[level] = self._at(level).encode_style(key, features[level], mask, limit, generator)
         return styles
 

@@ -11,40 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .attention import AdaAttention
-from .encoder import LEVELS, Features, on_grid
+from .attention import PIECE_POSITIONS, AdaAttention, KeyRows
+from .devices import trim_memory
+from .encoder import Features
 from .fusion import MultiLevelFusion, StyleFeatures
-from .moments import BLOCK_BYTES, Progress, channel_mean_std, widened
+from .moments import widened
+from .streaming import BLOCK_BYTES, Progress
 from .strips import canvas
-
-PIECE_POSITIONS = 2**14
-"""Content positions of a piece: relu3_1 of 512 x 512 pixels. What is prepared of the style's keys for each piece takes
-a few percent of its time."""
-
-
-class KeyRows:
-    """The stacked key of a level, made when asked for, some rows at a time.
-
-    Args:
-        features: level name -> (B, C, H, W), as in `stacked_key`.
-        level: whose grid and depth.
-    """
-
-    def __init__(self, features: Features, level: str) -> None:
-        self.maps = [on_grid(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
-        self.moments = [channel_mean_std(one) for one in self.maps]
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        """(B, K, rows, W) float32, equal to those rows of `stacked_key`."""
-        return torch.cat([self._normalized(index, rows) for index in range(len(self.maps))], dim=1)
-
-    def own(self, rows: slice) -> Tensor:
-        """(B, C, rows, W) float32: the level itself, normalised."""
-        return self._normalized(-1, rows)
-
-    def _normalized(self, index: int, rows: slice) -> Tensor:
-        mean, std = self.moments[index]
-        return (widened(self.maps[index][:, :, rows]) - mean).div_(std)
 
 
 @torch.no_grad()
@@ -58,6 +31,7 @@ def repaint_gradually(
     temperature: float = 1.0,
     block_bytes: int = BLOCK_BYTES,
     positions: int = PIECE_POSITIONS,
+    reuse: bool = False,
     progress: Progress | None = None,
 ) -> Features:
     """S * Norm(F_c) + M at each level, the deepest first, mixed with the content's own features below strength 1.
@@ -70,6 +44,7 @@ def repaint_gradually(
         strength: see `MultiLevelFusion.repaint`.
         positions: content positions of a piece of the first level, at least a row; of deeper ones, with wider keys,
             as many as take the same memory.
+        reuse: paint over the features themselves, at full strength: their memory is not needed twice.
         progress: told the share that is done, over all levels, styles and pieces.
 
     Returns:
@@ -85,12 +60,14 @@ def repaint_gradually(
         part = _part(progress, done, costs[level], sum(costs.values()))
         some = positions * _key_width(fusion, fusion.levels[0]) // _key_width(fusion, level)
         attention = _Level(fusion, level, styles, weights, temperature, block_bytes)
-        painted[level] = attention.repainted(content, strength, some, part)
+        painted[level] = attention.repainted(content, strength, some, reuse, part)
         done += costs[level]
         for name in [name for name in content if name == level or name.endswith(f"@{level}")]:
             del content[name]
         for style in styles:
             del style[level]
+        del attention
+        trim_memory()
     return painted
 
 
@@ -112,18 +89,22 @@ class _Level:
         self.styles, self.weights = [style[level] for style in styles], weights
         self.temperature, self.block_bytes = temperature, block_bytes
 
-    def repainted(self, content: Features, strength: float, positions: int, progress: Progress | None) -> Tensor:
+    def repainted(
+        self, content: Features, strength: float, positions: int, reuse: bool, progress: Progress | None
+    ) -> Tensor:
         """(B, C, H, W)."""
         own, keys = content[self.level], KeyRows(content, self.level)
         height, width = own.shape[-2:]
         step = max(1, positions // (len(own) * width))
-        painted = canvas(own, own.shape[1], height, width)
+        painted = own if reuse and strength == 1 else canvas(own, own.shape[1], height, width)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
             told = _part(progress, rows.start, rows.stop - rows.start, height)
             mean, std = self._statistics(self.attention.query(keys[rows]), (rows.stop - rows.start, width), told)
             full = keys.own(rows).mul_(std).add_(mean)
             painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
+            del mean, std, full
+            trim_memory()
         return painted
 
     def _statistics(self, query: Tensor, grid: tuple[int, int], progress: Progress | None) -> tuple[Tensor, Tensor]:

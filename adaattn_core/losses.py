@@ -16,14 +16,7 @@ from torch import Tensor, autocast
 from .attention import stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from .metrics import color_distance
-from .moments import (
-    VARIANCE_EPSILON,
-    Similarity,
-    attention_moments,
-    channel_mean_std,
-    normalize_channels,
-    widened,
-)
+from .moments import VARIANCE_EPSILON, Similarity, attention_moments, channel_mean_std, normalize_channels, widened
 
 PUBLISHED_LEVELS = LEVELS[1:]
 """relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""

@@ -8,20 +8,21 @@ as small as the limit asks. Counted in float32, which is what all but the decode
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .attention import PIECE_POSITIONS
 from .devices import memory_in_use
 from .encoder import LEVELS
 from .fusion import StyleFeatures
-from .gradual import PIECE_POSITIONS
 from .model import ModelConfig, StyleTransferModel
-from .moments import BLOCK_BYTES, block_bytes_on, blocks_at_once
 from .parallel import at_once
 from .screening import GATHERED_ROWS
+from .streaming import BLOCK_BYTES, block_bytes_on, tiles_at_once
 from .strips import STRIP_BYTES, strip_height
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,6 @@ SPARE = 0.25
 The test's process of 128 MiB of room stays 10 to 23 below it by this; with .15 it was once 0.7 above."""
 LAYER_COPIES = 5
 """Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
-BLOCK_COPIES = 4
-"""Of a block of attention weights: logits, weights, and what a library makes of them. There is a block for each thread
-(parallel.py), or one alone where less is to be had than the fastest."""
 SMALLEST_BLOCK = 2**18
 SMALLEST_PIECE = 2**10
 
@@ -116,7 +114,7 @@ def _budget(
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return Budget(
         max(1, left // LAYER_COPIES - 2 * margin * row),
-        min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 2 // BLOCK_COPIES)),
+        min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
 
@@ -136,7 +134,7 @@ def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
     read = {level: _kept(config, level) for level in levels}
     attention = [
         sum(read[one] for one in levels if one <= level)
-        + sum(painted[one] for one in levels if one >= level)
+        + sum(painted[one] for one in levels if one > level or (one == level and strength < 1))
         + sum(channels[one] * _area(level) for one in levels if one < level)  # resized for the keys
         for level in levels
     ]
@@ -149,14 +147,14 @@ def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
 
 
 def style_floats(model: StyleTransferModel) -> float:
-    """The same for a style: features and, level by level, stacked keys, keys and values."""
-    config, total, most = model.config, 0.0, 0.0
+    """The same for a style: features, keys and values."""
+    config = model.config
     kept = sum(_kept(config, LEVELS.index(level)) for level in config.levels)
-    for level, stacked, projected in _widths(model):
-        area = _area(LEVELS.index(level))
-        most = max(most, total + (2 * stacked + projected) * area)
-        total += (projected + config.channels[LEVELS.index(level)]) * area
-    return 3 + max(_encoding(config), kept + max(most, total))
+    made = sum(
+        (projected + config.channels[LEVELS.index(level)]) * _area(LEVELS.index(level))
+        for level, _, projected in _widths(model)
+    )
+    return 3 + max(_encoding(config), kept + made)
 
 
 def _area(level: int) -> float:
@@ -194,19 +192,22 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
         some = budget.positions * widths[0][1] // stacked // len(picture)
         positions = len(picture) * max(columns, min(some, rows * columns))
         attention = max(attention, positions * position)
-    blocks = blocks_at_once(_device(model), budget.block_bytes)
-    return max(convolutions, BLOCK_COPIES * blocks * budget.block_bytes + attention)
+    threads = tiles_at_once(_device(model), budget.block_bytes)
+    side = math.isqrt(budget.block_bytes // (2 * FLOAT_BYTES * threads))
+    widest = max(model.config.channels[LEVELS.index(level)] for level in model.config.levels)
+    beside = FLOAT_BYTES * threads * 2 * side * 2 * widest  # values and sums of a tile, with their squares
+    return max(convolutions, budget.block_bytes + beside + attention)
 
 
 def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
-    """Bytes that attention makes of a level's keys and values: the keys' leading components, and centred values with
-    their squares; and for each thread some rows of them gathered. Less what has been let go of by then."""
+    """Bytes that attention makes of a level's keys and values: the keys' leading components, and for each thread some
+    rows of keys and values gathered. Less what has been let go of by then."""
     if not styles:
         return 0
     most, freed = 0, 0
     for level in reversed(styles[0]):
         pairs = [(style[level].key, style[level].value) for style in styles]
-        work = max(key.numel() + 2 * value.numel() for key, value in pairs)
+        work = max(key.numel() for key, _ in pairs)
         gathered = max(GATHERED_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
         most = max(most, work + at_once(pairs[0][0].device) * gathered - freed)
         freed += sum(key.numel() + value.numel() for key, value in pairs) if let_go else 0

@@ -16,12 +16,13 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from .attention import PIECE_POSITIONS
 from .decoder import Decoder
 from .encoder import ATTENTION_LEVELS, Features, VGGEncoder, check_images
 from .fusion import Fused, MultiLevelFusion, StyleFeatures
-from .gradual import PIECE_POSITIONS, repaint_gradually
+from .gradual import repaint_gradually
 from .images import keep_color as keep_content_color
-from .moments import BLOCK_BYTES, Progress
+from .streaming import BLOCK_BYTES, Progress
 
 Attention = Literal["exact", "sampled"]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -210,10 +211,12 @@ def use_up(
     mask: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
     positions: int = PIECE_POSITIONS,
+    reuse: bool = False,
     progress: Progress | None = None,
 ) -> Painting:
     """`paint`, with arguments that are known to be right and are taken apart: each level's features and keys leave
-    `seen` and `styles` when they have been used, so that their memory is free if nobody else holds them."""
+    `seen` and `styles` when they have been used, so that their memory is free if nobody else holds them. `reuse` says
+    that nobody does, and that the features may be painted over."""
     with torch.no_grad():
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:
@@ -221,7 +224,7 @@ def use_up(
         else:
             painted = repaint_gradually(
                 fusion, seen, styles, shares, strength=strength, temperature=temperature, block_bytes=block_bytes,
-                positions=positions, progress=progress,
+                positions=positions, reuse=reuse, progress=progress,
             )  # fmt: skip
             fused = fusion.merge(painted)
     level = torch.full((1, 1, 1, 1), strength, device=picture.device)

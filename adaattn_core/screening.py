@@ -14,6 +14,7 @@ Letters as in moments.py; G groups, R rows of a group, D leading components.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from einops import rearrange
@@ -39,7 +40,7 @@ FLATNESS_QUERIES = 256
 ROWS = 128
 """Rows of a group at most: similar enough to look at the same positions, enough to make products worth their set-up."""
 
-PIECE_ROWS = 8192
+PIECE_ROWS = 2048
 GATHERED_ROWS = 2048
 """Keys and values gathered at once, by each thread."""
 
@@ -47,11 +48,14 @@ CHUNK = 128
 """Numbers of a row whose largest is found at once."""
 
 SMALLEST_PAIRS = 2**22
-"""With fewer pairs of positions than this the search costs more than it saves."""
+PAIRS_PER_SQUARE = 16
+"""With fewer pairs of positions than this, or than this for each number of a K x K matrix, whose eigenvectors it needs,
+the search costs more than it saves."""
 
 TRIALS = 4
+TRIAL_STEP = 4
 DENSE_SHARE = 0.7
-"""The search is given up where TRIALS groups keep more than this share of the positions in the mean."""
+"""The search is given up where TRIALS groups keep more than this share of every TRIAL_STEP-th position in the mean."""
 
 
 class Screen:
@@ -61,41 +65,63 @@ class Screen:
         query: (Nc, K), divided by the temperature.
         key: (Ns, K).
         rows: of a group, at most.
+        tile_bytes: memory for the bounds of a group; with more keys than fit in, they are made in pieces.
     """
 
-    def __init__(self, query: Tensor, key: Tensor, rows: int = ROWS) -> None:
+    def __init__(self, query: Tensor, key: Tensor, rows: int = ROWS, tile_bytes: int = 2**30) -> None:
         self.query, self.key = query, key
+        self.pieces = min(len(key), -(-rows * len(key) * key.element_size() // tile_bytes))
         self.center = key.mean(dim=0)  # the same for every logit of a row, so nothing to a softmax; keys get shorter
         second = _second_moment(query, 0.0), _second_moment(key, self.center)
-        basis = _principal_basis(*second)
-        leading = _leading_components(*second, basis)
-        self.exact = leading == key.shape[1]
-        self.short_query = _shortened(query, 0.0, basis, leading)
-        self.short_key = _shortened(key, self.center, basis, leading)
+        self.basis = _principal_basis(*second)
+        self.leading = _leading_components(*second, self.basis)
+        self.exact = self.leading == key.shape[1]
+        self.short_query = self._short(query, 0.0)
         self.groups = similar_groups(self._looks(), rows)
 
+    @cached_property
+    def short_key(self) -> Tensor:
+        """Made when it is asked for: not for a search that is given up."""
+        return self._short(self.key, self.center)
+
+    def _short(self, x: Tensor, center: Tensor | float) -> Tensor:
+        """As they are where all components lead: there is nothing to shorten."""
+        return x if self.exact else _shortened(x, center, self.basis, self.leading)
+
     def positions(self, rows: Tensor) -> Tensor:
-        """The style positions that can matter to a group (R,), in no order."""
-        bound = self.short_query[rows] @ self.short_key.T
+        """The style positions that can matter to a group (R,), what may matter most first."""
+        return self._found(rows, self.key, self.short_key, self.pieces)
+
+    def _found(self, rows: Tensor, key: Tensor, short_key: Tensor, pieces: int) -> Tensor:
+        query = self.short_query[rows]
+        bound = query @ short_key[::pieces].T
         if self.exact:
             known = bound.amax(dim=1, keepdim=True)
         else:  # a true logit, so at most the largest
-            best = self.key[largest(bound)] - self.center
+            best = key[pieces * largest(bound)] - self.center
             known = (self.query[rows] * best).sum(dim=1, keepdim=True)
-        return heaviest(bound.sub_(known).amax(dim=0).exp_(), DROPPED / 2)
+        if pieces == 1:
+            most = bound.sub_(known).amax(dim=0)
+        else:
+            parts = short_key.tensor_split(pieces)
+            most = torch.cat([(query @ part.T).sub_(known).amax(dim=0) for part in parts])
+        return heaviest(most.exp_(), DROPPED / 2).flip(0)
 
     def worthwhile(self) -> bool:
-        """Whether groups here and there keep few enough positions."""
+        """Whether groups here and there keep few enough of some positions."""
+        key = self.key[::TRIAL_STEP]
+        short_key = self._short(key, self.center)
         trials = self.groups[:: max(1, len(self.groups) // TRIALS)][:TRIALS]
-        return sum(len(self.positions(rows)) for rows in trials) <= DENSE_SHARE * len(trials) * len(self.key)
+        kept = sum(len(self._found(rows, key, short_key, 1)) for rows in trials)
+        return kept <= DENSE_SHARE * len(trials) * len(key)
 
     def _looks(self) -> Tensor:
-        """(Nc, .) where queries look, in their leading components, and at how many positions: one that looks at many
-        would have its whole group look at them."""
-        ahead = slice(min(self.short_key.shape[1] - 1, GROUPING_COMPONENTS))
-        where = self.short_query[:, ahead] * self.short_key[:, ahead].std(dim=0)
-        some = self.short_key[:: max(1, len(self.key) // BREADTH_KEYS), :-1]
-        near = [_near(part[:, :-1] @ some.T, len(self.key)) for part in _pieces(self.short_query)]
+        """(Nc, .) where queries look, in some directions, and at how many positions: one that looks at many would have
+        its whole group look at them."""
+        ahead = self.basis[:, :GROUPING_COMPONENTS]
+        where = (self.query @ ahead) * (self.key @ ahead).std(dim=0)
+        some = self._short(self.key[:: max(1, len(self.key) // BREADTH_KEYS)], self.center)[:, : self.leading]
+        near = [_near(part[:, : self.leading] @ some.T, len(self.key)) for part in _pieces(self.short_query)]
         breadth = torch.cat(near).log()
         scale = where.norm(dim=1).std(correction=0) / breadth.std(correction=0).clamp_min(1e-6)
         return torch.cat([where, (breadth * scale)[:, None]], dim=1)

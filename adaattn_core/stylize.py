@@ -11,12 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .devices import trim_memory
+from .devices import close_gaps
 from .fusion import StyleFeatures
 from .masks import fit_mask
 from .memory import content_budget, style_budget
 from .model import StyleTransferModel
-from .moments import Progress
 from .painting import (
     Attention,
     check_batch,
@@ -28,10 +27,8 @@ from .painting import (
     style_shares,
     use_up,
 )
+from .streaming import Progress
 from .windows import batch_window, in_windows, progress_part, window_items
-
-LARGE_PIXELS = 1024 * 1024
-"""From here on it is worth a few milliseconds to leave no gaps in memory between encoding and attention."""
 
 PAINTING_SHARE = 0.9
 """Of the time a picture takes, what is over when only the decoder is left; for the progress bar."""
@@ -63,7 +60,11 @@ def encode_style(
     fitted = None if mask is None else fit_mask(mask, style, "style")
     strip_bytes = style_budget(model, style, max_memory_gb).strip_bytes
     features = encode_checked(model.encoder, style, model.config.levels, strip_bytes=strip_bytes)
-    return encode_style_features(model.fusion, features, mask=fitted, attention=attention, seed=seed)
+    close_gaps(style)
+    made = encode_style_features(model.fusion, features, mask=fitted, attention=attention, seed=seed)
+    del features
+    close_gaps(style)
+    return made
 
 
 def stylize(
@@ -130,8 +131,7 @@ def stylize(
         features = encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes)
         seen, picture = features.named(), features.picture
         del features
-        if picture.shape[-2] * picture.shape[-1] >= LARGE_PIXELS:
-            trim_memory()
+        close_gaps(picture)
         painting = use_up(
             model.fusion,
             seen,
@@ -143,6 +143,7 @@ def stylize(
             mask=batch_window(fitted, window),
             block_bytes=sizes.block_bytes,
             positions=sizes.positions,
+            reuse=True,
             progress=progress_part(progress, 0, PAINTING_SHARE),
         )
         result[window] = finish(model.decoder, painting, keep_color=keep_color, strip_bytes=sizes.strip_bytes)

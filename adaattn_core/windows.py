@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .devices import free_memory, is_out_of_memory
-from .moments import BLOCK_BYTES, Progress
+from .streaming import BLOCK_BYTES, Progress
 
 WINDOW_PIXELS = 2**21
 """Batch items run together up to this many pixels; larger ones one by one."""

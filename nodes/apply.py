@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import moments, steps, windows
+from .core import steps, streaming, windows
 from .pictures import content_area, style_area, to_mask
 from .sockets import (
     AttentionType,
@@ -81,7 +81,7 @@ class Apply(io.ComfyNode):
                 attention=attention_mode, seed=sample_seed,
             )  # fmt: skip
 
-            def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.Painting:
+            def run(window: slice, block_bytes: int, progress: streaming.Progress | None) -> steps.Painting:
                 some = bridge.moved(windows.batch_window(content, window), device)
                 painting = steps.paint(
                     attention.module, some, [windows.batch_window(encoded, window)], strength=strength,
@@ -91,7 +91,7 @@ class Apply(io.ComfyNode):
 
             steps.check_batch(encoded, len(content.picture))
             parts = windows.in_windows(
-                run, content.picture, block_bytes=moments.block_bytes_on(device), progress=bridge.NodeProgress()
+                run, content.picture, block_bytes=streaming.block_bytes_on(device), progress=bridge.NodeProgress()
             )
         painting = windows.joined(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import files
-from .core import images, moments, steps, strips, windows
+from .core import images, steps, streaming, strips, windows
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ def _memory(width: int, pixels: int) -> int:
     together are about twice the encoder's first layer, and three copies of a block of weights.
     """
     layer, pairs = 4 * width * pixels, 4 * (pixels // 16) ** 2
-    return 4 * min(layer, strips.DEVICE_STRIP_BYTES) + 2 * layer + 3 * min(pairs, moments.DEVICE_BLOCK_BYTES)
+    return 4 * min(layer, strips.DEVICE_STRIP_BYTES) + 2 * layer + 3 * min(pairs, streaming.DEVICE_BLOCK_BYTES)
 
 
 def _pixels_at_once(pictures: Tensor) -> int:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import moments, steps, windows
+from .core import steps, streaming, windows
 from .pictures import to_image, to_pictures
 from .sockets import DecoderType, FusedType, keep_color, schema
 
@@ -44,7 +44,7 @@ class Decode(io.ComfyNode):
         image, progress = bridge.empty_image(fused.content), bridge.NodeProgress()
         with bridge.loaded([decoder], fused.content) as device:
 
-            def run(window: slice, block_bytes: int, part: moments.Progress | None) -> None:
+            def run(window: slice, block_bytes: int, part: streaming.Progress | None) -> None:
                 plain = bridge.moved(windows.batch_window(picture, window), device)
                 painting = bridge.moved(windows.batch_window(fused, window), device)
                 result = steps.finish(decoder.module, painting, picture=plain, keep_color=keep_color)

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import moments, steps, windows
+from .core import steps, streaming, windows
 from .pictures import to_pictures
 from .sockets import EncoderType, FeaturesType, schema
 
@@ -39,7 +39,7 @@ class ExtractFeatures(io.ComfyNode):
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
         pictures = to_pictures(image, "image")
 
-        def run(window: slice, block_bytes: int, progress: moments.Progress | None) -> steps.ImageFeatures:
+        def run(window: slice, block_bytes: int, progress: streaming.Progress | None) -> steps.ImageFeatures:
             features = steps.extract_features(encoder.module, pictures[window], role="image", origin=encoder.encoder)
             return bridge.handed_over(features)
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import encode_style, fusion, moments, steps, stylize, windows
+from .core import encode_style, fusion, steps, streaming, stylize, windows
 from .core import images as resizing
 from .loaders import model_input
 from .pictures import content_area, style_area, to_image, to_pictures
@@ -112,12 +112,12 @@ def painted(
     """The IMAGE of `paint(contents, styles, content_mask=, progress=)`, with previews as it goes."""
     image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
 
-    def some(window: slice, part: moments.Progress | None = None, short_side: int = 0) -> Tensor:
+    def some(window: slice, part: streaming.Progress | None = None, short_side: int = 0) -> Tensor:
         batch = [windows.batch_window(style, window) for style in styles]
         contents, mask = reduced(pictures[window], short_side), windows.batch_window(area, window)
         return paint(contents, batch, content_mask=mask, progress=part)
 
-    def run(window: slice, _block_bytes: int, part: moments.Progress | None) -> None:
+    def run(window: slice, _block_bytes: int, part: streaming.Progress | None) -> None:
         result = some(window, part)
         image[window] = to_image(result)
         progress.show(result[:1])

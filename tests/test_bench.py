@@ -58,7 +58,8 @@ def test_one_measurement_counts_time_and_memory() -> None:
 def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention that is searched runs on several threads."""
     monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.moments.flat", lambda query, key: False)
+    monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.streaming.flat", lambda query, key: False)
     monkeypatch.setattr(Screen, "worthwhile", lambda screen: True)
     before, counted = torch.get_num_threads(), []
     try:

@@ -78,6 +78,7 @@ def test_screened_moments_of_cells_are_those_of_all_blocks(masked: bool, monkeyp
     with torch.no_grad():
         wanted = attention_moments(query, key, value, style_mask=mask, spread=spread)
         monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
+        monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
         found = attention_moments(query, key, value, style_mask=mask, spread=spread)
     plain = attention_moments(query, key, value, style_mask=mask)
     for ours, theirs in zip(found, wanted, strict=True):

@@ -13,8 +13,8 @@ from torch import Tensor
 from adaattn_core import save_model
 from adaattn_core.curve import work
 from adaattn_core.memory import Budget, content_budget
-from adaattn_core.moments import BLOCK_BYTES, block_bytes_on
 from adaattn_core.painting import finish
+from adaattn_core.streaming import BLOCK_BYTES, block_bytes_on
 from benchmarks import gpu
 from small_models import picture, small_model
 

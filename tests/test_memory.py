@@ -140,18 +140,21 @@ def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> 
     large = {
         level: StyleLevel(one.key.repeat(1, 4000, 1), one.value.repeat(1, 4000, 1)) for level, one in style.items()
     }
-    kept, gone = (content_budget(model, content, [large], 1.0, 0.06, 1, let_go) for let_go in (False, True))
+    kept, gone = (content_budget(model, content, [large], 1.0, 0.025, 1, let_go) for let_go in (False, True))
     assert gone.block_bytes > kept.block_bytes
     assert gone.positions >= kept.positions
 
 
 def test_what_is_whole_at_once_is_counted() -> None:
     """One level on the relu3_1 grid, a sixteenth of the pixels, and the picture. Attention: 6 + 8 + 10 channels are
-    read, 10 painted. Decoder: 10 fused, 8 on the relu3_1 grid to 6 on relu2_1's; or 6 to 3 of a picture, and that once
-    more. Encoder: 6 + 8 channels kept, 6 go in on relu2_1's grid, 8 come out."""
-    attention, decoder = (6 + 8 + 10 + 10) / 16, 10 / 16 + max(8 / 16 + 6 / 4, 6 / 4 + 3 + 3)
+    read and painted over; below full strength 10 are painted beside them, and the content's own 10 and picture wait.
+    Decoder: 10 fused, 8 on the relu3_1 grid to 6 on relu2_1's; or 6 to 3 of a picture, and that once more. Encoder:
+    6 + 8 channels kept, 6 go in on relu2_1's grid, 8 come out."""
+    attention, decoder = (6 + 8 + 10) / 16, 10 / 16 + max(8 / 16 + 6 / 4, 6 / 4 + 3 + 3)
     encoder = (6 + 8) / 16 + 6 / 4 + 8 / 16
     assert content_floats(SMALL_VIDEO) == pytest.approx(3 + max(attention, decoder, encoder))
+    beside = max(attention + 10 / 16, decoder, encoder)
+    assert content_floats(SMALL_VIDEO, strength=0.5) == pytest.approx(3 + 10 / 16 + 3 + beside)
 
 
 def test_large_pictures_fit_where_they_should() -> None:

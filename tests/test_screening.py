@@ -30,13 +30,14 @@ CASES = pytest.mark.parametrize(
 
 
 @CASES
-@pytest.mark.parametrize("rows", [1, 7, 64])
-def test_what_is_left_out_weighs_nothing(channels: int, sharpness: float, rows: int) -> None:
-    """For every row the weights of the positions left out, from the whole softmax in float64."""
+@pytest.mark.parametrize(("rows", "tile_bytes"), [(1, 2**30), (7, 2**30), (64, 2**30), (64, 2**15), (7, 1)])
+def test_what_is_left_out_weighs_nothing(channels: int, sharpness: float, rows: int, tile_bytes: int) -> None:
+    """For every row the weights of the positions left out, from the whole softmax in float64; also where bounds are
+    made in pieces of keys, down to one key each."""
     query, key = (clustered(n, channels, sharpness, seed) for n, seed in ((200, 10), (500, 20)))
     weights = (query.double() @ key.double().T).softmax(dim=1)
     seen = torch.zeros(len(query), dtype=torch.bool)
-    screen = Screen(query, key, rows)
+    screen = Screen(query, key, rows, tile_bytes)
     for group in screen.groups:
         seen[group] = True
         left_out = torch.ones(len(key), dtype=torch.bool)
@@ -87,12 +88,15 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, temperature: float, s
 @CASES
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 5.0])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("gathered", [2048, 5])
 @torch.no_grad()
 def test_screened_moments_are_those_written_out(
-    channels: int, sharpness: float, temperature: float, masked: bool, monkeypatch: pytest.MonkeyPatch
+    channels: int, sharpness: float, temperature: float, masked: bool, gathered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64, to what the positions left out may weigh; in float32, means to 1e-4 of the values' range too."""
     monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.streaming.GATHERED_ROWS", gathered)
     query, key = (
         torch.stack([clustered(n, channels, sharpness, seed) for seed in (one, one + 50)])
         for n, one in ((150, 10), (300, 20))
@@ -115,6 +119,7 @@ def test_screened_moments_are_those_written_out(
 @torch.no_grad()
 def test_moments_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
     query, key = (clustered(n, 64, 4.0, seed)[None] for n, seed in ((2000, 10), (500, 20)))
     value, before, found = normals(1, 500, 3, seed=30), torch.get_num_threads(), []
     try:

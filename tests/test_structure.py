@@ -22,6 +22,7 @@ FLOW = (
     "encoder",
     "parallel",
     "screening",
+    "streaming",
     "moments",
     "attention",
     "fusion",

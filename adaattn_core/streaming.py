@@ -1,0 +1,228 @@
+"""Attention moments without the matrix of weights, for inference: in tiles, or from the style positions that matter.
+
+A tile is some content positions by some style positions. Its weights are added to what the tiles before it summed, and
+thrown away, so that memory grows with Nc + Ns and is bounded for any size of either. Letters as in moments.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .devices import trim_memory
+from .parallel import at_once, each
+from .screening import DROPPED, GATHERED_ROWS, Screen, flat, heaviest
+
+Progress = Callable[[float], None]
+"""Called with the share of the work that is done, rising to 1; stops the work by raising."""
+
+Weigh = Callable[["Sums", Tensor, Tensor | None], Tensor]
+"""Sums, logits of a tile, and which of its pairs may not attend -> its weights, in the place of the logits."""
+
+STD_FLOOR = 1e-4
+"""Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
+and a variance of 1e-8 is below what float32 resolves for features of size 1."""
+
+BLOCK_BYTES = 16 * 2**20
+"""Memory for what attention makes at one time, what stays in a processor's cache: half of it are tiles of weights."""
+
+DEVICE_BLOCK_BYTES = 256 * 2**20
+"""The same on an accelerator, which wants large work."""
+
+SMALLEST_SIDE = 16
+
+
+def block_bytes_on(device: torch.device) -> int:
+    """The one of these that is the fastest there."""
+    return BLOCK_BYTES if device.type == "cpu" else DEVICE_BLOCK_BYTES
+
+
+def tiles_at_once(device: torch.device, block_bytes: int) -> int:
+    """How many tiles are made at the same time: as many as there are threads, or one where they are smaller than they
+    could be, since memory is short then."""
+    return at_once(device) if block_bytes >= block_bytes_on(device) else 1
+
+
+class Sums:
+    """Values and their squares, weighted and summed tile by tile for some content positions.
+
+    Softmax weights are relative to the largest logit so far; what has been summed is scaled down when a larger one
+    comes. Source: Milakov & Gimelshein, arXiv:1805.02867.
+
+    Args:
+        query: (..., R, K), the content positions.
+        channels: C.
+    """
+
+    def __init__(self, query: Tensor, channels: int) -> None:
+        self.sums = query.new_zeros(*query.shape[:-1], 2 * channels)
+        self.total = query.new_zeros(*query.shape[:-1], 1)
+        self.top = torch.full_like(self.total, torch.finfo(query.dtype).min)
+
+    def softmax(self, logits: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """(..., R, S) logits -> weights, in their place; 0 where `blocked`."""
+        if blocked is not None:
+            logits.masked_fill_(blocked, -torch.inf)
+        top = torch.maximum(self.top, logits.amax(dim=-1, keepdim=True))
+        scale = (self.top - top).exp_()
+        self.sums.mul_(scale)
+        self.total.mul_(scale)
+        self.top = top
+        return self.plain(logits.sub_(top).exp_())
+
+    def plain(self, weights: Tensor) -> Tensor:
+        """Weights as they are."""
+        self.total.add_(weights.sum(dim=-1, keepdim=True))
+        return weights
+
+    def add(self, weights: Tensor, both: Tensor) -> None:
+        """Weights (..., R, S) of values and squares (..., S, 2 C)."""
+        add = torch.baddbmm if weights.dim() == 3 else torch.addmm  # not in place: flop counters know these
+        add(self.sums, weights, both, out=self.sums)
+
+    def moments(self, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (..., R, C) each; `epsilon` is added to each row's sum of weights."""
+        return mean_std(self.sums.div_(self.total.add_(epsilon)))
+
+
+def mean_std(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 2 C): attended values and squares -> mean and standard deviation."""
+    mean, square = sums.chunk(2, dim=-1)
+    variance = square - mean.square()
+    return mean, torch.threshold(variance, STD_FLOOR**2, 0.0).sqrt()
+
+
+def with_squares(value: Tensor, center: Tensor, spread: Tensor | None) -> Tensor:
+    """(..., C) -> (..., 2 C): values less their centre, and the (mean) squares of that."""
+    if torch.is_grad_enabled():
+        centered = value - center
+        squares = centered.square()
+        return torch.cat([centered, squares if spread is None else squares + spread], dim=-1)
+    both = value.new_empty(*value.shape[:-1], 2 * value.shape[-1])  # filled in place: there is no second copy
+    centered, squares = both.chunk(2, dim=-1)
+    torch.sub(value, center, out=centered)
+    torch.mul(centered, centered, out=squares)
+    if spread is not None:
+        squares += spread
+    return both
+
+
+def tiled(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    center: Tensor,
+    spread: Tensor | None,
+    weigh: Weigh,
+    blocked: Callable[[slice, slice], Tensor | None],
+    *,
+    epsilon: float = 0.0,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Moments from all pairs of positions, the mean less `center`.
+
+    Args:
+        query, key, value, spread: as in `attention_moments`, (B, positions, .).
+        center: (B, 1, C).
+        weigh: logits to weights.
+        blocked: which pairs of some content and style positions may not attend, see `Weigh`.
+        epsilon: see `Sums.moments`.
+        block_bytes: see `BLOCK_BYTES`.
+        progress: see `attention_moments`.
+    """
+    batch, positions = query.shape[:2]
+    threads = tiles_at_once(query.device, block_bytes)
+    pairs = block_bytes // (2 * query.element_size() * batch * threads)
+    columns = min(key.shape[1], max(SMALLEST_SIDE, math.isqrt(pairs)))
+    windows = _windows(positions, max(SMALLEST_SIDE, pairs // columns))
+    # Into place, window by window: small results kept between tiles would lie where the next tile wants to, and the
+    # process would grow by a tile each time.
+    mean, std = (query.new_empty(batch, positions, value.shape[-1]) for _ in range(2))
+
+    def fill(window: slice) -> None:
+        rows = query[:, window]
+        sums = Sums(rows, value.shape[-1])
+        for piece in _windows(key.shape[1], columns):
+            weights = weigh(sums, torch.bmm(rows, key[:, piece].mT), blocked(window, piece))
+            spreads = None if spread is None else spread[:, piece]
+            sums.add(weights, with_squares(value[:, piece], center, spreads))
+        mean[:, window], std[:, window] = sums.moments(epsilon)
+
+    for window, _ in zip(windows, each(fill, windows, threads), strict=True):
+        if progress is not None:
+            progress(min(window.stop, positions) / positions)
+    return mean, std
+
+
+def _windows(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def screened(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    center: Tensor,
+    spread: Tensor | None,
+    style_mask: Tensor | None,
+    block_bytes: int,
+    progress: Progress | None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax moments, the mean less `center`, from the style positions that matter to groups of content positions;
+    from all of them where attention is too flat to leave any out. Arguments as in `tiled`."""
+    batch, positions = query.shape[:2]
+    mean, std = (query.new_empty(batch, positions, value.shape[-1]) for _ in range(2))
+    threads = tiles_at_once(query.device, block_bytes)
+    for item in range(batch):
+        keys, values, spreads = key[item], value[item], None if spread is None else spread[item]
+        if style_mask is not None:
+            allowed = style_mask[item]
+            keys, values, spreads = keys[allowed], values[allowed], None if spreads is None else spreads[allowed]
+        told = None if progress is None else _of_batch(progress, item, batch)
+        screen = None if flat(query[item], keys) else Screen(query[item], keys, tile_bytes=block_bytes // (2 * threads))
+        if screen is None or not screen.worthwhile():
+            del screen
+            trim_memory()
+            mean[item], std[item] = tiled(
+                query[item, None], keys[None], values[None], center[item, None],
+                None if spreads is None else spreads[None], Sums.softmax, lambda _, __: None,
+                block_bytes=block_bytes, progress=told,
+            )  # fmt: skip
+            continue
+        _ = screen.short_key  # once, not in each thread
+        work = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
+        results = each(work, screen.groups.unbind(), threads)
+        for done, (group, found) in enumerate(zip(screen.groups, results, strict=True), 1):
+            mean[item, group], std[item, group] = found
+            if told is not None:
+                told(done / len(screen.groups))
+    return mean, std
+
+
+def _of_batch(progress: Progress, item: int, batch: int) -> Progress:
+    return lambda done: progress((item + done) / batch)
+
+
+def _group_moments(
+    screen: Screen, query: Tensor, key: Tensor, value: Tensor, center: Tensor, spread: Tensor | None, group: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Softmax moments of a group of queries from the style positions that matter to it, gathered piece by piece.
+
+    A weight relative to the largest logit so far is at least the final one, so what is left out of the values' sums by
+    it weighs no more than it seems to.
+    """
+    rows = query[group]
+    sums = Sums(rows, value.shape[1])
+    pieces = torch.split(screen.positions(group), GATHERED_ROWS)
+    for piece in pieces:
+        weights = sums.softmax(rows @ key[piece].T)
+        heavy = heaviest(weights.amax(dim=0), DROPPED / 2 / len(pieces))
+        chosen = piece[heavy]
+        spreads = None if spread is None else spread[chosen]
+        sums.add(weights[:, heavy], with_squares(value[chosen], center, spreads))
+    return sums.moments()
