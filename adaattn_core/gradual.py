@@ -67,7 +67,7 @@ def repaint_gradually(
         for style in styles:
             del style[level]
         del attention
-        trim_memory()
+        trim_memory(painted[level].device)
     return painted
 
 
@@ -104,7 +104,7 @@ class _Level:
             full = keys.own(rows).mul_(std).add_(mean)
             painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
             del mean, std, full
-            trim_memory()
+            trim_memory(own.device)
         return painted
 
     def _statistics(self, query: Tensor, grid: tuple[int, int], progress: Progress | None) -> tuple[Tensor, Tensor]:

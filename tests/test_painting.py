@@ -55,6 +55,17 @@ def painted(model: StyleTransferModel, content: Tensor = CONTENT, style: Tensor 
 
 
 @BOTH
+def test_painting_leaves_features_and_style_as_they_were(config: ModelConfig) -> None:
+    """Both lie on wires of a graph, where others read them."""
+    model = small_model(config=config)
+    features, style = extract_features(model.encoder, CONTENT, config.levels), encoded(model, STYLE)
+    before = [one.clone() for one in (*features.levels, *(level.key for level in style.values()))]
+    paint(model.fusion, features, [style])
+    for one, kept in zip((*features.levels, *(level.key for level in style.values())), before, strict=True):
+        assert torch.equal(one, kept)
+
+
+@BOTH
 @pytest.mark.parametrize("strength", [1.0, 0.6, 0.0])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("keep_color", [False, True])
