@@ -70,7 +70,7 @@ class Screen:
 
     def __init__(self, query: Tensor, key: Tensor, rows: int = ROWS, tile_bytes: int = 2**30) -> None:
         self.query, self.key = query, key
-        self.pieces = min(len(key), -(-rows * len(key) * key.element_size() // tile_bytes))
+        self.keys_at_once = max(1, tile_bytes // (rows * key.element_size()))
         self.center = key.mean(dim=0)  # the same for every logit of a row, so nothing to a softmax; keys get shorter
         second = _second_moment(query, 0.0), _second_moment(key, self.center)
         self.basis = _principal_basis(*second)
@@ -90,10 +90,10 @@ class Screen:
 
     def positions(self, rows: Tensor) -> Tensor:
         """The style positions that can matter to a group (R,), what may matter most first."""
-        return self._found(rows, self.key, self.short_key, self.pieces)
+        return self._found(rows, self.key, self.short_key)
 
-    def _found(self, rows: Tensor, key: Tensor, short_key: Tensor, pieces: int) -> Tensor:
-        query = self.short_query[rows]
+    def _found(self, rows: Tensor, key: Tensor, short_key: Tensor) -> Tensor:
+        query, pieces = self.short_query[rows], -(-len(key) // self.keys_at_once)
         bound = query @ short_key[::pieces].T
         if self.exact:
             known = bound.amax(dim=1, keepdim=True)
@@ -112,7 +112,7 @@ class Screen:
         key = self.key[::TRIAL_STEP]
         short_key = self._short(key, self.center)
         trials = self.groups[:: max(1, len(self.groups) // TRIALS)][:TRIALS]
-        kept = sum(len(self._found(rows, key, short_key, 1)) for rows in trials)
+        kept = sum(len(self._found(rows, key, short_key)) for rows in trials)
         return kept <= DENSE_SHARE * len(trials) * len(key)
 
     def _looks(self) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from adaattn_core.moments import SIMILARITIES, Similarity, attention_moments, channel_mean_std, normalize_channels
+from adaattn_core.screening import Screen
 from adaattn_core.streaming import BLOCK_BYTES, STD_FLOOR
 
 TINY_BLOCKS = 1
@@ -336,11 +337,26 @@ def test_memory_is_bounded_forward_and_backward(similarity: Similarity) -> None:
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @torch.no_grad()
 def test_memory_is_bounded_without_gradients(similarity: Similarity) -> None:
+    """By what comes in: no tile of weights is larger than the keys."""
     query, key, value = (normals(1, n, 2, seed=n) for n in (200, 500, 500))
     mask = torch.arange(500)[None] % 2 == 0
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         attention_moments(query, key, value, similarity=similarity, style_mask=mask, block_bytes=TINY_BLOCKS)
-    assert largest.numel <= 16 * 500
+    assert largest.numel <= 2 * 500
+
+
+@torch.no_grad()
+def test_memory_is_bounded_where_style_positions_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds and weights of a group are made in pieces, so that it has as many rows for any number of positions."""
+    for limit in ("SMALLEST_PAIRS", "PAIRS_PER_SQUARE"):
+        monkeypatch.setattr(f"adaattn_core.moments.{limit}", 0)
+    monkeypatch.setattr("adaattn_core.streaming.GATHERED_ROWS", 64)
+    monkeypatch.setattr("adaattn_core.screening.BREADTH_KEYS", 16)
+    query, key, value = 4 * normals(1, 600, 8, seed=1), 4 * normals(1, 3000, 8, seed=2), normals(1, 3000, 4, seed=3)
+    assert Screen(query[0], key[0]).worthwhile()
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
+        attention_moments(query, key, value, block_bytes=2**16)
+    assert largest.numel <= 3000 * 9  # keys and what they lack in length; a group with all of them is 128 x 3000
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
