@@ -184,7 +184,7 @@ def screened(
             allowed = style_mask[item]
             keys, values, spreads = keys[allowed], values[allowed], None if spreads is None else spreads[allowed]
         told = None if progress is None else _of_batch(progress, item, batch)
-        screen = None if flat(query[item], keys) else Screen(query[item], keys, tile_bytes=block_bytes // (2 * threads))
+        screen = None if flat(query[item], keys) else Screen(query[item], keys, tile_bytes=block_bytes // threads)
         if screen is None or not screen.worthwhile():
             del screen
             trim_memory()
