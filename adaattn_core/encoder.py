@@ -49,10 +49,10 @@ class ReflectConv2d(nn.Conv2d):
         """
         if x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.weight.dtype)
+        if self.bias is not None and winograd.preferred(x, self.weight):
+            return winograd.convolve(x, self.weight, self.bias)
         with autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
             x = pad_one(x)
-        if winograd.preferred(x, self.weight):
-            return winograd.convolve(x, self.weight, self.bias)
         return super().forward(x)
 
 

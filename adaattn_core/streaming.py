@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .devices import trim_memory
@@ -26,6 +27,10 @@ Weigh = Callable[["Sums", Tensor, Tensor | None], Tensor]
 STD_FLOOR = 1e-4
 """Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
 and a variance of 1e-8 is below what float32 resolves for features of size 1."""
+
+FLUSHED = -64.0
+"""Logits so far under the largest are weights of 0: e^-64 times any number of positions is nothing, and what is smaller
+still would become subnormal numbers, which many processors multiply a hundred times more slowly."""
 
 BLOCK_BYTES = 16 * 2**20
 """Memory for what attention makes at one time, what stays in a processor's cache: half of it are tiles of weights."""
@@ -72,7 +77,7 @@ class Sums:
         self.sums.mul_(scale)
         self.total.mul_(scale)
         self.top = top
-        return self.plain(logits.sub_(top).exp_())
+        return self.plain(F.threshold(logits.sub_(top), FLUSHED, -torch.inf, inplace=True).exp_())
 
     def plain(self, weights: Tensor) -> Tensor:
         """Weights as they are."""

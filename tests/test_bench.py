@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaattn_core import bench, winograd
+from adaattn_core import bench
 from adaattn_core.checkpoint import ready, save_model
 from adaattn_core.cli import main
 from adaattn_core.screening import Screen
@@ -79,14 +79,6 @@ def test_arithmetic_and_bytes_are_counted() -> None:
     assert arithmetic.get_total_flops() == 60
     ones = 4 * (6 + 15)
     assert traffic.bytes == ones + 4 * (6 + 15 + 10)
-
-
-@pytest.mark.skipif(not winograd.AVAILABLE, reason="needs a PyTorch with NNPACK on a processor that it knows")
-def test_winograds_convolutions_count_as_direct_ones() -> None:
-    """(2, 64, 8, 10) to 65 channels: 2 for each of 64 * 9 weights, at 2 * 65 * 6 * 8 places."""
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=bench.UNCOUNTED) as counter:
-        torch.ops.aten._nnpack_spatial_convolution(torch.ones(2, 64, 8, 10), torch.ones(65, 64, 3, 3), None, [0, 0])
-    assert counter.get_total_flops() == 2 * 64 * 9 * 2 * 65 * 6 * 8
 
 
 def test_a_weights_file_is_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from adaattn_core.moments import SIMILARITIES, Similarity, attention_moments, channel_mean_std, normalize_channels
 from adaattn_core.screening import Screen
-from adaattn_core.streaming import BLOCK_BYTES, STD_FLOOR
+from adaattn_core.streaming import BLOCK_BYTES, STD_FLOOR, Sums
 
 TINY_BLOCKS = 1
 """block_bytes that gives the smallest blocks there are: 16 content positions."""
@@ -250,6 +250,19 @@ def test_deviations_under_the_floor_are_0_and_those_above_it_are_not() -> None:
     for share, wanted in ((0.9, 0.0), (1.1, 1.1 * STD_FLOOR)):
         _, std = attention_moments(column(0), column(0, 0), column(-share * STD_FLOOR, share * STD_FLOOR))
         assert std.item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_weight_is_subnormal(dtype: torch.dtype) -> None:
+    """Processors multiply those a hundred times more slowly, and with logits of several hundred most weights were."""
+    query = torch.ones(4, 1, dtype=dtype)
+    logits = -torch.arange(4000, dtype=dtype).reshape(4, 1000) / 4
+    sums = Sums(query, 1)
+    for tile in torch.split(logits.clone(), 250, dim=1):
+        weights = sums.softmax(tile)
+        assert ((weights == 0) | (weights > 1e-30)).all()
+    wanted = (logits - logits.amax(dim=1, keepdim=True)).exp().sum(dim=1, keepdim=True)
+    torch.testing.assert_close(sums.total, wanted, rtol=1e-6, atol=0)
 
 
 def test_a_common_offset_loses_no_accuracy() -> None:
