@@ -47,10 +47,11 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     _check_same_size(image, reference)
     x, y = (einsum(picture.float(), picture.new_tensor(_LUMA), "b c h w, c -> b h w")[:, None]
             for picture in (image, reference))  # fmt: skip
-    mean_x, mean_y = _blur(x), _blur(y)
-    # Deviations from one mean: E[x^2] - E[x]^2 would cancel in float32 where a picture is flat and bright.
-    shift = reduce(x + y, "b 1 h w -> b 1 1 1", "mean") / 2
-    x, y, near_x, near_y = x - shift, y - shift, mean_x - shift, mean_y - shift
+    # Deviations from each picture's own mean: E[x^2] - E[x]^2 would cancel in float32 where a picture is flat and bright.
+    shift_x, shift_y = (reduce(picture, "b 1 h w -> b 1 1 1", "mean") for picture in (x, y))
+    x, y = x - shift_x, y - shift_y
+    near_x, near_y = _blur(x), _blur(y)
+    mean_x, mean_y = near_x + shift_x, near_y + shift_y
     variance_x, variance_y = _blur(x * x) - near_x**2, _blur(y * y) - near_y**2
     covariance = _blur(x * y) - near_x * near_y
     brightness = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
