@@ -24,6 +24,7 @@ from .parallel import at_once
 from .screening import GATHERED_ROWS
 from .streaming import BLOCK_BYTES, block_bytes_on, tiles_at_once
 from .strips import STRIP_BYTES, strip_height
+from .winograd import KERNEL_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,9 @@ FLOAT_BYTES = 4
 SPARE = 0.25
 """Share of the room under a limit left to what is not counted: an allocator's gaps, buffers of libraries.
 The test's process of 128 MiB of room stays 10 to 23 below it by this; with .15 it was once 0.7 above."""
-LAYER_COPIES = 5
-"""Of a strip's widest layer: what a convolution reads, that padded, what it writes, and copies of its library."""
+LAYER_COPIES = 7
+"""Of a strip's widest layer: what a convolution reads, what it writes, and 2.25 times as much as windows of it, and
+again transformed; see winograd.py. Beside them there is a piece of a kernel."""
 SMALLEST_BLOCK = 2**18
 SMALLEST_PIECE = 2**10
 
@@ -113,7 +115,7 @@ def _budget(
         return smallest
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return Budget(
-        max(1, left // LAYER_COPIES - 2 * margin * row),
+        max(1, (left - KERNEL_BYTES) // LAYER_COPIES - 2 * margin * row),
         min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
@@ -184,7 +186,7 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
     row = picture[..., :1, :]
     per_position = channels_row // max(1, FLOAT_BYTES * len(picture) * picture.shape[-1])
     height = strip_height(row, per_position, margin, budget.strip_bytes)
-    convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2])
+    convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2]) + KERNEL_BYTES
     attention = 0
     widths = _widths(model)
     for (level, stacked, _), position in zip(widths, _position_bytes(model), strict=True):

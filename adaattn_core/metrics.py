@@ -47,7 +47,7 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     _check_same_size(image, reference)
     x, y = (einsum(picture.float(), picture.new_tensor(_LUMA), "b c h w, c -> b h w")[:, None]
             for picture in (image, reference))  # fmt: skip
-    # Deviations from each picture's own mean: E[x^2] - E[x]^2 would cancel in float32 where a picture is flat and bright.
+    # Deviations from each picture's own mean: E[x^2] - E[x]^2 would cancel in float32 where it is flat and bright.
     shift_x, shift_y = (reduce(picture, "b 1 h w -> b 1 1 1", "mean") for picture in (x, y))
     x, y = x - shift_x, y - shift_y
     near_x, near_y = _blur(x), _blur(y)

@@ -86,11 +86,6 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return rearrange(found[:, :height, :width], "b h w c -> b c h w")
 
 
-def kernel_bytes(width_in: int, width_out: int) -> int:
-    """Of what is there of a transformed kernel at one time."""
-    return 4 * WINDOW**2 * width_in * min(width_out, _kernel_channels(width_in))
-
-
 def _kernel_channels(width_in: int) -> int:
     """How many output channels are multiplied at once."""
     return max(FEWEST_CHANNELS, KERNEL_BYTES // (4 * WINDOW**2 * width_in))
