@@ -24,7 +24,7 @@ from .parallel import at_once
 from .screening import GATHERED_ROWS
 from .streaming import BLOCK_BYTES, block_bytes_on, tiles_at_once
 from .strips import STRIP_BYTES, strip_height
-from .winograd import KERNEL_BYTES
+from .winograd import kernel_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _budget(
         return smallest
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return Budget(
-        max(1, (left - KERNEL_BYTES) // LAYER_COPIES - 2 * margin * row),
+        max(1, (left - _kernel_bytes(model.config)) // LAYER_COPIES - 2 * margin * row),
         min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
@@ -186,7 +186,8 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
     row = picture[..., :1, :]
     per_position = channels_row // max(1, FLOAT_BYTES * len(picture) * picture.shape[-1])
     height = strip_height(row, per_position, margin, budget.strip_bytes)
-    convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2]) + KERNEL_BYTES
+    convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2])
+    convolutions += _kernel_bytes(model.config)
     attention = 0
     widths = _widths(model)
     for (level, stacked, _), position in zip(widths, _position_bytes(model), strict=True):
@@ -236,6 +237,10 @@ def _row_bytes(config: ModelConfig, picture: Tensor) -> int:
     """Of a row of the widest layer: in an encoder's block, or in the decoder's first with the skip."""
     widest = max(*(width / 2**block for block, width in enumerate(config.channels)), 2 * config.channels[2] / 4)
     return int(FLOAT_BYTES * len(picture) * picture.shape[-1] * widest)
+
+
+def _kernel_bytes(config: ModelConfig) -> int:
+    return max(map(kernel_bytes, config.channels))
 
 
 def _device(model: StyleTransferModel) -> torch.device:

@@ -200,13 +200,17 @@ def screened(
             )  # fmt: skip
             continue
         _ = screen.short_key  # once, not in each thread
-        work = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
-        results = each(work, screen.groups.unbind(), threads)
-        for done, (group, found) in enumerate(zip(screen.groups, results, strict=True), 1):
-            mean[item, group], std[item, group] = found
+        moments = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
+        fill = partial(_fill, moments, mean[item], std[item])
+        for done, _ in enumerate(each(fill, screen.groups.unbind(), threads), 1):
             if told is not None:
                 told(done / len(screen.groups))
     return mean, std
+
+
+def _fill(moments: Callable[[Tensor], tuple[Tensor, Tensor]], mean: Tensor, std: Tensor, group: Tensor) -> None:
+    """By the thread that made them: a third one that scatters results waits for a core, and others wait for it."""
+    mean[group], std[group] = moments(group)
 
 
 def _of_batch(progress: Progress, item: int, batch: int) -> Progress:

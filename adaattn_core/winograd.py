@@ -86,6 +86,11 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return rearrange(found[:, :height, :width], "b h w c -> b c h w")
 
 
+def kernel_bytes(width_in: int) -> int:
+    """The most of a transformed kernel that is there at one time."""
+    return 0 if width_in < FEWEST_CHANNELS else 4 * WINDOW**2 * width_in * _kernel_channels(width_in)
+
+
 def _kernel_channels(width_in: int) -> int:
     """How many output channels are multiplied at once."""
     return max(FEWEST_CHANNELS, KERNEL_BYTES // (4 * WINDOW**2 * width_in))
