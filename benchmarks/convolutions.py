@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("channels  columns  direct s  winograd s  ratio  rounding: direct, winograd")
     for row in rows:
         print(
-            f"{row['channels']:8} {row['columns']:8}  {row['direct']:8.4f}  {row['winograd']:10.4f}  {row['ratio']:5.2f}  "
-            f"{row['direct_error']:16.1e}, {row['winograd_error']:8.1e}"
+            f"{row['channels']:8} {row['columns']:8}  {row['direct']:8.4f}  {row['winograd']:10.4f}  "
+            f"{row['ratio']:5.2f}  {row['direct_error']:16.1e}, {row['winograd_error']:8.1e}"
         )
     if args.output:
         args.output.write_text(json.dumps({"rows": rows}, indent=2) + "\n", encoding="utf-8")
