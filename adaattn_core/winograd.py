@@ -14,9 +14,8 @@ from einops import rearrange
 from torch import Tensor
 
 FEWEST_CHANNELS = 64
-"""Of the narrower side. Below, the transforms cost what the products save. Measured on two cores with AVX-512, 64 rows
-of 64 to 512 positions, share of the direct one's time: 32 channels 1.3, 64 .7, 96 .7, 256 .45; with AVX2
-1.3, .9, .55, .4."""
+"""Of the narrower side. Below, the transforms cost what the products save. Share of the direct one's time, by
+benchmarks/convolutions.py with AVX-512 and with AVX2: 32 channels 3.7 and 2.5, 64 about 1 and .75, 256 .55 and .47."""
 
 CHUNK_BYTES = 6 * 2**20
 """Of transformed positions, which are multiplied while a processor's cache still holds them."""
