@@ -48,9 +48,11 @@ INPUT, KERNEL, OUTPUT = (torch.kron(one, one) for one in (_INPUT, _KERNEL, _OUTP
 
 
 def preferred(x: Tensor, weight: Tensor) -> bool:
-    """Whether `convolve` is faster: on a processor, in float32, where no gradient is wanted."""
+    """Whether `convolve` is faster: on a processor, in float32 (autocast would transform in less), where no gradient is
+    wanted."""
     return (
         x.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and min(weight.shape[:2]) >= FEWEST_CHANNELS

@@ -50,3 +50,16 @@ def test_a_convolution_with_gradients_is_the_one_without() -> None:
     assert trained.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(conv(x), trained, rtol=0, atol=1e-4)
+
+
+def test_autocast_decides_on_the_precision_itself() -> None:
+    """In bfloat16 Winograd's transforms would lose the picture; the direct convolution does not."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        conv = ReflectConv2d(64, 64)
+    x = normals(1, 64, 20, 30)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = conv(x)
+    assert found.dtype == torch.bfloat16
+    with torch.no_grad():
+        torch.testing.assert_close(found.float(), conv(x), rtol=0, atol=0.02)
