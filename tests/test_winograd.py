@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, autocast
 
 from adaattn_core import winograd
 from adaattn_core.encoder import ReflectConv2d, pad_one
@@ -58,7 +58,7 @@ def test_autocast_decides_on_the_precision_itself() -> None:
         torch.manual_seed(0)
         conv = ReflectConv2d(64, 64)
     x = normals(1, 64, 20, 30)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), autocast("cpu", torch.bfloat16):
         found = conv(x)
     assert found.dtype == torch.bfloat16
     with torch.no_grad():
