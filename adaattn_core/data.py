@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from .images import from_pil, to_pil
 from .sources import DataError as DataError
 from .sources import Member, Picture, frame_pairs, listed_pictures, opened
+from .workers import worker_context
 
 T = TypeVar("T")
 
@@ -188,6 +189,7 @@ def batches(pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world:
         collate_fn=collate,
         generator=torch.Generator(),  # else torch draws the workers' seed from the global one
         prefetch_factor=4 if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
     )
     try:
         yield from loader

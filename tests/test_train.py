@@ -19,9 +19,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import Mock
 
@@ -34,7 +36,7 @@ import adaattn_core.train_losses
 import adaattn_core.train_run
 from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
 from adaattn_core.cli import main
-from adaattn_core.data import Batch, DataError, collate, partners
+from adaattn_core.data import Batch, DataError, Sample, TrainingPairs, collate, partners
 from adaattn_core.distributed import Ranks
 from adaattn_core.encoder import LEVELS, Features, VGGEncoder
 from adaattn_core.images import ImageError
@@ -255,6 +257,44 @@ def test_a_worker_that_is_killed_costs_nothing(configure: Configure, monkeypatch
     with pytest.raises(TrainingError, match=r"^step \d: a process that reads pictures was killed, as .* \(now 1\) if"):
         train(config)
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] in (1, 2)
+
+
+def test_a_worker_that_is_killed_as_it_looks_whether_to_stop_is_noticed(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = TrainingPairs.__getitem__
+
+    def kill_inside(frame: FrameType, event: str, argument: object) -> None:
+        outer: FrameType | None = frame
+        while event == "return" and outer is not None:
+            if outer.f_code.co_name == "is_set":
+                os.kill(os.getpid(), signal.SIGKILL)  # with whatever it holds by then
+            outer = outer.f_back
+
+    def item(pairs: TrainingPairs, index: int) -> Sample:
+        if index == 3 and multiprocessing.parent_process():  # after the first batch
+            sys.setprofile(kill_inside)
+        return original(pairs, index)
+
+    monkeypatch.setattr(TrainingPairs, "__getitem__", item)
+    with time_limit(60), pytest.raises(TrainingError, match=r"^step \d: a process that reads pictures was killed"):
+        train(configure(workers=1))
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """TimeoutError in the main thread, rather than a test that never ends."""
+
+    def expired(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"still running after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # ---------------------------------------------------------------- the checkpoints that are kept

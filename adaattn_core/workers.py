@@ -1,0 +1,37 @@
+"""Processes that read training pictures, any of which may be killed at any moment, by the system out of memory say."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+from multiprocessing.context import BaseContext
+
+
+class StopFlag:
+    """What DataLoader uses of `multiprocessing.Event`, without the lock: whoever died holding it would leave all others
+    waiting for good, the process that trains among them.
+
+    Args:
+        context: how the processes are started; the flag goes to them as they start.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self._value = context.RawValue(ctypes.c_bool, False)
+
+    def is_set(self) -> bool:
+        return bool(self._value.value)
+
+    def set(self) -> None:
+        self._value.value = True
+
+
+def worker_context() -> BaseContext:
+    """The platform's way to start processes, for DataLoader's `multiprocessing_context`: its events are StopFlags."""
+    context: BaseContext = multiprocessing.get_context()
+    kind = type(context)
+
+    class Context(kind):  # type: ignore[misc, valid-type]
+        def Event(self) -> StopFlag:  # noqa: N802 (multiprocessing's name)
+            return StopFlag(self)
+
+    return Context()
