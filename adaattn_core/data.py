@@ -6,7 +6,7 @@ Nothing here keeps a state between items, so a run that resumes at step n draws 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from .images import from_pil, to_pil
 from .sources import DataError as DataError
 from .sources import Member, Picture, frame_pairs, listed_pictures, opened
+from .stopping import orphaned
 from .workers import worker_context
 
 T = TypeVar("T")
@@ -178,9 +179,16 @@ def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Ten
     return torch.cat(contents), torch.cat(styles)
 
 
-def batches(pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+def batches(
+    pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world: int = 1
+) -> Generator[Batch, None, None]:
     """Batches from a step of the run to its end, read by so many processes (0: this one); of each batch the items
-    rank, rank + world, rank + 2 world, ..."""
+    rank, rank + world, rank + 2 world, ...
+
+    Raises:
+        DataError: too many pictures in a row cannot be read.
+        WorkerError: one of the processes is gone. It is noticed by the missing batch, within seconds, and nowhere else.
+    """
     loader: DataLoader[Any] = DataLoader(
         pairs,
         batch_size=pairs.batch // world,
@@ -191,14 +199,23 @@ def batches(pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world:
         prefetch_factor=4 if workers else None,
         multiprocessing_context=worker_context() if workers else None,
     )
+    iterator = iter(loader)
     try:
-        yield from loader
+        with orphaned():
+            try:
+                yield from iterator
+            finally:
+                del iterator  # its processes end
     except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
         raise DataError(
             str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
         ) from None
-    except RuntimeError as error:  # torch's, of a worker that was killed
-        if "DataLoader worker" not in str(error):
+    except (
+        RuntimeError,
+        ConnectionError,
+        EOFError,
+    ) as error:  # torch's, of a worker that was killed or is about to end
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise WorkerError("a process that reads pictures was killed") from error
 

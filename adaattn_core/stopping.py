@@ -60,8 +60,9 @@ class StopSignals:
 
 @contextmanager
 def orphaned() -> Iterator[None]:
-    """No news of child processes: torch reports the end of a DataLoader's worker, which a job queue terminates along
-    with us, by an error out of a signal handler, in the middle of whatever is done then."""
+    """No news of child processes: torch reports the end of a DataLoader's worker, which the system kills out of memory
+    or a job queue terminates along with us, by an error out of a signal handler, in the middle of whatever is done
+    then: an optimizer's step, a save."""
     number = getattr(signal, "SIGCHLD", None)  # Windows has none
     if number is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -126,8 +126,9 @@ def _steps(run: Run, progress: bool) -> None:
     enabled = None if progress and ranks.is_writer else False
     board = Board(run.folder, run.step, config.batch) if config.tensorboard and ranks.is_writer else None
     log_or_none = TrainLog(run.folder, run.step, board) if ranks.is_writer else nullcontext()
-    with log_or_none as record, progress_bar(run.total, run.step, enabled=enabled) as bar:
-        for batch in batches(run.pairs, run.step, config.workers, ranks.rank, ranks.world):
+    reading = closing(batches(run.pairs, run.step, config.workers, ranks.rank, ranks.world))
+    with log_or_none as record, progress_bar(run.total, run.step, enabled=enabled) as bar, reading as found:
+        for batch in found:
             stage = config.stage(run.step)[0]
             losses = run.train_step(batch)
             if record:

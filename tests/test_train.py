@@ -281,6 +281,16 @@ def test_a_worker_that_is_killed_as_it_looks_whether_to_stop_is_noticed(
         train(configure(workers=1))
 
 
+def test_a_worker_that_is_killed_as_it_hands_a_picture_over_costs_nothing(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures are announced, and it is gone, but not yet to the system."""
+    detach = Mock(side_effect=ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+    monkeypatch.setattr(multiprocessing.resource_sharer.DupFd, "detach", detach)
+    with pytest.raises(TrainingError, match=r"^step 0: a process that reads pictures was killed, as "):
+        train(configure(workers=1))
+
+
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
     """TimeoutError in the main thread, rather than a test that never ends."""
