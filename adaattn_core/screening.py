@@ -54,8 +54,10 @@ the search costs more than it saves."""
 
 TRIALS = 4
 TRIAL_STEP = 4
-DENSE_SHARE = 0.7
-"""The search is given up where TRIALS groups keep more than this share of every TRIAL_STEP-th position in the mean."""
+DENSE_SHARE = 0.45
+"""The search is given up where TRIALS groups keep more than this share of every TRIAL_STEP-th position in the mean.
+Measured at 1024 x 1024 with random relu4_1 attention (960 channels): positions of which groups kept .63 took 2.6 s
+searched and 1.8 s in tiles."""
 
 
 class Screen:
