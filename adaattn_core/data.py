@@ -27,6 +27,8 @@ T = TypeVar("T")
 PATIENCE = 100
 """Unreadable pictures in a row before the folders are taken to be wrong."""
 
+KILLED = "a process that reads pictures was killed"
+
 
 class WorkerError(RuntimeError):
     """A process that reads pictures is gone."""
@@ -210,14 +212,12 @@ def batches(
         raise DataError(
             str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
         ) from None
-    except (
-        RuntimeError,
-        ConnectionError,
-        EOFError,
-    ) as error:  # torch's, of a worker that was killed or is about to end
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+    except RuntimeError as error:  # torch's, of a worker that was killed
+        if "DataLoader worker" not in str(error):
             raise
-        raise WorkerError("a process that reads pictures was killed") from error
+        raise WorkerError(KILLED) from error
+    except (ConnectionError, EOFError) as error:  # of one that is gone while what it announced is fetched
+        raise WorkerError(KILLED) from error
 
 
 def seeded_generator(seed: int, index: int) -> torch.Generator:
