@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from .images import from_pil, to_pil
 from .sources import DataError as DataError
 from .sources import Member, Picture, frame_pairs, listed_pictures, opened
-from .stopping import orphaned
-from .workers import worker_context
+from .workers import orphaned, worker_context
 
 T = TypeVar("T")
 

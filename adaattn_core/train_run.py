@@ -24,7 +24,7 @@ from .losses import normalize_activations
 from .model import VIDEO_LEVELS, StyleTransferModel
 from .muon import Muon
 from .published import load_vgg
-from .stopping import StopSignals, orphaned
+from .stopping import StopSignals
 from .train_config import Stage, TrainConfig
 from .train_losses import loss_names, part_losses, part_of_batch
 from .train_state import (
@@ -36,6 +36,7 @@ from .train_state import (
     read_checkpoint,
     write_checkpoint,
 )
+from .workers import orphaned
 
 FIT_CROPS = 160
 """Crops of 128 pixels that a new encoder is fitted on; fewer where they are larger, for the memory they take."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 
 
@@ -35,3 +39,19 @@ def worker_context() -> BaseContext:
             return StopFlag(self)
 
     return Context()
+
+
+@contextmanager
+def orphaned() -> Iterator[None]:
+    """No news of child processes: torch reports the end of a DataLoader's worker, which the system kills out of memory
+    or a job queue terminates along with us, by an error out of a signal handler, in the middle of whatever is done
+    then: an optimizer's step, a save."""
+    number = getattr(signal, "SIGCHLD", None)  # Windows has none
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

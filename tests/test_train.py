@@ -259,6 +259,24 @@ def test_a_worker_that_is_killed_costs_nothing(configure: Configure, monkeypatch
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] in (1, 2)
 
 
+def test_a_worker_that_is_killed_in_an_update_lets_it_end(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, original = configure(workers=1), Run._update_ema
+
+    def update(run: Run) -> None:
+        if run.step == 1:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid or 0, signal.SIGKILL)
+                os.waitid(os.P_PID, child.pid or 0, os.WEXITED | os.WNOWAIT)  # the system knows, and has told us
+        original(run)
+
+    monkeypatch.setattr(Run, "_update_ema", update)
+    with pytest.raises(TrainingError, match=r"^step \d: a process that reads pictures was killed"):
+        train(config)
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] >= 2
+
+
 def test_a_worker_that_is_killed_as_it_looks_whether_to_stop_is_noticed(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +299,7 @@ def test_a_worker_that_is_killed_as_it_looks_whether_to_stop_is_noticed(
         train(configure(workers=1))
 
 
-def test_a_worker_that_is_killed_as_it_hands_a_picture_over_costs_nothing(
+def test_a_worker_that_is_killed_as_it_hands_a_picture_over_is_noticed(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pictures are announced, and it is gone, but not yet to the system."""
