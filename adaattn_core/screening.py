@@ -95,13 +95,13 @@ class Screen:
         return self._found(rows, self.key, self.short_key)
 
     def _found(self, rows: Tensor, key: Tensor, short_key: Tensor) -> Tensor:
-        query, pieces = self.short_query[rows], -(-len(key) // self.keys_at_once)
+        query, pieces = self.short_query.index_select(0, rows), -(-len(key) // self.keys_at_once)
         bound = query @ short_key[::pieces].T
         if self.exact:
             known = bound.amax(dim=1, keepdim=True)
         else:  # a true logit, so at most the largest
-            best = key[pieces * largest(bound)] - self.center
-            known = (self.query[rows] * best).sum(dim=1, keepdim=True)
+            best = key.index_select(0, pieces * largest(bound)) - self.center
+            known = (self.query.index_select(0, rows) * best).sum(dim=1, keepdim=True)
         if pieces == 1:
             most = bound.sub_(known).amax(dim=0)
         else:

@@ -225,13 +225,14 @@ def _group_moments(
     A weight relative to the largest logit so far is at least the final one, so what is left out of the values' sums by
     it weighs no more than it seems to.
     """
-    rows = query[group]
+    rows = query.index_select(0, group)
     sums = Sums(rows, value.shape[1])
     pieces = torch.split(screen.positions(group), GATHERED_ROWS)
     for piece in pieces:
-        weights = sums.softmax(rows @ key[piece].T)
+        weights = sums.softmax(rows @ key.index_select(0, piece).T)
         heavy = heaviest(weights.amax(dim=0), DROPPED / 2 / len(pieces))
         chosen = piece[heavy]
-        spreads = None if spread is None else spread[chosen]
-        sums.add(weights[:, heavy], with_squares(value[chosen], center, spreads))
+        spreads = None if spread is None else spread.index_select(0, chosen)
+        chosen_values = value.index_select(0, chosen)
+        sums.add(weights.index_select(1, heavy), with_squares(chosen_values, center, spreads))
     return sums.moments()
