@@ -24,6 +24,10 @@ DROPPED = 2.0**-24
 """Largest share of a row's weight that is left out: what float32 does not resolve near 1. Half of it goes by bounds,
 half when the weights are known."""
 
+FARTHEST = -64.0
+"""Logits farther below the largest count as this: e^-64 times any number of positions is nothing. Exponentials of
+anything smaller would be subnormal numbers, which many processors multiply, and make, a hundred times more slowly."""
+
 SLACK = 16.0
 """Mean of |q2| |k2| that decides how many components lead. Measured with the published relu3_1 attention at 512 x 512:
 16 leaves 80 of 448 components and takes .16 of the whole attention's time to search, 4 leaves 180 and takes .3."""
@@ -36,7 +40,6 @@ LENGTH_ERROR = 4e-6
 
 GROUPING_COMPONENTS = 16
 BREADTH_KEYS = 1024
-FLATNESS_QUERIES = 256
 ROWS = 128
 """Rows of a group at most: similar enough to look at the same positions, enough to make products worth their set-up."""
 
@@ -107,7 +110,7 @@ class Screen:
         else:
             parts = short_key.tensor_split(pieces)
             most = torch.cat([(query @ part.T).sub_(known).amax(dim=0) for part in parts])
-        return heaviest(most.exp_(), DROPPED / 2).flip(0)
+        return heaviest(most.clamp_min_(FARTHEST).exp_(), DROPPED / 2).flip(0)
 
     def worthwhile(self) -> bool:
         """Whether groups here and there keep few enough of some positions."""
@@ -123,16 +126,20 @@ class Screen:
         ahead = self.basis[:, :GROUPING_COMPONENTS]
         where = (self.query @ ahead) * (self.key @ ahead).std(dim=0)
         some = self._short(self.key[:: max(1, len(self.key) // BREADTH_KEYS)], self.center)[:, : self.leading]
-        near = [_near(part[:, : self.leading] @ some.T, len(self.key)) for part in _pieces(self.short_query)]
-        breadth = torch.cat(near).log()
+        parts = _pieces(self.short_query)
+        near = [_near(part[:, : self.leading] @ some.T, len(self.key)).sum(dim=1) for part in parts]
+        breadth = torch.cat(near).to(where.dtype).log()
         scale = where.norm(dim=1).std(correction=0) / breadth.std(correction=0).clamp_min(1e-6)
         return torch.cat([where, (breadth * scale)[:, None]], dim=1)
 
 
 def flat(query: Tensor, key: Tensor) -> bool:
-    """Whether queries, each by itself, look at so many positions that there is nothing to search for."""
-    some, others = (x[:: max(1, len(x) // count)] for x, count in ((query, FLATNESS_QUERIES), (key, BREADTH_KEYS)))
-    return float(_near(some @ others.T, len(key)).mean()) > DENSE_SHARE * len(others)
+    """Whether the queries most like one, together, look at so many positions that there is nothing to search for."""
+    some = key[:: max(1, len(key) // BREADTH_KEYS)]
+    ones = query[:: max(1, len(query) // TRIALS)][:TRIALS]
+    alike = torch.cdist(ones, query).topk(min(ROWS, len(query)), largest=False)[1]
+    kept = [_near(query.index_select(0, rows) @ some.T, len(key)).any(dim=0).sum() for rows in alike]
+    return sum(map(int, kept)) > DENSE_SHARE * len(kept) * len(some)
 
 
 def heaviest(weights: Tensor, dropped: float) -> Tensor:
@@ -156,9 +163,8 @@ def largest(x: Tensor) -> Tensor:
 
 
 def _near(logits: Tensor, positions: int) -> Tensor:
-    """(R, N) -> (R,): how many come so near a row's largest that, of so many positions, they could matter."""
-    margin = math.log(positions / DROPPED)
-    return (logits > logits.amax(dim=1, keepdim=True) - margin).sum(dim=1).to(logits.dtype)
+    """(R, N) -> (R, N) bool: what comes so near a row's largest that, of so many positions, it could matter."""
+    return logits > logits.amax(dim=1, keepdim=True) - math.log(positions / DROPPED)
 
 
 def _pieces(x: Tensor) -> tuple[Tensor, ...]:

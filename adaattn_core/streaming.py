@@ -11,12 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .devices import trim_memory
 from .parallel import at_once, each
-from .screening import DROPPED, GATHERED_ROWS, Screen, flat, heaviest
+from .screening import DROPPED, FARTHEST, GATHERED_ROWS, Screen, flat, heaviest
 
 Progress = Callable[[float], None]
 """Called with the share of the work that is done, rising to 1; stops the work by raising."""
@@ -27,10 +26,6 @@ Weigh = Callable[["Sums", Tensor, Tensor | None], Tensor]
 STD_FLOOR = 1e-4
 """Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
 and a variance of 1e-8 is below what float32 resolves for features of size 1."""
-
-FLUSHED = -64.0
-"""Logits so far under the largest are weights of 0: e^-64 times any number of positions is nothing, and what is smaller
-still would become subnormal numbers, which many processors multiply a hundred times more slowly."""
 
 BLOCK_BYTES = 16 * 2**20
 """Memory for what attention makes at one time, what stays in a processor's cache: half of it are tiles of weights."""
@@ -69,7 +64,7 @@ class Sums:
         self.top = torch.full_like(self.total, torch.finfo(query.dtype).min)
 
     def softmax(self, logits: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """(..., R, S) logits -> weights, in their place; 0 where `blocked`."""
+        """(..., R, S) logits -> weights, in their place; nothing (see `FARTHEST`) where `blocked`."""
         if blocked is not None:
             logits.masked_fill_(blocked, -torch.inf)
         top = torch.maximum(self.top, logits.amax(dim=-1, keepdim=True))
@@ -77,7 +72,7 @@ class Sums:
         self.sums.mul_(scale)
         self.total.mul_(scale)
         self.top = top
-        return self.plain(F.threshold(logits.sub_(top), FLUSHED, -torch.inf, inplace=True).exp_())
+        return self.plain(logits.sub_(top).clamp_min_(FARTHEST).exp_())
 
     def plain(self, weights: Tensor) -> Tensor:
         """Weights as they are."""

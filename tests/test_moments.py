@@ -254,13 +254,14 @@ def test_deviations_under_the_floor_are_0_and_those_above_it_are_not() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_weight_is_subnormal(dtype: torch.dtype) -> None:
-    """Processors multiply those a hundred times more slowly, and with logits of several hundred most weights were."""
+    """Processors multiply those a hundred times more slowly, and with logits of several hundred most weights were.
+    Nor is one 0: it would be the exponential of minus infinity, which takes Intel's library thirty times as long."""
     query = torch.ones(4, 1, dtype=dtype)
     logits = -torch.arange(4000, dtype=dtype).reshape(4, 1000) / 4
     sums = Sums(query, 1)
     for tile in torch.split(logits.clone(), 250, dim=1):
         weights = sums.softmax(tile)
-        assert ((weights == 0) | (weights > 1e-30)).all()
+        assert (weights > 1e-30).all()
     wanted = (logits - logits.amax(dim=1, keepdim=True)).exp().sum(dim=1, keepdim=True)
     torch.testing.assert_close(sums.total, wanted, rtol=1e-6, atol=0)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core.moments import attention_moments
-from adaattn_core.screening import DROPPED, Screen, flat, heaviest, largest, similar_groups
+from adaattn_core.screening import DROPPED, ROWS, Screen, flat, heaviest, largest, similar_groups
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:
@@ -57,8 +57,16 @@ def test_peaked_attention_keeps_few_positions_and_flat_attention_is_not_searched
 
 def test_a_search_is_given_up_where_groups_look_everywhere_though_single_rows_do_not() -> None:
     query = 4 * normals(64, 64, seed=1)  # each looks at itself, so all of them together at all
-    assert not flat(query, query)
+    rows = (query @ query.T).softmax(dim=1)
+    assert ((rows > DROPPED / 64).sum(dim=1) < 0.1 * 64).all()
+    assert flat(query, query)
     assert not Screen(query, query, 64).worthwhile()
+
+
+def test_attention_is_not_flat_where_queries_that_are_alike_look_at_the_same_few_positions() -> None:
+    """Queries of all kinds lie next to each other; all of them together look everywhere."""
+    key = 4 * normals(64, 64, seed=1)
+    assert not flat(key.repeat(ROWS, 1), key)
 
 
 def test_the_smallest_weights_are_left_out_up_to_a_sum() -> None:
