@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, autocast
 from torch.utils.checkpoint import checkpoint
 
-from .screening import PAIRS_PER_SQUARE, SMALLEST_PAIRS
+from .screening import FARTHEST, PAIRS_PER_SQUARE, SMALLEST_PAIRS
 from .streaming import BLOCK_BYTES, Progress, Sums, mean_std, screened, tiled, with_squares
 
 Similarity = Literal["softmax", "cosine"]
@@ -175,7 +175,7 @@ def _is_plain(similarity: Similarity, temperature: float) -> bool:
 
 
 def _weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float) -> Tensor:
-    """Logits (cosines) to rows that sum to 1, 0 where `blocked`; softmax logits come divided by the temperature."""
+    """Logits (cosines) to rows that sum to 1, nothing where `blocked`; softmax logits come over the temperature."""
     if _is_plain(similarity, temperature):
         weights = torch.relu(logits + 1)
         if blocked is not None:
@@ -185,6 +185,8 @@ def _weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, tem
         logits = (logits + 1).clamp_min(torch.finfo(logits.dtype).tiny).log() / temperature
     if blocked is not None:
         logits = logits.masked_fill(blocked, -torch.inf)
+    if logits.device.type == "cpu":  # accelerators do not mind subnormal numbers
+        logits = logits.maximum(logits.detach().amax(dim=-1, keepdim=True) + FARTHEST)
     return logits.softmax(dim=-1)
 
 
