@@ -48,19 +48,24 @@ INPUT, KERNEL, OUTPUT = (torch.kron(one, one) for one in (_INPUT, _KERNEL, _OUTP
 
 
 def preferred(x: Tensor, weight: Tensor) -> bool:
-    """Whether `convolve` is faster: on a processor, in float32 (autocast would transform in less), where no gradient is
-    wanted."""
+    """Whether `convolve` is faster: on a processor, where no gradient is wanted, also for half precision, whose direct
+    convolution takes longer even where it is native (autocast would transform in it)."""
     return (
         x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()
         and min(weight.shape[:2]) >= FEWEST_CHANNELS
     )
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, Cin, H, W), (Cout, Cin, 3, 3), (Cout,) -> (B, Cout, H, W), channels last; the border is mirrored."""
+    """(B, Cin, H, W), (Cout, Cin, 3, 3), (Cout,) -> (B, Cout, H, W), channels last; the border is mirrored.
+
+    Of half precision, numbers in and out: what is made between them is float32.
+    """
+    dtype, x, weight, bias = x.dtype, x.float(), weight.float(), bias.float()
     batch, width_in, height, width = x.shape
     rows, columns = -(-height // SIDE), -(-width // SIDE)
     windows = _windows(height, width)
@@ -84,7 +89,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
                 painted = (OUTPUT @ products.view(WINDOW**2, -1)).view(*strip.shape[:4], len(kernel))
                 torch.add(painted, bias[part], out=strip[..., part])
                 done += len(kernel)
-    return rearrange(found[:, :height, :width], "b h w c -> b c h w")
+    return rearrange(found[:, :height, :width], "b h w c -> b c h w").to(dtype)
 
 
 def kernel_bytes(width_in: int) -> int:

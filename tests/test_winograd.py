@@ -30,13 +30,13 @@ def test_it_is_the_direct_convolution(
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)
 
 
-def test_it_is_for_wide_float32_convolutions_without_gradients() -> None:
+def test_it_is_for_wide_convolutions_without_gradients() -> None:
     x, weight = normals(1, 64, 9, 9), normals(64, 64, 3, 3)
     assert not winograd.preferred(x, weight)
     with torch.no_grad():
         assert winograd.preferred(x, weight)
         assert not winograd.preferred(x, weight[:3])
-        assert not winograd.preferred(x.bfloat16(), weight.bfloat16())
+        assert winograd.preferred(x.bfloat16(), weight.bfloat16())
         assert not winograd.preferred(x.double(), weight.double())
         assert not winograd.preferred(x.to("meta"), weight.to("meta"))
 
@@ -50,6 +50,20 @@ def test_a_convolution_with_gradients_is_the_one_without() -> None:
     assert trained.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(conv(x), trained, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_numbers_and_not_what_is_made_between_them(dtype: torch.dtype) -> None:
+    """What comes in, weights and results are rounded: no more than a processor's own half precision loses."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        conv = ReflectConv2d(64, 64).to(dtype)
+    x = normals(2, 64, 20, 30)
+    with torch.no_grad():
+        found = conv(x)
+        wanted = ReflectConv2d.forward(conv.double(), x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), wanted, rtol=torch.finfo(dtype).eps, atol=2e-5)
 
 
 def test_autocast_decides_on_the_precision_itself() -> None:
