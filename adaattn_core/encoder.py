@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
@@ -202,8 +203,10 @@ class _LevelMap:
         if self.whole:
             self.map[:, :, first:last] = strip.cut(computed)
             return
-        for row in range(first, last):
-            self.map[:, :, row] = computed[:, :, self.rows[row] - strip.low].index_select(-1, self.columns)
+        rows = self.columns.new_tensor(self.rows[first:last]) - strip.low
+        chosen = (rows[:, None] * computed.shape[3] + self.columns).flatten()
+        taken = rearrange(computed, "b c h w -> b (h w) c").index_select(1, chosen)
+        self.map[:, :, first:last] = rearrange(taken, "b (h w) c -> b c h w", w=len(self.columns))
 
 
 def _nearest(positions: int, target: int) -> Tensor:
