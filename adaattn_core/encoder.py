@@ -193,18 +193,19 @@ class _LevelMap:
 
     def __init__(self, like: Tensor, channels: int, size: tuple[int, int], target: tuple[int, int]) -> None:
         self.map = canvas(like, channels, *target)
-        self.rows = _nearest(size[0], target[0]).tolist()
-        self.columns = _nearest(size[1], target[1]).to(like.device)
+        taken = [_nearest(*sizes) for sizes in zip(size, target, strict=True)]
+        self.known_rows = taken[0].tolist()  # by the processor, which need not wait for the device to cut strips
+        self.rows, self.columns = torch.split(torch.cat(taken).to(like.device), list(target))
         self.whole = size == target
 
     def add(self, strip: Strip, computed: Tensor) -> None:
         """What lies in a strip of the level's grid; `computed` is (B, C, high - low, W)."""
-        first, last = (bisect_left(self.rows, row) for row in (strip.start, strip.stop))
+        first, last = (bisect_left(self.known_rows, row) for row in (strip.start, strip.stop))
         if self.whole:
             self.map[:, :, first:last] = strip.cut(computed)
             return
-        rows = self.columns.new_tensor(self.rows[first:last]) - strip.low
-        chosen = (rows[:, None] * computed.shape[3] + self.columns).flatten()
+        rows = self.rows[first:last, None] - strip.low
+        chosen = (rows * computed.shape[3] + self.columns).flatten()
         taken = rearrange(computed, "b c h w -> b (h w) c").index_select(1, chosen)
         self.map[:, :, first:last] = rearrange(taken, "b (h w) c -> b c h w", w=len(self.columns))
 

@@ -20,8 +20,10 @@ Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
 
 VARIANCE_EPSILON = 1e-5
-PIECE_BYTES = 2**20
 NORM_EPSILON = 1e-5
+
+PIECE_BYTES = 2**20
+"""Of features whose statistics are taken at once: what stays in a processor's cache until it is read again."""
 
 
 def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,8 +48,7 @@ def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _var_mean(features: Tensor, correction: int) -> tuple[Tensor, Tensor]:
-    """`torch.var_mean` over positions in an eighth of its time: some rows at a time, which stay in a processor's cache,
-    twice."""
+    """`torch.var_mean` over positions, in an eighth of its time on a processor: two passes, piece by piece."""
     batch, channels, height, width = features.shape
     pieces = torch.split(features, max(1, PIECE_BYTES // (batch * channels * width * features.element_size())), dim=2)
     mean = torch.stack([piece.sum(dim=(2, 3), keepdim=True) for piece in pieces]).sum(dim=0) / (height * width)
@@ -189,7 +190,8 @@ def _is_plain(similarity: Similarity, temperature: float) -> bool:
 
 
 def _weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float) -> Tensor:
-    """Logits (cosines) to rows that sum to 1, nothing where `blocked`; softmax logits come over the temperature."""
+    """Logits (cosines) to rows that sum to 1, next to nothing where `blocked`; softmax ones are divided by the
+    temperature already."""
     if _is_plain(similarity, temperature):
         weights = torch.relu(logits + 1)
         if blocked is not None:

@@ -64,7 +64,7 @@ class Sums:
         self.top = torch.full_like(self.total, torch.finfo(query.dtype).min)
 
     def softmax(self, logits: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """(..., R, S) logits -> weights, in their place; nothing (see `FARTHEST`) where `blocked`."""
+        """(..., R, S) logits -> weights, in their place; next to nothing, see `FARTHEST`, where `blocked`."""
         if blocked is not None:
             logits.masked_fill_(blocked, -torch.inf)
         top = torch.maximum(self.top, logits.amax(dim=-1, keepdim=True))

@@ -136,4 +136,5 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, spread: Tensor | None
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # as the reference in adaattn bench; threads that start later take it over
     sys.exit(main())
