@@ -66,6 +66,11 @@ def compare(subjects: Sequence[str], size: int, repeats: int, weights: Path | No
 def _measured_apart(subject: str, size: int, weights: Path | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "adaattn_core.bench", subject, str(size), *([str(weights)] if weights else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        raise ValueError(
+            f"measuring {subject} at {size} was ended by signal {-done.returncode}, as happens when memory runs out. "
+            "Leave out that size or subject."
+        )
     if done.returncode:
         raise RuntimeError(f"measuring {subject} at {size} failed: {done.stderr.strip().splitlines()[-1:]}")
     result: dict[str, Any] = json.loads(done.stdout)

@@ -6,14 +6,13 @@ Tensors hold sRGB values as stored (gamma-encoded), sizes are (height, width); P
 from __future__ import annotations
 
 import errno
-import glob
 import logging
 import os
 import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
@@ -41,7 +40,7 @@ MAX_PIXELS = 256 * 1024 * 1024
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif",
                   ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".heic", ".heif")  # fmt: skip
-_WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP",
+WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP",
                   ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}  # fmt: skip
 # What Pillow's codecs raise on damaged data, found by cutting and flipping bytes of files in the formats above.
 _CODEC_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
@@ -50,7 +49,6 @@ _DEEP = "IF"  # modes of grey with more than 8 bits start so: I, I;16, I;16B, F
 # EXIF orientation -> what turns the picture upright.
 _UPRIGHT = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
             6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # fmt: skip
-_MISSING = "{} does not exist. Check its name and folder."
 _pillow_lock = threading.Lock()
 
 
@@ -99,7 +97,7 @@ def _decode(path: StrPath) -> Image.Image:
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below; opened apart, to tell file errors from picture errors
     except FileNotFoundError:
-        raise ImageError(_MISSING.format(path)) from None
+        raise ImageError(f"{path} does not exist. Check its name and folder.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"{path} cannot be read: {_reason(error)}. Check its name and permissions.") from error
     try:
@@ -327,10 +325,10 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
 def output_format(path: StrPath) -> str:
     """Pillow's name of the format `save_image` writes there; what would fail later (suffix, folder) is an error now."""
     suffix = Path(path).suffix.lower()
-    if suffix not in _WRITE_FORMATS:
-        raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(_WRITE_FORMATS)} is needed. Rename the output.")
+    if suffix not in WRITE_FORMATS:
+        raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(WRITE_FORMATS)} is needed. Rename the output.")
     _check_target(path)
-    return _WRITE_FORMATS[suffix]
+    return WRITE_FORMATS[suffix]
 
 
 @contextmanager
@@ -362,35 +360,6 @@ def _check_target(path: StrPath) -> None:
         raise ImageError(f"{folder} is not a folder, so {path} cannot be written. Create the folder first.")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ImageError(f"{path} is not a file, so it cannot be written over. Name a file.")
-
-
-def find_images(patterns: Sequence[StrPath]) -> list[Path]:
-    """Picture files in the order given, each once.
-
-    A pattern is a file (of any suffix), a folder (searched through, hidden names skipped) or a glob (`**` goes through
-    folders). Folders and globs give known picture suffixes only, sorted; one that gives none is an ImageError.
-    """
-    found: dict[str, Path] = {}
-    for pattern in [patterns] if isinstance(patterns, str | os.PathLike) else patterns:
-        paths = [Path(pattern)] if os.path.isfile(pattern) else _search(Path(pattern))
-        for path in paths:
-            found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
-
-
-def _search(pattern: Path) -> list[Path]:
-    """The pictures in a folder or of a glob."""
-    if os.path.isdir(pattern):
-        files = [Path(folder, name) for folder, _, names in os.walk(pattern) for name in names]
-        paths = [file for file in files if not any(p.startswith(".") for p in file.relative_to(pattern).parts)]
-    elif glob.has_magic(str(pattern)):
-        paths = [Path(name) for name in glob.glob(str(pattern), recursive=True) if os.path.isfile(name)]
-    else:
-        raise ImageError(_MISSING.format(pattern))
-    pictures = sorted(path for path in paths if path.suffix.lower() in READ_SUFFIXES)
-    if not pictures:
-        raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
-    return pictures
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .images import READ_SUFFIXES, ImageError, find_images
+from .finding import find_images
+from .images import READ_SUFFIXES, ImageError
 
 log = logging.getLogger(__name__)
 

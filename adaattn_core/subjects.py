@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from .images import ImageError, find_images, load_image, resize_image
+from .finding import find_images
+from .images import ImageError, load_image, resize_image
 from .model import StyleTransferModel
 from .painting import Attention
 from .stylize import stylize

@@ -18,10 +18,9 @@ import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-import torch
-
 from .board import Board, summary_writer_class
 from .data import WorkerError, batches
+from .devices import is_out_of_memory
 from .distributed import PeerError, PeerLostError, Ranks
 from .progress import progress_bar
 from .stopping import StopSignals
@@ -109,10 +108,10 @@ def _train_on(run: Run, progress: bool) -> None:
             f"step {run.step}: {error}, as happens when memory runs out. Go on with --resume, and fewer --workers "
             f"(now {run.config.workers}) if it comes again."
         ) from error
-    except torch.cuda.OutOfMemoryError as error:
-        size = f"--batch (now {run.config.batch}) or --crop (now {run.config.crop})"
-        raise TrainingError(f"step {run.step}: {run.device} has no memory left. Make {size} smaller.") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            size = f"--batch (now {run.config.batch}) or --crop (now {run.config.crop})"
+            raise TrainingError(f"step {run.step}: {run.device} has no memory left. Make {size} smaller.") from error
         if not type(error).__module__.startswith(COMPILERS):
             raise
         raise TrainingError(

@@ -12,7 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adaattn_core.images import ImageError, find_images, load_image
+from adaattn_core.finding import find_images
+from adaattn_core.images import ImageError, load_image
 from adaattn_core.losses import MESH_PERIOD, mesh_loss
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,26 @@ def test_a_table_and_a_file_are_written(
     table = capsys.readouterr().out
     assert "512 x 512" in table
     assert "compact 1.00 1.00..1.00 0.25 300 300 7.0 0.50 0.25" in " ".join(table.split())
+
+
+def test_a_measurement_that_memory_ended_is_one_line_and_what_is_measured_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        if command[-1] == "4096":
+            return subprocess.CompletedProcess(command, -9, "", "")
+        row = {"seconds": 1.0, "gflop": 1.0, "gigabytes": 1.0, "peak_gib": 1.0}
+        return subprocess.CompletedProcess(command, 0, json.dumps(row), "")
+
+    monkeypatch.setattr("adaattn_core.bench.subprocess.run", run)
+    output = tmp_path / "numbers.json"
+    assert main(["bench", "--subjects", "compact", "--sizes", "256,4096", "-o", str(output)]) == 2
+    line = (
+        "adaattn: measuring compact at 4096 was ended by signal 9, as happens when memory runs out. Leave out that "
+        "size or subject.\n"
+    )
+    assert capsys.readouterr().err == line
+    assert [row["size"] for row in json.loads(output.read_text())["rows"]] == [256]
 
 
 def test_one_measurement_counts_time_and_memory() -> None:

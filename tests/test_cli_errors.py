@@ -343,13 +343,18 @@ def test_an_output_that_cannot_be(complain: Complain, monkeypatch: pytest.Monkey
     assert complain(f"{stylize} nowhere/a.png") == (
         "nowhere is not a folder, so nowhere/a.png cannot be written. Create the folder first."
     )
-    assert complain(f"{stylize} nowhere/") == "nowhere is not a folder, and the output goes there. Create it first."
+    assert complain(f"{stylize} no/where/") == "no is not a folder, and the output goes there. Create it first."
     assert complain(f"{stylize} sea.png/a.png") == (
         "sea.png is not a folder, so sea.png/a.png cannot be written. Create the folder first."
     )
-    assert complain("stylize sea.png style.png --style style.png -o nowhere") == (
-        "nowhere is no folder, and 2 pictures are to go there. Create the folder first."
+    assert complain("stylize sea.png style.png --style style.png -o nowhere.png") == (
+        "nowhere.png is no folder, and 2 pictures are to go there. Name a folder."
     )
+    Path("notes.txt").touch()
+    assert complain("stylize sea.png style.png --style style.png -o notes.txt") == (
+        "notes.txt is a file, and a folder is needed there. Choose another name."
+    )
+    assert not Path("nowhere.png").exists()
     assert (
         complain("compare --content sea.png --style style.png -o out/sheet.txt")
         == f"out/sheet.txt ends in '.txt'; {suffixes}"
@@ -370,6 +375,8 @@ def test_an_input_is_not_written_over(complain: Complain) -> None:
     assert complain("stylize sea.png --style style.png -o sea.png") == line
     assert complain("stylize sea.png style.png --style style.png -o .") == line
     assert complain("stylize style.png --style style.png --content-mask sea.png -o sea.png") == line
+    assert complain("compare --content sea.png --style style.png -o sea.png") == line
+    assert complain("compare --content style.png --style . -o sea.png") == line
     assert Path("sea.png").read_bytes() == before
 
 
@@ -468,4 +475,6 @@ def test_what_no_command_expects_is_one_line_too() -> None:
         2, "disk full. Free some space or choose another disk.",
     )  # fmt: skip
     for error in (torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()):
-        assert explain(error)[1].startswith("out of memory. Make the picture smaller")
+        assert explain(error)[1].startswith(
+            "out of memory. Make the pictures smaller (--size; in training --crop or --batch), or"
+        )

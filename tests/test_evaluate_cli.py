@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -150,6 +151,21 @@ def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.
     assert len(painted) == 14
 
 
+def test_the_report_inside_the_contents_is_not_judged(desk: Path) -> None:
+    command = f"{JUDGED} --model m.safetensors --show 4".replace("-o report", "-o photos/report")
+    run(command)
+    assert list((desk / "photos" / "report" / "thumbnails").iterdir())
+    run(command)
+    assert len(json.loads((desk / "photos" / "report" / "report.json").read_text())["pairs"]) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux only")
+def test_a_name_that_is_no_text_does_not_lose_the_report(desk: Path) -> None:
+    os.rename(b"photos/sea.png", b"photos/s\xe9a.png")
+    run(f"{JUDGED} --model m.safetensors --show 4")
+    assert "s\\udce9a" in Path("report/report.html").read_text(encoding="utf-8")
+
+
 def test_an_interrupted_run_says_how_to_go_on(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,8 +308,8 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
         (BASIC, "the following arguments are required: --vgg. See adaattn evaluate --help."),
         (JUDGED.replace("-o report", "-o no/report"), "no is not a folder, and the output goes there. Create it "
          "first."),
-        (JUDGED.replace("-o report", "-o m.safetensors"), "m.safetensors is a file; the report needs a folder. Choose "
-         "another name."),
+        (JUDGED.replace("-o report", "-o m.safetensors"), "m.safetensors is a file, and a folder is needed there. "
+         "Choose another name."),
     ],
 )  # fmt: skip
 def test_wrong_input(line: str, text: str | None, complain: Complain) -> None:

@@ -19,7 +19,6 @@ from adaattn_core import images
 from adaattn_core.images import (
     ImageError,
     atomic_path,
-    find_images,
     from_numpy,
     from_pil,
     keep_color,
@@ -703,60 +702,3 @@ def test_atomic_path_passes_on_errors_about_other_files(tmp_path: Path) -> None:
     with nothing_written, atomic_path(tmp_path / "a.json"):
         pass
     assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------- finding
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in (
-        "b.png",
-        "a.JPG",
-        "notes.txt",
-        "sub/c.webp",
-        ".hidden.png",
-        ".cache/d.png",
-        "odd[1].png",
-        "empty/x.txt",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("patterns", "expected"),
-    [
-        (["."], ["a.JPG", "b.png", "odd[1].png", "sub/c.webp"]),
-        (["b.png", "a.JPG"], ["b.png", "a.JPG"]),  # the order given
-        (["b.png", ".", "./b.png"], ["b.png", "a.JPG", "odd[1].png", "sub/c.webp"]),
-        (["*.png"], ["b.png", "odd[1].png"]),
-        (["**/*"], ["a.JPG", "b.png", "odd[1].png", "sub/c.webp"]),
-        (["odd[1].png"], ["odd[1].png"]),  # a file first, a glob second
-        (["notes.txt"], ["notes.txt"]),  # named outright: reading it will tell
-        ([".hidden.png"], [".hidden.png"]),
-        ("sub", ["sub/c.webp"]),
-        ([], []),
-    ],
-)
-def test_find_images(tree: Path, patterns: list[str | Path], expected: list[str]) -> None:
-    assert [path.as_posix() for path in find_images(patterns)] == expected
-    assert find_images([tree / "sub"]) == [tree / "sub" / "c.webp"]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [
-        ("none.png", "none.png does not exist. Check its name and folder."),
-        ("x" * 300, "x" * 300 + " does not exist. Check its name and folder."),
-        ("empty", "empty holds no picture; at least one is needed. Check the folder or the pattern."),
-        ("*.tif", "*.tif holds no picture; at least one is needed. Check the folder or the pattern."),
-    ],
-)
-@pytest.mark.usefixtures("tree")
-def test_find_images_errors(pattern: str, message: str) -> None:
-    with pytest.raises(ImageError) as caught:
-        find_images(["b.png", pattern])
-    assert str(caught.value) == message

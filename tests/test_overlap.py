@@ -182,6 +182,16 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(
     assert len(painted) == 4, "nothing is left to do"
 
 
+def test_results_inside_the_folder_are_no_contents_of_the_next_run(folder: Path, capsys: Capture) -> None:
+    """The folder of results is made, too."""
+    command = shlex.split(COMMAND.replace("out", "photos/painted"))
+    for words in ("6 pictures in photos/painted  ", "0 pictures in photos/painted, beside 6 that were there  "):
+        assert main([*command, "--resume"]) == 0
+        assert capsys.readouterr().out.startswith(words)
+    assert main(command) == 0
+    assert len(list(Path("photos/painted").iterdir())) == 6
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_share_a_folder_without_overlap(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, world: int

@@ -17,6 +17,7 @@ PACKAGE = "adaattn_core"
 FLOW = (
     "devices",
     "images",
+    "finding",
     "strips",
     "winograd",
     "encoder",

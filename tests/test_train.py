@@ -423,9 +423,19 @@ def test_weights_that_ran_away_are_not_saved(configure: Configure) -> None:
     assert not (Path(config.output) / CHECKPOINT).exists() and not (Path(config.output) / MODEL).exists()
 
 
-def test_no_memory_is_said_in_one_line(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmany lines"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+    ids=["CUDA", "processor"],
+)
+def test_no_memory_is_said_in_one_line(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def train_step(run: Run, batch: Batch) -> dict[str, float]:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmany lines")
+        raise error
 
     monkeypatch.setattr(Run, "train_step", train_step)
     with pytest.raises(TrainingError) as caught:

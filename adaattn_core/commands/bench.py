@@ -63,24 +63,32 @@ def run(args: argparse.Namespace) -> int:
         print("The reference is left out: it is part of the repository, not of the installed package.")
     if args.curve and len(set(args.sizes)) < 3:
         raise ValueError(f"{len(set(args.sizes))} sizes came; --curve needs at least 3. Add some to --sizes.")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
     for size in args.sizes:
         found = compare(subjects, size, args.repeats, args.weights)
         print(table(found, size), flush=True)
         rows += found
-    curves = []
+        _keep(args.output, rows, curves)
     for subject in subjects if args.curve else ():
         mine = [row for row in rows if row["subject"] == subject]
         curves.append(describe(mine, config_of(subject, args.weights), CURVE_SIZES))
         print(curve_table(curves[-1]), flush=True)
-    if args.output:
-        machine = platform.processor() or platform.machine()
-        numbers = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
-        if curves:
-            numbers["curves"] = curves
-        with atomic_path(args.output) as temporary:
-            temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    if curves:
+        _keep(args.output, rows, curves)
     return 0
+
+
+def _keep(path: Path | None, rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
+    """Write what is measured by now: a later size may be too much for the machine."""
+    if path is None:
+        return
+    machine = platform.processor() or platform.machine()
+    numbers = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
+    if curves:
+        numbers["curves"] = curves
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
 def table(rows: list[dict[str, Any]], size: int) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from ..images import find_images, load_image, save_image
+from ..finding import find_images
+from ..images import load_image, save_image
 from ..progress import Progress, progress_bar
 from ..sheet import center_square, comparison_sheet
-from .options import add_model_options, check_output, open_model, pixels
+from .options import add_model_options, check_no_input_among, check_output, open_model, pixels
 
 EXAMPLES = """\
 example:
@@ -36,10 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     check_output(args.output)
-    contents, styles = (
-        [center_square(load_image(path), args.size) for path in find_images(patterns)]
-        for patterns in (args.content, args.style)
-    )
+    files = [find_images(patterns) for patterns in (args.content, args.style)]
+    check_no_input_among([args.output], itertools.chain(*files))
+    contents, styles = ([center_square(load_image(path), args.size) for path in paths] for paths in files)
     model = open_model(args)
     bar = progress_bar(len(styles), unit="style")
     with bar:

@@ -13,11 +13,16 @@ FAILED = 1
 INTERRUPTED = 130
 TERMINATED = 143
 
+OUT_OF_MEMORY = (
+    "out of memory. Make the pictures smaller (--size; in training --crop or --batch), or use --max-memory-gb or "
+    "--device cpu where the command has them."
+)
+
 
 def explain(error: Exception) -> tuple[int, str]:
     """Exit code and line: what came, what is needed, what to do."""
     if is_out_of_memory(error):
-        return WRONG_INPUT, "out of memory. Make the picture smaller (--size), or add --max-memory-gb or --device cpu."
+        return WRONG_INPUT, OUT_OF_MEMORY
     if isinstance(error, OSError) and error.strerror:
         return WRONG_INPUT, _explain_os_error(error)
     line = " ".join(str(error).split())

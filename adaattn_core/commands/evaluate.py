@@ -21,8 +21,9 @@ from ..checkpoint import BUILT_IN, CheckpointError, find_model
 from ..cost import peak_memory_gib
 from ..devices import PRECISIONS, pick_device
 from ..evaluate import Evaluation, Records
+from ..finding import find_images
 from ..gallery import Gallery
-from ..images import ImageError, atomic_path, find_images
+from ..images import atomic_path
 from ..judges import load_lpips_alex, load_lpips_heads, load_vgg16, package_lpips_heads, ready_judge
 from ..painting import ATTENTIONS
 from ..panel import Panel
@@ -32,7 +33,7 @@ from ..report import render
 from ..subjects import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
 from ..summary import not_measured, summarize, table
 from .errors import INTERRUPTED
-from .options import check_folder, count, open_model, positive, side, unit, whole
+from .options import count, make_folder, open_model, positive, side, unit, whole
 
 EXAMPLES = """\
 examples:
@@ -96,13 +97,14 @@ def _add_judges(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     started = time.strftime("%Y-%m-%d %H:%M")
     folders = [_folder(text) for text in args.pictures]
-    pairs = choose_pairs(find_images(args.content), find_images(args.style), folders, args.pairs, args.seed)
+    contents, styles = (find_images(patterns, without=args.output) for patterns in (args.content, args.style))
+    pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
     names = args.model or ([] if folders else [BUILT_IN])
     painters = [painter for text in names for painter in _painters(text, args)]
     subjects: list[Subject] = [*painters, *folders, ContentUnchanged(), StyleCopied()]
     _check_names(subjects)
     panel = load_panel(args)
-    _make_folder(args.output)
+    make_folder(args.output)
     evaluation = Evaluation(panel, subjects, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
     gallery = Gallery(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
     evaluation.see = partial(gallery.see, evaluation)
@@ -300,15 +302,6 @@ def _settings(args: argparse.Namespace, started: str) -> dict[str, Any]:
     }
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ImageError(f"{folder} is a file; the report needs a folder. Choose another name.")
-    if not folder.exists():
-        check_folder(folder.parent)
-        folder.mkdir()
-    check_folder(folder)
-
-
 def _write(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be anything

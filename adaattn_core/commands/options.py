@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 from argparse import ArgumentTypeError
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -53,6 +54,33 @@ def check_folder(folder: Path) -> None:
         raise ImageError(f"{folder} is not a folder, and the output goes there. Create it first.")
     if not os.access(folder, os.W_OK):
         raise ImageError(f"{folder} may not be written to. Choose another folder, or change its permissions.")
+
+
+def make_folder(folder: Path) -> None:
+    """A folder for what is made, in one that exists, or an ImageError."""
+    if folder.exists() and not folder.is_dir():
+        raise ImageError(f"{folder} is a file, and a folder is needed there. Choose another name.")
+    if not folder.exists():
+        check_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    check_folder(folder)
+
+
+def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """So that nobody loses a photo to its own repainted version."""
+    originals = {_file_id(path) for path in inputs} - {None}
+    for path in outputs:
+        if _file_id(path) in originals:
+            raise ImageError(f"{path} is one of the pictures to read and would be lost. Choose another output.")
+
+
+def _file_id(path: str | Path) -> tuple[int, int] | None:
+    """The same for all names of a file; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def number(text: str) -> float:

@@ -17,8 +17,9 @@ from torch import Tensor
 from ..checkpoint import find_model
 from ..devices import is_out_of_memory
 from ..distributed import Ranks
+from ..finding import find_images
 from ..fusion import StyleFeatures
-from ..images import ImageError, find_images, load_alpha, load_image, load_mask, resize_image, save_image
+from ..images import WRITE_FORMATS, ImageError, load_alpha, load_image, load_mask, resize_image, save_image
 from ..masks import fit_mask
 from ..model import StyleTransferModel
 from ..overlap import AHEAD, overlapped
@@ -26,7 +27,18 @@ from ..painting import ATTENTIONS
 from ..progress import progress_bar
 from ..stylize import encode_style, stylize
 from .errors import explain
-from .options import add_model_options, check_folder, check_output, open_model, positive, shares, side, unit, whole
+from .options import (
+    add_model_options,
+    check_no_input_among,
+    check_output,
+    make_folder,
+    open_model,
+    positive,
+    shares,
+    side,
+    unit,
+    whole,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT",
-        help="picture to write, or a folder that exists: results are named after their contents, as PNG",
+        help="picture to write, or a folder: results are named after their contents, as PNG",
     )  # fmt: skip
     _add_paint_options(parser.add_argument_group("painting"))
     _add_region_options(parser.add_argument_group("sizes and regions"))
@@ -281,7 +293,7 @@ def plan(args: argparse.Namespace) -> list[Group]:
         ImageError: a path that will not do.
         ValueError: options that do not fit together.
     """
-    contents, styles = find_images(args.content), _find_styles(args.style)
+    contents, styles = find_images(args.content, without=args.output), _find_styles(args.style)
     masks = args.style_mask or [NO_MASK] * len(styles)
     if len(masks) != len(styles):
         raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one for each, or {NO_MASK!r}.")
@@ -293,7 +305,8 @@ def plan(args: argparse.Namespace) -> list[Group]:
     mixes = [(styles, masks)] if is_mix else [([style], [mask]) for style, mask in zip(styles, masks, strict=True)]
     names = [content.stem if is_mix else f"{content.stem}__{mix[0].stem}" for mix, _ in mixes for content in contents]
     outputs = _outputs(args.output, names)
-    _check_no_input_among(outputs, [*contents, *styles, *masks, args.content_mask or NO_MASK])
+    check_no_input_among(outputs, [*contents, *styles, *masks, args.content_mask or NO_MASK])
+    make_folder(outputs[0].parent)
     remaining = iter(outputs)
     return [Group(mix, mix_masks, [(content, next(remaining)) for content in contents]) for mix, mix_masks in mixes]
 
@@ -316,9 +329,8 @@ def _outputs(output: str, names: Sequence[str]) -> list[Path]:
     if len(names) == 1 and not folder.is_dir() and not output.endswith(("/", os.sep)):
         check_output(folder)
         return [folder]
-    if len(names) > 1 and not folder.is_dir():
-        raise ImageError(f"{folder} is no folder, and {len(names)} pictures are to go there. Create the folder first.")
-    check_folder(folder)
+    if not folder.is_dir() and folder.suffix.lower() in WRITE_FORMATS:
+        raise ImageError(f"{folder} is no folder, and {len(names)} pictures are to go there. Name a folder.")
     return [folder / name for name in distinct_names(names)]
 
 
@@ -334,20 +346,3 @@ def distinct_names(stems: Iterable[str], suffix: str = ".png") -> Iterator[str]:
         name = next(name for name in numbered if name.casefold() not in taken)
         taken.add(name.casefold())
         yield name + suffix
-
-
-def _check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """So that nobody loses a photo to its own repainted version."""
-    originals = {_file_id(path) for path in inputs} - {None}
-    for path in outputs:
-        if _file_id(path) in originals:
-            raise ImageError(f"{path} is one of the pictures to read and would be lost. Choose another output.")
-
-
-def _file_id(path: str | Path) -> tuple[int, int] | None:
-    """The same for all names of a file; None where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

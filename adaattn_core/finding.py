@@ -1,0 +1,49 @@
+"""Picture files in folders and by patterns."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .images import READ_SUFFIXES, ImageError, StrPath
+
+
+def find_images(patterns: Sequence[StrPath], without: StrPath | None = None) -> list[Path]:
+    """Picture files in the order given, each once.
+
+    A pattern is a file (of any suffix), a folder (searched through, hidden names skipped) or a glob (`**` goes through
+    folders). Folders and globs give known picture suffixes only, sorted; one that gives none is an ImageError.
+    `without` is a folder for results: where it lies inside a folder or glob, what earlier runs left there is not given.
+    """
+    found: dict[str, Path] = {}
+    for pattern in [patterns] if isinstance(patterns, str | os.PathLike) else patterns:
+        paths = [Path(pattern)] if os.path.isfile(pattern) else _search(Path(pattern), without)
+        for path in paths:
+            found.setdefault(os.path.abspath(path), path)
+    return list(found.values())
+
+
+def _search(pattern: Path, without: StrPath | None) -> list[Path]:
+    """The pictures in a folder or of a glob."""
+    if os.path.isdir(pattern):
+        files = [Path(folder, name) for folder, _, names in os.walk(pattern) for name in names]
+        paths = [file for file in files if not any(p.startswith(".") for p in file.relative_to(pattern).parts)]
+    elif glob.has_magic(str(pattern)):
+        paths = [Path(name) for name in glob.glob(str(pattern), recursive=True) if os.path.isfile(name)]
+    else:
+        raise ImageError(f"{pattern} does not exist. Check its name and folder.")
+    if without is not None and _lies_below(without, pattern):
+        paths = [path for path in paths if Path(os.path.realpath(without)) not in Path(os.path.realpath(path)).parents]
+    pictures = sorted(path for path in paths if path.suffix.lower() in READ_SUFFIXES)
+    if not pictures:
+        raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
+    return pictures
+
+
+def _lies_below(folder: StrPath, pattern: Path) -> bool:
+    """Whether a folder is inside, and not itself, what a folder or glob searches."""
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)
+    return Path(os.path.realpath(Path(*fixed))) in Path(os.path.realpath(folder)).parents
