@@ -256,7 +256,7 @@ def finish(
         (B, 3, H, W) float32 in [0, 1], on the content's device. Where the mask is 0 it is the picture, exactly.
     """
     content = painting.content
-    plain = content if picture is None else _as_large(picture, content)
+    plain = content if picture is None else as_large(picture, content)
     result = _decoded(decoder, painting, strip_bytes).clamp(0, 1)
     if keep_color:
         result = keep_content_color(result, plain)
@@ -264,8 +264,12 @@ def finish(
     return result if mask is None else torch.where(mask > 0, torch.lerp(plain, result, mask), plain)
 
 
-def _as_large(picture: Tensor, content: Tensor) -> Tensor:
-    """A picture for each content."""
+def as_large(picture: Tensor, content: Tensor) -> Tensor:
+    """A picture for each content.
+
+    Raises:
+        ValueError: the picture is of another size, or there are neither one nor as many as contents.
+    """
     if picture.shape[1:] != content.shape[1:] or len(picture) not in (1, len(content)):
         came, needed = (f"{one.shape[-1]}x{one.shape[-2]} pixels, batch {len(one)}" for one in (picture, content))
         raise ValueError(

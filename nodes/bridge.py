@@ -46,11 +46,11 @@ def model_files() -> list[str]:
 
 
 def find_file(name: str) -> Path | None:
-    """A file, or a folder, of the model folders by its relative path; never one outside them."""
+    """A file, or a folder with published checkpoints, of the model folders by its relative path; never one outside."""
     if ".." in PurePath(name).parts or PurePath(name).anchor:
         return None
     candidates = (Path(folder, name) for folder in folder_paths.get_folder_paths(FOLDER))
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in candidates if files.is_there(path)), None)
 
 
 # Parts of a model

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import steps, streaming, windows
+from .core import memory, steps, streaming, windows
 from .pictures import to_pictures
 from .sockets import EncoderType, FeaturesType, schema
 
@@ -40,7 +40,10 @@ class ExtractFeatures(io.ComfyNode):
         pictures = to_pictures(image, "image")
 
         def run(window: slice, block_bytes: int, progress: streaming.Progress | None) -> steps.ImageFeatures:
-            features = steps.extract_features(encoder.module, pictures[window], role="image", origin=encoder.encoder)
+            features = steps.extract_features(
+                encoder.module, pictures[window], role="image", origin=encoder.encoder,
+                strip_bytes=memory.Budget().with_blocks_of(block_bytes).strip_bytes,
+            )  # fmt: skip
             return bridge.handed_over(features)
 
         with bridge.loaded([encoder], pictures):

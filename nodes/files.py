@@ -77,7 +77,7 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
         vgg = published.load_vgg("torchvision")
     else:
         path = _existing(choice, find)
-        if path.suffix == ".safetensors" and "format" in checkpoint.read_metadata(path):
+        if path.suffix == ".safetensors" and checkpoint.read_metadata(path).get("format") == checkpoint.FORMAT:
             return checkpoint.load_model(path).encoder
         vgg = published.load_vgg(path)
     return vgg.eval().requires_grad_(False)
@@ -90,6 +90,11 @@ def stamp(choice: str | None, find: Find) -> str:
         return choice or ""
     files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
     return "|".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def is_there(path: Path) -> bool:
+    """Whether it is a file, or a folder that holds what `model_choices` lists it for: another one may have its name."""
+    return path.is_file() or (path / published.TRANSFORMER_FILE).is_file()
 
 
 def _existing(choice: str, find: Find) -> Path:

@@ -456,6 +456,12 @@ def decoder_of_another_model(run: Callable[..., Any], parts: tuple[Any, Any, Any
     run("Decode", decoder=run("LoadModel", model_name="other.safetensors")[2], fused=fused)
 
 
+def decoded_over_too_many(run: Callable[..., Any], parts: tuple[Any, Any, Any], host: SimpleNamespace) -> None:
+    features = run("ExtractFeatures", encoder=parts[0], image=image(picture(48, 72, batch=2)))
+    fused, _ = run("Apply", attention=parts[1], content=features, style=features, strength=1.0)
+    run("Decode", decoder=parts[2], fused=fused, content=image(picture(48, 72, batch=3)))
+
+
 def mixed_contents(run: Callable[..., Any], parts: tuple[Any, Any, Any], host: SimpleNamespace) -> None:
     fused = []
     for one in (CONTENT, 1 - CONTENT):
@@ -488,6 +494,10 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
         decoder_of_another_model,
         r"this was painted by the attention built-in \([0-9a-f]{12}\), and the decoder is that of other\.safetensors "
         r"\([0-9a-f]{12}\)\. Use the decoder that was loaded with the attention\.",
+    ),
+    "content image": (
+        decoded_over_too_many,
+        r"the content image is 72x48 pixels, batch 3; the painting is 72x48 pixels, batch 2\. Give the content .*",
     ),
     "contents": (
         mixed_contents,
@@ -634,6 +644,28 @@ def test_out_of_memory_halves_and_goes_on(
     result = run("Stylize", model_name="built-in", content=image(content), style=image(STYLE), strength=1.0)
     assert_same(pixels(result), wanted)
     assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+def test_out_of_memory_makes_strips_smaller(
+    host: SimpleNamespace, run: Callable[..., Any], parts: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the nodes that have no attention, whose blocks could be smaller instead."""
+    features = run("ExtractFeatures", encoder=parts[0], image=image(CONTENT))
+    fused, _ = run("Apply", attention=parts[1], content=features, style=features, strength=1.0)
+    seen: list[int | None] = []
+    for name in ("extract_features", "finish"):
+        work = getattr(pack_module("adaattn_core.painting"), name)
+
+        def narrow(*args: Any, work: Callable[..., Any] = work, **options: Any) -> Any:
+            seen.append(options["strip_bytes"])
+            if seen[-1] is None or seen[-1] > 2**21:
+                raise host.mm.OOM_EXCEPTION("out of memory")
+            return work(*args, **options)
+
+        monkeypatch.setattr(pack_module("adaattn_core.painting"), name, narrow)
+    run("ExtractFeatures", encoder=parts[0], image=image(CONTENT))
+    run("Decode", decoder=parts[2], fused=fused)
+    assert seen == 2 * [None, 2**22, 2**21]
 
 
 def test_two_runs_leave_no_model_behind(host: SimpleNamespace, run: Callable[..., Any]) -> None:

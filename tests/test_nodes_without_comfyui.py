@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from adaattn_core import convert_published, load_model, load_vgg, save_model
 from adaattn_core.checkpoint import fingerprint
@@ -159,6 +160,20 @@ def test_a_published_folder_without_its_encoder(published: Path, tmp_path: Path)
     )
     with pytest.raises(CheckpointError, match=f"^{text}$"):
         files.read_model("P/", finder(tmp_path))
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}], ids=["plain", "as others mark theirs"])
+def test_a_vgg_in_safetensors(published: Path, tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    weights = torch.load(published / "vgg_normalised.pth", weights_only=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "vgg.safetensors", metadata)
+    wanted = fingerprint(load_vgg(published / "vgg_normalised.pth"))
+    assert fingerprint(files.read_encoder("vgg.safetensors", finder(tmp_path))) == wanted
+
+
+def test_a_folder_of_that_name_without_checkpoints_is_another(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "AdaAttN").mkdir()
+    assert files.is_there(published / "AdaAttN") and files.is_there(published / "vgg_normalised.pth")
+    assert not files.is_there(tmp_path / "AdaAttN") and not files.is_there(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize("read", [files.read_model, files.read_encoder])
