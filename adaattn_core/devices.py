@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -67,6 +68,31 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is on there; some devices, such as DirectML's, do not have it."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Switches autocast off where it is on: torch refuses even that for devices that do not have it."""
+    return torch.autocast(device_type, enabled=False) if autocasts(device_type) else nullcontext()
+
+
+@contextmanager
+def true_float32(device: torch.device) -> Iterator[None]:
+    """Convolutions with all 23 bits: torch lets cuDNN compute them in TF32, with 10, which moves what a peaked
+    softmax looks at."""
+    if device.type != "cuda":
+        yield
+        return
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, autocast, nn
+from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from . import winograd
-from .devices import close_gaps
+from .devices import autocasts, close_gaps, without_autocast
 from .strips import Strip, canvas, strip_height, strips
 
 Features = dict[str, Tensor]
@@ -48,11 +48,11 @@ class ReflectConv2d(nn.Conv2d):
 
         An axis of one position has nothing to mirror and is repeated.
         """
-        if x.dtype != self.weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != self.weight.dtype and not autocasts(x.device.type):
             x = x.to(self.weight.dtype)
         if self.bias is not None and winograd.preferred(x, self.weight):
             return winograd.convolve(x, self.weight, self.bias)
-        with autocast(x.device.type, enabled=False):  # autocast would pad in float32, at twice the cost
+        with without_autocast(x.device.type):  # autocast would pad in float32, at twice the cost
             x = pad_one(x)
         return super().forward(x)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, autocast
+from torch import Tensor
 
 from .attention import stacked_key
+from .devices import without_autocast
 from .encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from .metrics import color_distance
 from .moments import VARIANCE_EPSILON, Similarity, attention_moments, channel_mean_std, normalize_channels, widened
@@ -160,7 +161,7 @@ def _unlikeness(frames: tuple[Features, Features], level: str, chosen: Sequence[
         F.normalize(widened(features[level]).flatten(2)[:, :, positions], dim=1)
         for features, positions in zip(frames, chosen, strict=True)
     )
-    with autocast(first.device.type, enabled=False):
+    with without_autocast(first.device.type):
         distance = 1 - torch.bmm(first.transpose(1, 2), second)
     return distance / distance.sum(dim=1, keepdim=True).clamp_min(FLAT * distance.shape[1])
 
@@ -178,7 +179,7 @@ def identity_loss(picture: Tensor, original: Tensor, found: Features, wanted: Fe
 
 def color_loss(picture: Tensor, style: Tensor) -> Tensor:
     """How far the palettes lie apart (metrics.color_distance), wherever the colours stand: 1 is black against white."""
-    with autocast(picture.device.type, enabled=False):
+    with without_autocast(picture.device.type):
         return color_distance(picture.float(), style.float()).mean() / 100
 
 

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, autocast
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .devices import without_autocast
 from .screening import FARTHEST, PAIRS_PER_SQUARE, SMALLEST_PAIRS
 from .streaming import BLOCK_BYTES, Progress, Sums, mean_std, screened, tiled, with_squares
 
@@ -116,7 +117,7 @@ def attention_moments(
         raise ValueError(f"temperature is {temperature}; it must be above 0 (1 is neutral)")
     if style_mask is not None and not bool(style_mask.any(dim=1).all()):
         raise ValueError("the style mask is empty: no style position is left to attend to. Paint some of it white.")
-    with autocast(query.device.type, enabled=False):
+    with without_autocast(query.device.type):
         query, key, value = widened(query), widened(key), widened(value)
         if similarity == "cosine":
             query, key = _unit(query), _unit(key)

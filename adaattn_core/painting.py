@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .attention import PIECE_POSITIONS
 from .decoder import Decoder
+from .devices import true_float32
 from .encoder import ATTENTION_LEVELS, Features, VGGEncoder, check_images
 from .fusion import Fused, MultiLevelFusion, StyleFeatures
 from .gradual import repaint_gradually
@@ -113,7 +114,7 @@ def encode_checked(
 ) -> ImageFeatures:
     """`extract_features` of pictures that `check_picture` has looked at."""
     weight = encoder.conv0.weight
-    with torch.no_grad():
+    with torch.no_grad(), true_float32(weight.device):
         pictures = _in_range(pictures.float())
         features = encoder.encode(pictures.to(weight.device, weight.dtype), levels, strip_bytes)
     return ImageFeatures(pictures, tuple(features), tuple(features.values()), origin)
@@ -153,7 +154,7 @@ def encode_style_features(
     if mask is not None and not bool((mask > 0.5).flatten(1).any(dim=1).all()):
         raise ValueError("the style mask is empty: no part of the style is left to look at. Paint some of it white.")
     samples = SAMPLED_POSITIONS if attention == "sampled" else None
-    with torch.no_grad():
+    with torch.no_grad(), true_float32(style.levels[0].device):
         mask = None if mask is None else mask.to(style.levels[0].device)
         return fusion.encode_style(style.named(), mask, samples, torch.Generator().manual_seed(seed))
 
@@ -217,7 +218,7 @@ def use_up(
     """`paint`, with arguments that are known to be right and are taken apart: each level's features and keys leave
     `seen` and `styles` when they have been used, so that their memory is free if nobody else holds them. `reuse` says
     that nobody does, and that the features may be painted over."""
-    with torch.no_grad():
+    with torch.no_grad(), true_float32(seen[fusion.levels[0]].device):
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:
             fused = own

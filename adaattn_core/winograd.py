@@ -13,6 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .devices import autocasts
+
 FEWEST_CHANNELS = 64
 """Of the narrower side. Below, the transforms cost what the products save. Share of the direct one's time, by
 benchmarks/convolutions.py with AVX-512 and with AVX2: 32 channels 3.7 and 2.5, 64 about 1 and .75, 256 .55 and .47."""
@@ -52,7 +54,7 @@ def preferred(x: Tensor, weight: Tensor) -> bool:
     convolution takes longer even where it is native (autocast would transform in it)."""
     return (
         x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
+        and not autocasts("cpu")
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.is_grad_enabled()
