@@ -31,8 +31,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Arguments of every `adaattn` command in the README's shell blocks."""
-    lines = [part for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
+    """Arguments of every `adaattn` command in the README's shell blocks; a backslash joins lines."""
+    whole = [block.replace("\\\n", " ") for block in blocks("bash")]
+    lines = [part for block in whole for line in block.splitlines() for part in line.split("&&")]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == ["adaattn"]]
 
