@@ -55,8 +55,8 @@ class TrainConfig:
     encoder_lr_scale: float = 0.25
     """Encoder's share of the learning rate in the last two stages."""
     deep_lr_scale: float = 1.0
-    """Share of the learning rate for what only the levels below relu3_1 go through; 0 leaves it as it starts. Lower it
-    where the log warns that nothing comes through from them."""
+    """Share of the learning rate for what only the levels below relu3_1 go through; 0 leaves it as it starts. Lower it,
+    to 0.05 say, where the log warns that the decoder no longer sees relu4_1 and relu5_1."""
     warmup_steps: int = 100
     """Steps over which each stage's learning rate rises from 0."""
     optimizer: Optimizer = "adam"
@@ -83,7 +83,8 @@ class TrainConfig:
     global_weight: float = 10.0
     """Weight of the global style loss."""
     relative_style: bool = False
-    """Measure the global style loss as relative distances, so that all styles weigh alike; the paper's squares else."""
+    """Measure the global style loss as relative distances, so that all styles weigh alike; otherwise the paper's
+    squared distances."""
     local_weight: float = 3.0
     """Weight of the local feature loss."""
     content_weight: float = 0.0

@@ -94,7 +94,7 @@ def _told_if_deep_levels_are_lost(model: StyleTransferModel, step: int) -> Itera
     if not all(seen):
         log.warning(
             "step %d: the decoder no longer sees relu4_1 and relu5_1 (its deep convolution is below 0 everywhere); "
-            "start again with a lower learning rate",
+            "start again with a lower learning rate, or with --deep-lr-scale 0.05",
             step,
         )
 

@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--ablate", action="store_true",
-        help="a row more for each model with AdaIN's statistics instead of attention, with sampled attention, and with "
-        "attention at its first level alone",
+        help="for each model up to three more rows: AdaIN's statistics instead of attention, sampled attention, and "
+        "attention at its first level alone, if it has more",
     )  # fmt: skip
     _add_judges(parser.add_argument_group("judges"))
     parser.add_argument(

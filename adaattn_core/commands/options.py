@@ -30,8 +30,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision", default="auto", choices=PRECISIONS,
-        help="auto is float32. float16 is for GPUs: merge and decoder, within .5/255 of float32. bfloat16 is what of "
-        "these keeps within 2/255, which saves little. Attention stays in float32",
+        help="auto is float32. float16 is for GPUs: merge and decoder, within .5/255 of float32. bfloat16: only the "
+        "layers of these that stay within 2/255, which saves little. Attention stays in float32",
     )  # fmt: skip
 
 

@@ -93,7 +93,9 @@ def _add_paint_options(group: argparse._ArgumentGroup) -> None:
         "--attention", choices=ATTENTIONS, default=ATTENTIONS[0],
         help="exact looks at all of the style, sampled at 4096 random places (default: %(default)s)",
     )  # fmt: skip
-    group.add_argument("--seed", type=whole, default=0, metavar="N", help="of sampled attention (default: 0)")
+    group.add_argument(
+        "--seed", type=whole, default=0, metavar="N", help="which places sampled attention picks (default: 0)"
+    )
 
 
 def _add_region_options(group: argparse._ArgumentGroup) -> None:
