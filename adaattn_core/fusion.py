@@ -6,7 +6,6 @@ Source: Liu et al., ICCV 2021, section 3.3: relu4_1 + upsampled relu5_1 through 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from .attention import AdaAttention, KeyRows, StyleLevel, stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d
 from .moments import Similarity, normalize_channels, widened
-from .streaming import BLOCK_BYTES, Progress
+from .streaming import BLOCK_BYTES
 
 StyleFeatures = dict[str, StyleLevel]
 """level name -> keys and values of a style: all that attention needs of it."""
@@ -34,17 +33,6 @@ def upsample_to(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
     """(B, C, h, w) twice as large, then cut to `size`: the inverse of a pool that rounds up."""
     x = F.interpolate(x, scale_factor=2, mode=mode)
     return x[..., : size[0], : size[1]]
-
-
-def _progress_parts(progress: Progress | None, costs: Sequence[int]) -> list[Progress | None]:
-    """One function for each part of the work; each tells `progress` the share of the whole."""
-    if progress is None:
-        return [None] * len(costs)
-
-    def part(before: int, cost: int, done: float) -> None:
-        progress((before + done * cost) / sum(costs))
-
-    return [partial(part, sum(costs[:index]), cost) for index, cost in enumerate(costs)]
 
 
 def _average(maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -121,7 +109,6 @@ class MultiLevelFusion(nn.Module):
         content_mask: Tensor | None = None,
         temperature: float = 1.0,
         block_bytes: int = BLOCK_BYTES,
-        progress: Progress | None = None,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation maps per level; those of several styles are averaged with `weights`.
 
@@ -129,18 +116,11 @@ class MultiLevelFusion(nn.Module):
             content: features of the content.
             styles: one or more results of `encode_style`.
             weights: one per style, summing to 1.
-            progress: told the share of the attention that is done, over all levels and styles; see `attention_moments`.
 
         Returns:
             level name -> mean, std, each (B, C, H, W) in float32.
         """
         statistics = {}
-        pairs = [
-            content[level].shape[-2] * content[level].shape[-1] * style[level].key.shape[1]
-            for level in self.levels
-            for style in styles
-        ]
-        parts = iter(_progress_parts(progress, pairs))
         for level in self.levels:
             attention, grid = self._at(level), (content[level].shape[-2], content[level].shape[-1])
             query = attention.query(stacked_key(content, level))
@@ -152,7 +132,6 @@ class MultiLevelFusion(nn.Module):
                     content_mask=content_mask,
                     temperature=temperature,
                     block_bytes=block_bytes,
-                    progress=next(parts),
                 )
                 for style in styles
             ]

@@ -16,7 +16,7 @@ from .devices import trim_memory
 from .encoder import Features
 from .fusion import MultiLevelFusion, StyleFeatures
 from .moments import widened
-from .streaming import BLOCK_BYTES, Progress
+from .streaming import BLOCK_BYTES, Progress, progress_part
 from .strips import canvas
 
 
@@ -55,9 +55,9 @@ def repaint_gradually(
         level: sum(content[level][0, 0].numel() * style[level].key.shape[1] for style in styles)
         for level in fusion.levels
     }
-    done = 0
+    done, total = 0, sum(costs.values())
     for level in reversed(fusion.levels):
-        part = _part(progress, done, costs[level], sum(costs.values()))
+        part = progress_part(progress, done / total, (done + costs[level]) / total)
         some = positions * _key_width(fusion, fusion.levels[0]) // _key_width(fusion, level)
         attention = _Level(fusion, level, styles, weights, temperature, block_bytes)
         painted[level] = attention.repainted(content, strength, some, reuse, part)
@@ -99,7 +99,7 @@ class _Level:
         painted = own if reuse and strength == 1 else canvas(own, own.shape[1], height, width)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
-            told = _part(progress, rows.start, rows.stop - rows.start, height)
+            told = progress_part(progress, rows.start / height, rows.stop / height)
             mean, std = self._statistics(self.attention.query(keys[rows]), (rows.stop - rows.start, width), told)
             full = keys.own(rows).mul_(std).add_(mean)
             painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
@@ -111,9 +111,10 @@ class _Level:
         """Mean and standard deviation of the styles for some rows, (B, C, rows, W) each."""
         mean: Tensor | None = None
         std: Tensor | None = None
-        positions = [style.key.shape[1] for style in self.styles]
-        for index, (style, weight) in enumerate(zip(self.styles, self.weights, strict=True)):
-            told = _part(progress, sum(positions[:index]), positions[index], sum(positions))
+        seen, total = 0, sum(style.key.shape[1] for style in self.styles)
+        for style, weight in zip(self.styles, self.weights, strict=True):
+            before, seen = seen, seen + style.key.shape[1]
+            told = progress_part(progress, before / total, seen / total)
             found = self.attention.statistics(
                 query, grid, style, temperature=self.temperature, block_bytes=self.block_bytes, progress=told
             )
@@ -133,8 +134,3 @@ def _added(total: Tensor | None, one: Tensor, weight: float) -> Tensor:
     if weight == 1:
         return one
     return one * weight if total is None else total.add_(one, alpha=weight)
-
-
-def _part(progress: Progress | None, before: int, cost: int, total: int) -> Progress | None:
-    """What tells `progress` of a part of the work that costs `cost` of `total`, after `before`."""
-    return None if progress is None else lambda done: progress((before + cost * done) / total)

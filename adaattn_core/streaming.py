@@ -36,6 +36,11 @@ DEVICE_BLOCK_BYTES = 256 * 2**20
 SMALLEST_SIDE = 16
 
 
+def progress_part(progress: Progress | None, start: float, stop: float) -> Progress | None:
+    """What tells `progress` of the part of the work between two shares of the whole."""
+    return None if progress is None else lambda done: progress(start + (stop - start) * done)
+
+
 def block_bytes_on(device: torch.device) -> int:
     """The one of these that is the fastest there."""
     return BLOCK_BYTES if device.type == "cpu" else DEVICE_BLOCK_BYTES

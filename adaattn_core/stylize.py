@@ -27,8 +27,8 @@ from .painting import (
     style_shares,
     use_up,
 )
-from .streaming import Progress
-from .windows import batch_window, in_windows, progress_part, window_items
+from .streaming import Progress, progress_part
+from .windows import batch_window, in_windows, window_items
 
 PAINTING_SHARE = 0.9
 """Of the time a picture takes, what is over when only the decoder is left; for the progress bar."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .devices import free_memory, is_out_of_memory
-from .streaming import BLOCK_BYTES, Progress
+from .streaming import BLOCK_BYTES, Progress, progress_part
 
 WINDOW_PIXELS = 2**21
 """Batch items run together up to this many pixels; larger ones one by one."""
@@ -99,8 +99,3 @@ def in_windows(
 def window_items(pictures: Tensor) -> int:
     """As many items as have WINDOW_PIXELS, so that memory does not grow with the batch."""
     return max(1, WINDOW_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
-
-
-def progress_part(progress: Progress | None, start: float, stop: float) -> Progress | None:
-    """What tells `progress` of the part of the work between two shares of the whole."""
-    return None if progress is None else lambda done: progress(start + (stop - start) * done)

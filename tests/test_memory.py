@@ -68,6 +68,17 @@ def test_features_are_let_go_when_no_level_needs_them() -> None:
     assert set(told) == set(SMALL.levels)
 
 
+@torch.no_grad()
+def test_progress_rises_to_1_by_the_cost_of_each_level_and_style() -> None:
+    """One block each, the deepest first. Content grids 2 x 2, 4 x 4, 8 x 8; styles 2 x 3, 3 x 5, 6 x 10 and squares."""
+    model, told = small_model(), list[float]()
+    styles = [dict(model.fusion.encode_style(model.encoder(picture(*size)))) for size in ((24, 40), (32, 32))]
+    repaint_gradually(model.fusion, model.encode(picture(32, 32)), styles, [0.5, 0.5], progress=told.append)
+    costs = torch.tensor([4 * 6, 4 * 4, 16 * 15, 16 * 16, 64 * 60, 64 * 64])
+    torch.testing.assert_close(torch.tensor(told), costs.cumsum(0) / costs.sum())
+    assert told[-1] == 1.0
+
+
 def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a batch, only for its last window; and memory that runs out then is no loss."""
     model, style = small_model(), picture(32, 32)

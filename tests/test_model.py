@@ -252,17 +252,6 @@ def test_statistics_of_several_styles_are_averaged() -> None:
             torch.testing.assert_close(moment, 0.3 * first + 0.7 * second)
 
 
-@torch.no_grad()
-def test_progress_rises_to_1_by_the_cost_of_each_level_and_style() -> None:
-    """One block each. Content grids 8 x 8, 4 x 4, 2 x 2; styles 6 x 10, 3 x 5, 2 x 3 and 8 x 8, 4 x 4, 2 x 2."""
-    model, told = small_model(), list[float]()
-    styles = [model.fusion.encode_style(model.encoder(picture(*size))) for size in ((24, 40), (32, 32))]
-    model.fusion.statistics(model.encoder(picture(32, 32)), styles, [0.5, 0.5], progress=told.append)
-    costs = torch.tensor([64 * 60, 64 * 64, 16 * 15, 16 * 16, 4 * 6, 4 * 4])
-    torch.testing.assert_close(torch.tensor(told), costs.cumsum(0) / costs.sum())
-    assert told[-1] == 1.0
-
-
 def test_repaint_by_hand() -> None:
     """Content -1, 1 has unbiased variance 2: deviation 3 and mean 10 make 10 -+ 3 / sqrt 2; half strength, the mean."""
     fusion = small_model(config=SMALL_VIDEO).fusion
