@@ -81,10 +81,10 @@ COMPACT = ModelConfig(
     decoder_convs=(4, 2, 2),
     projection_channels=(48, 96, 128),
     upsample="bilinear",
-    style_cells=(2, 1, 1),
+    style_cells=(2, 2, 1),
 )
 """The built-in model's architecture: half of VGG-19's channels or less, two convolutions a block, narrow queries and
-keys, and on relu3_1 one key for four style positions."""
+keys, and on relu3_1 and relu4_1 one key for four style positions."""
 
 
 class StyleTransferModel(nn.Module):
