@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -77,7 +77,7 @@ def autocasts(device_type: str) -> bool:
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Switches autocast off where it is on: torch refuses even that for devices that do not have it."""
-    return torch.autocast(device_type, enabled=False) if autocasts(device_type) else nullcontext()
+    return autocast(device_type, enabled=False) if autocasts(device_type) else nullcontext()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def test_a_device_without_autocast_paints_the_same(monkeypatch: pytest.MonkeyPat
     def refused(*_: object, **__: object) -> None:
         raise RuntimeError("unsupported autocast device_type")
 
-    monkeypatch.setattr(torch, "autocast", refused)
+    monkeypatch.setattr("adaattn_core.devices.autocast", refused)
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device_type: False)
     monkeypatch.setattr(torch, "is_autocast_enabled", refused)
     assert torch.equal(stylize(model, content, style), wanted)
