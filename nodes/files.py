@@ -1,7 +1,7 @@
 """What a user can choose in the loaders, and how each choice is read. Knows nothing of ComfyUI.
 
-Choices are the built-in model; our .safetensors files; and folders with the published checkpoints, listed with a slash at
-the end. `.pth` files are read as data, never executed.
+Choices are the built-in model; our .safetensors files; and folders with the published checkpoints, listed with a slash
+at the end. `.pth` files are read as data, never executed.
 """
 
 from __future__ import annotations
