@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -23,12 +23,13 @@ def overlapped(
     work: Callable[[Job, Read], Made],
     write: Callable[[Job, Made], Written],
     ahead: int = AHEAD,
-) -> Iterator[tuple[Job, Written]]:
+) -> Generator[tuple[Job, Written], None, None]:
     """Each job read, worked on in this thread, and written; jobs and what `write` returned come out in order.
 
     At most `ahead` jobs wait to be worked on, and as many to be written, so memory does not grow with their number;
     with 0 nothing is done ahead. An error of any of the three ends it, and so does Ctrl-C: what is made by then is
-    still written, and nothing is left half written by a thread that was cut off.
+    still written, and nothing is left half written by a thread that was cut off. Where the loop may end in
+    another way, `contextlib.closing` around it waits for the threads.
     """
     if not ahead:
         yield from ((job, write(job, work(job, read(job)))) for job in jobs)

@@ -24,11 +24,11 @@ class Progress(Protocol):
         """Words after the counter; with `refresh` False they are shown at the next update."""
 
 
-def progress_bar(total: int, initial: int = 0, unit: str = "step", enabled: bool | None = None) -> Progress:
+def progress_bar(total: int | None, initial: int = 0, unit: str = "step", enabled: bool | None = None) -> Progress:
     """A progress line that starts at `initial` of `total` units.
 
     Args:
-        total: units in all.
+        total: units in all; None where nobody knows.
         initial: units done before, which the rate leaves out.
         unit: name of one unit.
         enabled: False shows nothing, True always shows, None shows where stderr is a terminal.
@@ -45,7 +45,7 @@ def progress_bar(total: int, initial: int = 0, unit: str = "step", enabled: bool
 class CounterLine:
     """`12/100 step, 3.1 step/s, 0:28 left`, rewritten in place at most five times a second."""
 
-    def __init__(self, total: int, initial: int = 0, unit: str = "step", hidden: bool = False) -> None:
+    def __init__(self, total: int | None, initial: int = 0, unit: str = "step", hidden: bool = False) -> None:
         self.total, self.initial, self.unit, self.hidden = total, initial, unit, hidden
         self.done, self.words = initial, ""
         self.started = time.monotonic()
@@ -75,12 +75,13 @@ class CounterLine:
 
     def line(self, seconds: float) -> str:
         """The line as it reads after so many seconds."""
-        text = f"{self.done}/{self.total} {self.unit}"
+        text = f"{self.done}{'' if self.total is None else f'/{self.total}'} {self.unit}"
         fresh = self.done - self.initial
         if fresh > 0 and seconds > 0:
-            rate, left = fresh / seconds, seconds * max(0, self.total - self.done) / fresh
-            speed = f"{rate:.2f} {self.unit}/s" if rate >= 1 else f"{1 / rate:.2f} s/{self.unit}"
-            text += f", {speed}, {clock(left)} left"
+            rate = fresh / seconds
+            text += f", {rate:.2f} {self.unit}/s" if rate >= 1 else f", {1 / rate:.2f} s/{self.unit}"
+            if self.total is not None:
+                text += f", {clock(max(0, self.total - self.done) / rate)} left"
         return f"{text}, {self.words}" if self.words else text
 
     def _show(self) -> None:
