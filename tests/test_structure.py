@@ -42,6 +42,7 @@ FLOW = (
     "stylize",
     "ablation",
     "sheet",
+    "steady",
     "video",
     "metrics",
     "losses",
