@@ -79,7 +79,7 @@ def _in_a_process(what: str, folder: Path) -> dict[str, Any]:
 def alone(folder: Path) -> dict[str, float]:
     """The model's own rate, the style encoded and the pictures decoded before."""
     from adaattn_core import encode_style, load_image, load_model, stylize
-    from adaattn_core.commands.stylize import STYLE_SIDE
+    from adaattn_core.commands.options import STYLE_SIDE
     from adaattn_core.images import resize_image
 
     model = load_model()

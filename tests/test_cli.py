@@ -22,6 +22,7 @@ from torch import Tensor
 import adaattn_core
 from adaattn_core import load_image, load_model, save_image, save_model
 from adaattn_core.cli import COMMANDS, build_parser, main
+from adaattn_core.commands import styles as styles_of_commands
 from adaattn_core.commands import stylize as stylize_command
 from adaattn_core.commands.stylize import distinct_names
 from adaattn_core.commands.train import field_docs, read_toml
@@ -114,7 +115,7 @@ def test_seed_and_attention_reach_the_style(folder: Path, monkeypatch: pytest.Mo
         seen.append((options["attention"], options["seed"]))
         return encode_style(*args, **options)
 
-    monkeypatch.setattr(stylize_command, "encode_style", watched)
+    monkeypatch.setattr(styles_of_commands, "encode_style", watched)
     run(f"stylize photos -o out --attention sampled --seed 3 {OIL}")
     assert seen == [("sampled", 3)], "once for all contents"
 

@@ -15,6 +15,58 @@ from ..checkpoint import BUILT_IN, MODEL_NAMES, load_model
 from ..devices import PRECISIONS, Precision, pick_device, pick_dtype
 from ..images import MIN_SIDE, ImageError, output_format
 from ..model import StyleTransferModel
+from ..painting import ATTENTIONS
+
+NO_MASK = "none"
+STYLE_SIDE = 512
+
+
+def add_paint_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--strength", type=unit, default=1.0, metavar="X", help="0 is the content, 1 the full style (default: 1)"
+    )
+    group.add_argument(
+        "--style-weights", type=shares, metavar="X,X", help="share of each style in a mix (default: the same for all)"
+    )
+    group.add_argument("--keep-color", action="store_true", help="keep the content's colours, take only brightness")
+    group.add_argument(
+        "--temperature", type=positive, default=1.0, metavar="X",
+        help="above 1 blends more of the style into each place, below 1 less (default: 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--attention", choices=ATTENTIONS, default=ATTENTIONS[0],
+        help="exact looks at all of the style, sampled at 4096 random places (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--seed", type=whole, default=0, metavar="N", help="which places sampled attention picks (default: 0)"
+    )
+
+
+def add_size_options(group: argparse._ArgumentGroup, contents: str) -> None:
+    """`contents` names what is painted."""
+    group.add_argument(
+        "--size", type=side, default=0, metavar="PX",
+        help=f"resize {contents} to this short side (default: 0, their own)",
+    )  # fmt: skip
+    group.add_argument(
+        "--style-size", type=side, default=STYLE_SIDE, metavar="PX",
+        help="reduce styles to this short side where theirs is longer; 0 keeps them (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_style_mask_option(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--style-mask", action="append", metavar="M",
+        help=f"picture, white where to take the style from; once for each --style, {NO_MASK} for all of it",
+    )  # fmt: skip
+
+
+def add_memory_option(parser: argparse.ArgumentParser, price: str) -> None:
+    """`price` says what a limit costs."""
+    parser.add_argument(
+        "--max-memory-gb", type=positive, metavar="X",
+        help=f"GiB that the program may hold at the most; {price} (default: what is fastest)",
+    )  # fmt: skip
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +118,12 @@ def make_folder(folder: Path) -> None:
     check_folder(folder)
 
 
-def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path], kind: str = "pictures") -> None:
     """So that nobody loses a photo to its own repainted version."""
     originals = {_file_id(path) for path in inputs} - {None}
     for path in outputs:
         if _file_id(path) in originals:
-            raise ImageError(f"{path} is one of the pictures to read and would be lost. Choose another output.")
+            raise ImageError(f"{path} is one of the {kind} to read and would be lost. Choose another output.")
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:

@@ -18,27 +18,26 @@ from ..checkpoint import find_model
 from ..devices import is_out_of_memory
 from ..distributed import Ranks
 from ..finding import find_images
-from ..fusion import StyleFeatures
 from ..images import WRITE_FORMATS, ImageError, load_alpha, load_image, load_mask, resize_image, save_image
 from ..masks import fit_mask
 from ..model import StyleTransferModel
 from ..overlap import AHEAD, overlapped
-from ..painting import ATTENTIONS
 from ..progress import progress_bar
-from ..stylize import encode_style, stylize
+from ..stylize import stylize
 from .errors import explain
 from .options import (
+    NO_MASK,
+    add_memory_option,
     add_model_options,
+    add_paint_options,
+    add_size_options,
+    add_style_mask_option,
     check_no_input_among,
     check_output,
     make_folder,
     open_model,
-    positive,
-    shares,
-    side,
-    unit,
-    whole,
 )
+from .styles import Styles, check_shares, find_styles, style_masks
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,6 @@ examples:
   adaattn stylize photo.jpg --style a.jpg --style b.jpg --style-weights .7,.3 -o mixed.png
   adaattn stylize photo.jpg --style "paintings/*.jpg" -o results/      in each style, as photo__painting.png
 """
-NO_MASK = "none"
-STYLE_SIDE = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,52 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="OUT",
         help="picture to write, or a folder: results are named after their contents, as PNG",
     )  # fmt: skip
-    _add_paint_options(parser.add_argument_group("painting"))
+    add_paint_options(parser.add_argument_group("painting"))
     _add_region_options(parser.add_argument_group("sizes and regions"))
     add_model_options(parser)
-    parser.add_argument(
-        "--max-memory-gb", type=positive, metavar="X",
-        help="GiB that the program may hold at the most; files are then not read ahead (default: what is fastest)",
-    )  # fmt: skip
+    add_memory_option(parser, "files are then not read ahead")
     parser.add_argument(
         "--resume", action="store_true", help="leave out results that are there already: to go on with a stopped run"
     )
 
 
-def _add_paint_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--strength", type=unit, default=1.0, metavar="X", help="0 is the content, 1 the full style (default: 1)"
-    )
-    group.add_argument(
-        "--style-weights", type=shares, metavar="X,X", help="share of each style in a mix (default: the same for all)"
-    )
-    group.add_argument("--keep-color", action="store_true", help="keep the content's colours, take only brightness")
-    group.add_argument(
-        "--temperature", type=positive, default=1.0, metavar="X",
-        help="above 1 blends more of the style into each place, below 1 less (default: 1)",
-    )  # fmt: skip
-    group.add_argument(
-        "--attention", choices=ATTENTIONS, default=ATTENTIONS[0],
-        help="exact looks at all of the style, sampled at 4096 random places (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="which places sampled attention picks (default: 0)"
-    )
-
-
 def _add_region_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--size", type=side, default=0, metavar="PX", help="resize contents to this short side (default: 0, their own)"
-    )
-    group.add_argument(
-        "--style-size", type=side, default=STYLE_SIDE, metavar="PX",
-        help="reduce styles to this short side where theirs is longer; 0 keeps them (default: %(default)s)",
-    )  # fmt: skip
+    add_size_options(group, "contents")
     group.add_argument("--content-mask", metavar="M", help="picture, white where to repaint")
-    group.add_argument(
-        "--style-mask", action="append", metavar="M",
-        help=f"picture, white where to take the style from; once for each --style, {NO_MASK} for all of it",
-    )  # fmt: skip
+    add_style_mask_option(group)
 
 
 class Group(NamedTuple):
@@ -143,7 +107,12 @@ def run(args: argparse.Namespace) -> int:
     rest = share_of(groups, ranks, skip_existing=args.resume)
     total, there = _count(rest), _count(share) - _count(rest)
     painter = Painter(args, ranks, alone=_count(groups) == 1)
-    jobs = (Job(*result, styles) for group in rest for styles in [Styles(group, args)] for result in group.results)
+    jobs = (
+        Job(*result, styles)
+        for group in rest
+        for styles in [Styles(group.styles, group.masks, args)]
+        for result in group.results
+    )
     ahead = 0 if args.max_memory_gb else AHEAD  # a limit leaves no room for pictures that wait
     written: list[str | Failure] = []
     with progress_bar(total, unit="picture", enabled=None if total > 1 and ranks.is_writer else False) as bar:
@@ -247,44 +216,6 @@ class Painter:
         return Failure(explain(error)[1])
 
 
-class Styles:
-    """The styles of a group, read once and encoded once."""
-
-    def __init__(self, group: Group, args: argparse.Namespace) -> None:
-        self.group, self.args = group, args
-        self.pictures: list[tuple[Tensor, Tensor | None]] = []
-        self.features: list[StyleFeatures] = []
-
-    def read(self) -> None:
-        """Raises what is wrong with a picture or its mask."""
-        if self.pictures:
-            return
-        pictures = []
-        for path, mask_path in zip(self.group.styles, self.group.masks, strict=True):
-            picture = load_image(path)
-            mask = None if mask_path == NO_MASK else fit_mask(load_mask(mask_path), picture, "style")
-            if self.args.style_size and min(picture.shape[-2:]) > self.args.style_size:
-                picture = resize_image(picture, short_side=self.args.style_size)
-            pictures.append((picture, mask))
-        self.pictures = pictures
-
-    def encoded(self, model: StyleTransferModel) -> list[StyleFeatures]:
-        """What `stylize` takes."""
-        if not self.features:
-            self.features = [
-                encode_style(
-                    model,
-                    picture,
-                    mask=mask,
-                    attention=self.args.attention,
-                    seed=self.args.seed,
-                    max_memory_gb=self.args.max_memory_gb,
-                )  # fmt: skip
-                for picture, mask in self.pictures
-            ]
-        return self.features
-
-
 # What is made of what, and where it goes
 
 
@@ -295,15 +226,10 @@ def plan(args: argparse.Namespace) -> list[Group]:
         ImageError: a path that will not do.
         ValueError: options that do not fit together.
     """
-    contents, styles = find_images(args.content, without=args.output), _find_styles(args.style)
-    masks = args.style_mask or [NO_MASK] * len(styles)
-    if len(masks) != len(styles):
-        raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one for each, or {NO_MASK!r}.")
+    contents, styles = find_images(args.content, without=args.output), find_styles(args.style)
     is_mix = len(styles) == len(args.style)
-    if args.style_weights and not (is_mix and len(args.style_weights) == len(styles)):
-        how = "to mix" if is_mix else "to be used one by one"
-        came = f"{len(args.style_weights)} style weights came for {len(styles)} styles {how}"
-        raise ValueError(f"{came}; one is needed for each --style to mix. Add or leave out some.")
+    masks = style_masks(args, styles)
+    check_shares(args, styles, is_mix)
     mixes = [(styles, masks)] if is_mix else [([style], [mask]) for style, mask in zip(styles, masks, strict=True)]
     names = [content.stem if is_mix else f"{content.stem}__{mix[0].stem}" for mix, _ in mixes for content in contents]
     outputs = _outputs(args.output, names)
@@ -311,18 +237,6 @@ def plan(args: argparse.Namespace) -> list[Group]:
     make_folder(outputs[0].parent)
     remaining = iter(outputs)
     return [Group(mix, mix_masks, [(content, next(remaining)) for content in contents]) for mix, mix_masks in mixes]
-
-
-def _find_styles(patterns: Sequence[str]) -> list[Path]:
-    """Several patterns name a picture each."""
-    found = [find_images([pattern]) for pattern in patterns]
-    for pattern, paths in zip(patterns, found, strict=True):
-        if len(patterns) > 1 and len(paths) > 1:
-            raise ValueError(
-                f"--style {pattern} holds {len(paths)} pictures; where several --style are mixed, each is one picture. "
-                "Name the pictures, or give this one alone to use one after the other."
-            )
-    return [path for paths in found for path in paths]
 
 
 def _outputs(output: str, names: Sequence[str]) -> list[Path]:
