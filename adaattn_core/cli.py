@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from . import __version__
-from .commands import bench, compare, convert, evaluate, info, stylize, train
+from .commands import bench, compare, convert, evaluate, info, stylize, train, video
 from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
 
 
@@ -33,6 +33,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Command] = {
     "stylize": stylize,
+    "video": video,
     "compare": compare,
     "convert": convert,
     "train": train,
