@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -47,7 +47,6 @@ DEFAULT_CRF = 18
 LARGEST_CRF = 51
 _BT709, _BT601, _LIMITED, _UNKNOWN = 1, 5, 1, 2
 _PASS_DURATIONS = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: else the last frame's is lost
-_COVER_ART = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 MICROSECONDS = 10**6
 
 
@@ -163,17 +162,19 @@ class Clip:
         return from_numpy(np.ascontiguousarray(np.rot90(pixels, self.turns)))
 
     def _find_stream(self) -> VideoStream:
+        cover = load_av().stream.Disposition.attached_pic
         for stream in self.container.streams.video:
-            if not int(stream.disposition) & _COVER_ART:
+            if not stream.disposition & cover:
                 return stream
         raise ImageError(f"{self.path} has no video in it, only sound or data. Name a video file.")
 
-    def _decode(self) -> Iterator[Frame]:
+    def _decode(self) -> Generator[Frame, None, None]:
         """All frames, their times made to rise."""
         step = max(1, round(1 / (self.rate * self.time_base)))
         offset = round(self.start / self.time_base)
         last, number, end = -step, 0, Fraction(0)
         heard = [stream for stream in self.container.streams.audio if stream.codec_context]
+        decoding_error = load_av().error.FFmpegError
         try:
             for packet in self.container.demux(self.stream, *heard):
                 if packet.pts is not None:
@@ -184,7 +185,7 @@ class Clip:
                     number += 1
                     last = last + step if picture.pts is None else max(picture.pts - offset, last + 1)
                     yield Frame(picture, last, getattr(picture, "duration", 0) or 0)
-        except load_av().error.FFmpegError as error:
+        except decoding_error as error:
             raise self._damaged(f"damaged at frame {number + 1}", last + step, error.strerror) from error
         length = Fraction(self.container.duration or 0, MICROSECONDS)
         if number and end - self.start < length - max(Fraction(1, 5), length / 10):
@@ -325,9 +326,10 @@ class Writer:
         self.sound.container.close()
 
     def _add_stream(self, height: int, width: int) -> VideoStream:
-        codec, options = "libx264", {"crf": str(self.crf)}
+        # Without B frames, which are stored before they are shown: MP4 then miscounts how long uneven frames last.
+        codec, options = "libx264", {"crf": str(self.crf), "bf": "0"}
         if self.format == "webm":
-            codec, options = "libvpx-vp9", {**options, "b": "0", "cpu-used": "4", "row-mt": "1"}
+            codec, options = "libvpx-vp9", {"crf": str(self.crf), "b": "0", "cpu-used": "4", "row-mt": "1"}
         stream: VideoStream = self.container.add_stream(codec, rate=self.clip.rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context

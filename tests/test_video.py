@@ -1,0 +1,414 @@
+"""Clips go in and out with their times, their turn, their colours and their sound; Steady takes out flicker alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaattn_core.images import ImageError, from_numpy
+from adaattn_core.steady import SIGMA, Steady, agreement, optical_flow, sharpen_like, warp
+from adaattn_core.video import FORMATS, Clip, open_clip, open_writer
+from small_models import picture
+from tiny_clips import frames, read_clip, sound_packets, turn, write_clip
+
+pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
+pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')
+
+CODEC = 4 / 255
+"""On average, of colour stored for four pixels at a time, twice over."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def copy(source: str, target: str, crf: int = 5, seconds: float | None = None) -> None:
+    """Every frame read and written."""
+    with open_clip(source) as clip, open_writer(target, clip, crf=crf, seconds=seconds) as writer:
+        for frame in clip.frames(seconds):
+            writer.write(clip.image(frame), frame)
+
+
+def assert_alike(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    difference = (found - expected).abs()
+    assert float(difference.mean()) < CODEC, f"mean {difference.mean():.4f}, max {difference.max():.4f}"
+
+
+# ---------------------------------------------------------------- in
+
+
+def test_frames_come_in_order_with_their_times(here: Path) -> None:
+    expected = frames()
+    write_clip("in.mp4", expected, rate=8)
+    with open_clip("in.mp4") as clip:
+        assert (clip.size, clip.rate) == ((32, 48), Fraction(8))
+        assert (clip.count(), clip.count(0.5)) == (6, 4)
+        found = [(frame.time * clip.time_base, clip.image(frame)) for frame in clip.frames()]
+    assert [time for time, _ in found] == [Fraction(number, 8) for number in range(6)]
+    for (_, image), one in zip(found, expected, strict=True):
+        assert_alike(image, one)
+
+
+def test_the_first_seconds_alone(here: Path) -> None:
+    write_clip("in.mp4", rate=8)
+    with open_clip("in.mp4") as clip:
+        assert len(list(clip.frames(seconds=0.5))) == 4, "the one at .5 s starts after them"
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mov", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
+def test_kinds_of_file(here: Path, suffix: str, codec: str) -> None:
+    write_clip(f"in{suffix}", codec=codec)
+    with open_clip(f"in{suffix}") as clip:
+        assert len(list(clip.frames())) == 6
+
+
+def test_a_gif(here: Path) -> None:
+    write_clip("in.gif", codec="gif")
+    with open_clip("in.gif") as clip:
+        assert [clip.image(frame).shape for frame in clip.frames()] == [(1, 3, 32, 48)] * 6
+
+
+RIGHT, HALF, LEFT = (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [(RIGHT, -1), (HALF, 2), (LEFT, 1)])
+def test_a_phones_clip_is_set_upright(here: Path, matrix: tuple[int, ...], turns: int) -> None:
+    """RIGHT: x' = -y, y' = x, so what was on top is on the right."""
+    (expected, *_) = pictures = frames()
+    write_clip("in.mp4", pictures)
+    turn(Path("in.mp4"), matrix)
+    with open_clip("in.mp4") as clip:
+        image = clip.image(next(iter(clip.frames())))
+        assert clip.size == image.shape[-2:]
+    assert_alike(image, expected.rot90(turns, (2, 3)))
+
+
+def test_colours_follow_the_matrix_that_the_file_names(here: Path) -> None:
+    """Written with BT.709, which the writer does; read as BT.601 a red would come out 12/255 darker."""
+    red = torch.tensor([200, 60, 20])[None, :, None, None].expand(1, 3, 32, 32) / 255
+    write_clip("in.mp4", [red])
+    copy("in.mp4", "out.mp4")
+    with open_clip("out.mp4") as clip:
+        found = clip.image(next(iter(clip.frames())))
+    torch.testing.assert_close(found, red.float(), atol=3 / 255, rtol=0, msg=lambda text: f"8-bit YCbCr: {text}")
+
+
+# ---------------------------------------------------------------- out
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_copy_has_the_same_frames_and_times(here: Path, suffix: str) -> None:
+    expected = frames()
+    write_clip("in.mp4", expected, rate=8)
+    copy("in.mp4", f"out{suffix}")
+    pictures, times = read_clip(f"out{suffix}")
+    assert times == [Fraction(number, 8) for number in range(6)]
+    for found, one in zip(pictures, expected, strict=True):
+        assert_alike(from_numpy(found), one)
+
+
+def test_frames_that_do_not_come_evenly_keep_their_times(here: Path) -> None:
+    import av
+
+    times = [0, 40, 240, 250, 900, 1000]
+    write_clip("in.mp4", times=times, rate=10)
+    copy("in.mp4", "out.mp4")
+    assert read_clip("out.mp4")[1] == read_clip("in.mp4")[1] == [Fraction(time, 1000) for time in times]
+    durations = []
+    for name in ("in.mp4", "out.mp4"):
+        with av.open(name) as container:
+            durations.append(container.duration)
+    assert durations[0] == durations[1], "the last frame is shown as long"
+
+
+def test_an_odd_row_and_column_are_left_out(here: Path) -> None:
+    write_clip("in.mkv", frames(32, 48))
+    with open_clip("in.mkv") as clip, open_writer("out.mp4", clip) as writer:
+        for frame in clip.frames():
+            writer.write(clip.image(frame)[..., :17, :33], frame)
+        assert writer.size == (16, 32)
+    assert read_clip("out.mp4")[0][0].shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "aac"), (".mkv", "aac"), (".webm", "libopus")])
+def test_the_sound_is_copied(here: Path, suffix: str, codec: str) -> None:
+    write_clip("in.mkv", sound=codec)
+    copy("in.mkv", f"out{suffix}")
+    before, after = sound_packets("in.mkv"), sound_packets(f"out{suffix}")
+    assert [data for _, data in after] == [data for _, data in before]
+    assert max(abs(old - new) for (old, _), (new, _) in zip(before, after, strict=True)) <= Fraction(1, 1000)
+
+
+def test_sound_and_pictures_lie_beside_each_other(here: Path) -> None:
+    """A player need not jump through the file."""
+    import av
+
+    write_clip("in.mp4", frames(count=24), rate=8, sound="aac")
+    copy("in.mp4", "out.mp4")
+    with av.open("out.mp4") as container:
+        packets = [one for one in container.demux() if one.pos is not None and one.dts is not None]
+        by_place = sorted(packets, key=lambda one: one.pos or 0)
+    times = [float((one.dts or 0) * one.time_base) for one in by_place]
+    assert max(max(times[:number]) - time for number, time in enumerate(times) if number) < 1, "FFmpeg's own chunks"
+
+
+def test_the_sound_ends_with_the_seconds(here: Path) -> None:
+    write_clip("in.mp4", frames(count=16), rate=8, sound="aac")
+    copy("in.mp4", "out.mp4", seconds=1)
+    before, after = sound_packets("in.mp4"), sound_packets("out.mp4")
+    assert after == [one for one in before if one[0] < 1]
+
+
+def test_sound_that_the_file_cannot_hold_is_left_out_and_told(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import av
+
+    write_clip("in.mp4", sound="aac")
+    copy("in.mp4", "out.webm")
+    line = "the sound is left out: a .webm file cannot hold aac; .mp4 or .mov or .mkv would take it."
+    assert caplog.messages == [line]
+    with av.open("out.webm") as container:
+        assert len(container.streams) == 1
+
+
+def test_the_index_stands_in_front(here: Path) -> None:
+    write_clip("in.mp4")
+    copy("in.mp4", "out.mp4")
+    data = Path("out.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+# ---------------------------------------------------------------- errors
+
+
+def complaint(act: Callable[[], object]) -> str:
+    with pytest.raises(ImageError) as caught:
+        act()
+    return str(caught.value)
+
+
+def read_all(path: str) -> None:
+    with open_clip(path) as clip:
+        for frame in clip.frames():
+            clip.image(frame)
+
+
+def test_files_that_are_no_clips(here: Path) -> None:
+    Path("folder").mkdir()
+    Path("text.mp4").write_text("hello")
+    write_clip("small.mp4", frames(12, 40))
+    assert complaint(lambda: open_clip("none.mp4")) == "none.mp4 does not exist. Check its name and folder."
+    assert complaint(lambda: open_clip("folder")) == "folder is a folder; a video file is needed. Name a file in it."
+    reason = "Invalid data found when processing input"
+    assert complaint(lambda: open_clip("text.mp4")) == (
+        f"text.mp4 is not a video, or is damaged ({reason}). Convert or export it to MP4."
+    )
+    assert complaint(lambda: open_clip("small.mp4")) == (
+        "small.mp4 is 40x12 pixels; at least 16x16 are needed. Resize the clip first."
+    )
+
+
+def test_sound_alone_is_no_clip(here: Path) -> None:
+    import av
+
+    from tiny_clips import tone
+
+    with av.open("sound.mkv", "w") as container:
+        audio = container.add_stream("aac", rate=48000, layout="mono")
+        container.mux([*audio.encode(tone(0.5, audio.format.name)), *audio.encode()])
+    assert complaint(lambda: open_clip("sound.mkv")) == (
+        "sound.mkv has no video in it, only sound or data. Name a video file."
+    )
+
+
+def test_a_clip_that_is_cut_short(here: Path) -> None:
+    """The index stands in front and announces what is not there; FFmpeg ends without a word."""
+    write_clip("in.mp4", flickering(frames(count=24)), rate=8)
+    copy("in.mp4", "whole.mp4")
+    data = Path("whole.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(data[: len(data) // 2])
+    line = complaint(lambda: read_all("cut.mp4"))
+    assert line.startswith("cut.mp4 is cut short after frame ") or line.startswith("cut.mp4 is damaged at frame ")
+    assert line.endswith("Download or export it again, or take what is before with --seconds.")
+    with open_clip("cut.mp4") as clip:
+        assert len(list(clip.frames(seconds=0.25))) == 2, "what is there can be used"
+
+
+def test_a_clip_that_is_damaged_in_the_middle(here: Path) -> None:
+    import av
+
+    write_clip("in.mp4", frames(count=24), rate=8)
+    with av.open("in.mp4") as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
+        place, size = packets[12].pos, packets[12].size
+    assert place is not None
+    data = bytearray(Path("in.mp4").read_bytes())
+    data[place : place + size] = b"\xff" * size
+    Path("bad.mp4").write_bytes(data)
+    line = complaint(lambda: read_all("bad.mp4"))
+    assert "bad.mp4 is damaged at frame " in line
+    assert int(line.split("frame ")[1].split(",")[0]) in range(6, 20)
+
+
+def test_no_frame_in_the_first_seconds(here: Path) -> None:
+    write_clip("in.mkv", times=[3000, 3100, 3200, 3300, 3400, 3500], sound="libopus")
+    with open_clip("in.mkv") as clip:
+        line = complaint(lambda: list(clip.frames(seconds=1)))
+    assert line == ("in.mkv has no frame in the first 1 s; its first frame is at 3.00 s. Ask for more seconds.")
+
+
+def test_outputs_that_cannot_be(here: Path) -> None:
+    write_clip("in.mp4")
+
+    def write(path: str) -> None:
+        with open_clip("in.mp4") as clip, open_writer(path, clip):
+            pytest.fail("told too late")
+
+    assert complaint(lambda: write("out.avi")) == (
+        "out.avi ends in '.avi'; one of .mp4, .mov, .mkv, .webm is needed. Rename the output."
+    )
+    assert "nowhere is not a folder" in complaint(lambda: write("nowhere/out.mp4"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ImageError])
+def test_what_ends_the_work_leaves_nothing(here: Path, error: type[BaseException]) -> None:
+    write_clip("in.mp4")
+    with pytest.raises(error), open_clip("in.mp4") as clip, open_writer("out.mp4", clip) as writer:
+        frame = next(iter(clip.frames()))
+        writer.write(clip.image(frame), frame)
+        raise error
+    assert [path.name for path in here.iterdir()] == ["in.mp4"]
+
+
+def test_a_file_that_names_others_does_not_make_us_fetch_them(here: Path) -> None:
+    Path("list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    assert complaint(lambda: Clip("list.m3u8")).startswith("list.m3u8 is not a video, or is damaged")
+
+
+def test_importing_loads_neither_package() -> None:
+    code = "import sys, adaattn_core.cli, adaattn_core.video; print({'av', 'cv2'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("package", ["av", "cv2"])
+def test_a_missing_package_is_told(here: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError) as caught:
+        _ = open_clip("in.mp4") if package == "av" else Steady(0.5)
+    assert str(caught.value) == ('adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"')
+
+
+# ---------------------------------------------------------------- steady
+
+
+def flickering(contents: list[Tensor], strength: float = 0.15) -> list[Tensor]:
+    """The contents with noise of their own on each."""
+    generator = torch.Generator().manual_seed(1)
+    return [(one + strength * (torch.rand(one.shape, generator=generator) - 0.5)).clamp(0, 1) for one in contents]
+
+
+def change(images: list[Tensor]) -> float:
+    """Mean difference from frame to frame, the first few left out, in which Steady settles."""
+    pairs = list(zip(images[4:], images[3:-1], strict=True))
+    return sum(float((new - old).abs().mean()) for new, old in pairs) / len(pairs)
+
+
+def test_a_still_clip_no_longer_flickers() -> None:
+    """Of noise that is new in every frame, a mix with the share s of the result before changes by
+    (1 - s) sqrt(2 / (1 + s)) of the noise's spread instead of sqrt 2: a fourth at .7. Detail is then raised to the
+    frame's own noise again, by 1 / s at the most."""
+    contents = [picture(48, 64)] * 12
+    painted = flickering(contents)
+    steady = Steady(0.7)
+    results = [steady(content, one) for content, one in zip(contents, painted, strict=True)]
+    assert torch.equal(results[0], painted[0])
+    assert change(results) < 0.45 * change(painted)
+
+
+def test_a_moving_picture_is_followed() -> None:
+    """The paint moves with the picture, so nothing may be mixed with what it has left."""
+    contents = frames(64, 96, count=8)
+    inverted = [1 - one for one in contents]
+    steady = Steady(0.9)
+    for content, painted in zip(contents, inverted, strict=True):
+        result = steady(content, painted)
+    inner = (..., slice(8, -8), slice(8, -24))
+    assert float((result - inverted[-1])[inner].abs().mean()) < 0.01
+    assert float((inverted[-1] - inverted[-2])[inner].abs().mean()) > 0.02, "it moves"
+
+
+def test_flow_says_where_a_place_was() -> None:
+    """Two pixels further to the right."""
+    (before, present, *_) = frames(64, 96)
+    flow = optical_flow(present, before)[..., 16:-16, 16:-16]
+    assert float(flow[:, 0].median()) == pytest.approx(2, abs=0.2)
+    assert float(flow[:, 1].median()) == pytest.approx(0, abs=0.2)
+
+
+def test_flow_of_a_large_picture_is_searched_in_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaattn_core.steady.FLOW_SIDE", 64)
+    (before, present, *_) = frames(128, 192)
+    assert float(optical_flow(present, before)[:, 0, 32:-32, 32:-32].median()) == pytest.approx(2, abs=0.4)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 200), (45, 33)])
+def test_any_size_has_a_flow(size: tuple[int, int]) -> None:
+    one = picture(*size)
+    assert optical_flow(one, one).shape == (1, 2, *size)
+
+
+def test_warp_takes_from_where_the_flow_points_and_knows_the_border() -> None:
+    image = torch.arange(4.0).expand(1, 1, 3, 4)
+    flow = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 3, 4)
+    moved, inside = warp(image, flow)
+    torch.testing.assert_close(moved[0, 0, 0], torch.tensor([1.0, 2.0, 3.0, 3.0]))
+    assert inside[0, 0, 0].tolist() == [1, 1, 1, 0]
+
+
+def test_agreement_is_gone_around_a_difference() -> None:
+    difference = torch.zeros(1, 1, 40, 40)
+    difference[..., 20, 20] = 100 * SIGMA
+    weight = agreement(difference)
+    assert weight[0, 0, 20, 26] < 0.1 < 0.99 < weight[0, 0, 20, 32]
+
+
+def test_detail_is_raised_to_the_models_strength() -> None:
+    model = picture(64, 64)
+    faint = 0.5 + (model - 0.5) * 0.5
+    raised = sharpen_like(faint, model, largest=4)
+    spread = [float((one - one.mean()).abs().mean()) for one in (faint, raised, model)]
+    assert spread[0] < spread[1] <= spread[2] * 1.05
+    assert torch.allclose(sharpen_like(model, faint, largest=4), model, atol=1e-6), "never lowered"
+
+
+def test_a_cut_starts_anew() -> None:
+    steady = Steady(0.9)
+    dark, light = picture(48, 64, seed=1) * 0.3, 1 - picture(48, 64, seed=2) * 0.3
+    steady(dark, dark)
+    assert torch.equal(steady(light, light), light)
+
+
+def test_without_steadiness_every_frame_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    steady = Steady(0)
+    for content, painted in zip(frames(), flickering(frames()), strict=True):
+        assert steady(content, painted) is painted
+
+
+def test_steady_says_what_it_needs() -> None:
+    with pytest.raises(ValueError, match="steady is 1.5; it must be between 0 and 1"):
+        Steady(1.5)
+    with pytest.raises(
+        ValueError, match=r"content is \(1, 3, 16, 16\), painted \(1, 3, 16, 18\); one frame of one size"
+    ):
+        Steady(0.5)(picture(16, 16), picture(16, 18))
