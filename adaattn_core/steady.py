@@ -18,7 +18,7 @@ from torch.nn import functional
 
 MISSING = 'adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"'
 DEFAULT_STEADY = 0.7
-"""Measured (docs/performance.md): flicker falls to half, and no trace shows behind what moves."""
+"""Measured (docs/performance.md): flicker falls to half or less, and no trace shows behind what moves."""
 FLOW_SIDE = 480
 """The flow is searched at this short side where the clip's is longer: a tenth of the time at full HD."""
 SMALLEST_FLOW = 32

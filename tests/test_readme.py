@@ -21,6 +21,7 @@ from adaattn_core.encoder import VGGEncoder
 from adaattn_core.images import load_image, save_image
 from evaluation import narrow_vgg16, narrow_vgg19
 from small_models import picture, small_model
+from tiny_clips import write_clip
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,6 +40,7 @@ def commands() -> list[list[str]]:
 
 
 PAINTING = [words for words in commands() if words[0] in ("stylize", "compare") and "--model" not in words]
+CLIPS = [words for words in commands() if words[0] == "video"]
 
 
 @pytest.fixture
@@ -73,6 +75,15 @@ def test_painting_commands(words: list[str], desk: Path) -> None:
     run(words)
     output = desk / words[words.index("-o") + 1]
     assert output.is_file() or list(output.iterdir())
+
+
+@pytest.mark.parametrize("words", CLIPS, ids=" ".join)
+def test_clip_commands(words: list[str], desk: Path) -> None:
+    for package in ("av", "cv2"):
+        pytest.importorskip(package, reason='needs PyAV and OpenCV: pip install "adaattn[video]"')
+    write_clip("clip.mp4", sound="aac")
+    run([*words, "--size=32"])
+    assert (desk / words[words.index("-o") + 1]).is_file()
 
 
 def test_the_published_weights_are_converted_and_used(desk: Path, published: Path) -> None:
@@ -131,7 +142,15 @@ def test_the_benchmark(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    assert {words[0] for words in commands()} == {"stylize", "compare", "convert", "train", "bench", "evaluate"}
+    assert {words[0] for words in commands()} == {
+        "stylize",
+        "video",
+        "compare",
+        "convert",
+        "train",
+        "bench",
+        "evaluate",
+    }
 
 
 def test_the_program(desk: Path) -> None:

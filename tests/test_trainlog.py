@@ -249,6 +249,12 @@ def test_the_line_by_hand() -> None:
     assert line.line(seconds=80.0) == "30/110 step, 4.00 s/step, 5:20 left, loss 1"
 
 
+def test_a_total_that_nobody_knows_is_left_out() -> None:
+    line = CounterLine(total=None, unit="frame", hidden=True)
+    line.update(20)
+    assert line.line(seconds=10.0) == "20 frame, 2.00 frame/s"
+
+
 def test_the_line_is_not_rewritten_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     output, now = io.StringIO(), 0.0
     monkeypatch.setattr(sys, "stderr", output)
