@@ -138,14 +138,14 @@ class Clip:
         Raises:
             ImageError: the file is damaged or cut short; the text says where.
         """
-        first = self._first
+        first, end = self._first, _exact(seconds)
         assert first is not None
-        if seconds is not None and first.time * self.time_base >= seconds:
+        if end is not None and first.time * self.time_base >= end:
             starts = f"its first frame is at {float(first.time * self.time_base):.2f} s"
             raise ImageError(f"{self.path} has no frame in the first {seconds:g} s; {starts}. Ask for more seconds.")
         yield first
         for frame in self._decoded:
-            if seconds is not None and frame.time * self.time_base >= seconds:
+            if end is not None and frame.time * self.time_base >= end:
                 return
             yield frame
 
@@ -211,11 +211,16 @@ def _open(path: StrPath) -> InputContainer:
     return container
 
 
+def _exact(seconds: float | None) -> Fraction | None:
+    """As it was meant: .2 is a fifth, not a hair more."""
+    return None if seconds is None else Fraction(seconds).limit_denominator(MICROSECONDS)
+
+
 class Sound:
     """The first audio stream of a clip as it is stored; the file is opened again, to be read at its own pace."""
 
     def __init__(self, clip: Clip, seconds: float | None) -> None:
-        self.path, self.start, self.seconds = clip.path, clip.start, seconds
+        self.path, self.start, self.end = clip.path, clip.start, _exact(seconds)
         self.container = _open(clip.path)
         streams = [stream for stream in self.container.streams.audio if stream.codec_context]
         self.stream: AudioStream | None = streams[0] if streams else None
@@ -229,7 +234,7 @@ class Sound:
             if packet is None:
                 return
             starts = Fraction(packet.pts or 0) * packet.time_base
-            if self.seconds is not None and starts >= self.seconds:
+            if self.end is not None and starts >= self.end:
                 self._packets = iter(())
                 return
             self._coming = packet if time is not None and starts >= time else None

@@ -63,6 +63,9 @@ def test_the_first_seconds_alone(here: Path) -> None:
     write_clip("in.mp4", rate=8)
     with open_clip("in.mp4") as clip:
         assert len(list(clip.frames(seconds=0.5))) == 4, "the one at .5 s starts after them"
+    write_clip("in.mp4", rate=10)
+    with open_clip("in.mp4") as clip:
+        assert len(list(clip.frames(seconds=0.2))) == 2, "though the float .2 is more than a fifth"
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mov", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
@@ -129,6 +132,18 @@ def test_frames_that_do_not_come_evenly_keep_their_times(here: Path) -> None:
         with av.open(name) as container:
             durations.append(container.duration)
     assert durations[0] == durations[1], "the last frame is shown as long"
+
+
+def test_pixels_that_are_not_square_stay_so(here: Path) -> None:
+    import av
+
+    write_clip("in.mp4", aspect=Fraction(4, 3))
+    copy("in.mp4", "out.mp4")
+    turn(Path("in.mp4"), RIGHT)
+    copy("in.mp4", "turned.mp4")
+    for name, aspect in (("out.mp4", Fraction(4, 3)), ("turned.mp4", Fraction(3, 4))):
+        with av.open(name) as container:
+            assert container.streams.video[0].sample_aspect_ratio == aspect
 
 
 def test_an_odd_row_and_column_are_left_out(here: Path) -> None:

@@ -98,7 +98,7 @@ def assert_all_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 def test_a_clip_is_painted_and_named_on_one_line(folder: Path, capsys: Capture) -> None:
     run(f"video in.mp4 -o out/a.mp4 {PAINT}")
     output, errors = capsys.readouterr()
-    assert re.fullmatch(r"out/a\.mp4  48x32, 6 frames  \d+\.\d s\n", output)
+    assert re.fullmatch(r"out/a\.mp4  48x32, 6 frames, \d+\.\d s\n", output)
     assert errors == ""
     assert [path.name for path in Path("out").iterdir()] == ["a.mp4"]
     pictures, times = read_clip("out/a.mp4")
@@ -152,7 +152,7 @@ def test_size_is_the_short_side_of_the_frames(folder: Path, written: list[Tensor
     run(f"video in.mp4 -o out/a.mp4 --steady 0 --seconds .1 --size 21 {PAINT}")
     assert_all_equal(written, painted([resize_image(contents()[0], short_side=21)]))
     assert written[0].shape == (1, 3, 21, 32)
-    assert "out/a.mp4  32x20, 1 frames" in capsys.readouterr().out, "codecs take even sides"
+    assert "out/a.mp4  32x20, 1 frame, " in capsys.readouterr().out, "codecs take even sides"
 
 
 def test_only_the_first_seconds(folder: Path) -> None:

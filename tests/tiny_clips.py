@@ -34,9 +34,10 @@ def write_clip(
     time_base: Fraction = Fraction(1, 1000),
     sound: str | None = None,
     codec: str = "libx264",
+    aspect: Fraction | None = None,
 ) -> None:
     """H.264 as a rule, all but lossless; `times` in `time_base` for frames that do not come evenly; with a tone of
-    440 Hz as long as the frames where `sound` names a codec."""
+    440 Hz as long as the frames where `sound` names a codec; `aspect` is a pixel's."""
     import av
 
     pictures = frames() if pictures is None else pictures
@@ -46,6 +47,8 @@ def write_clip(
         )
         stream.height, stream.width = pictures[0].shape[-2:]
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         if times:
             stream.codec_context.time_base = time_base
         audio: Any = container.add_stream(sound, rate=TONE_RATE, layout="mono") if sound else None

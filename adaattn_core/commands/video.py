@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
         styles.read()
         with open_writer(args.output, clip, crf=args.crf, seconds=args.seconds) as writer:
             _paint(args, clip, Painter(args, device, clip, styles, writer))
-    size = f"{writer.size[1]}x{writer.size[0]}"
-    print(f"{args.output}  {size}, {writer.frames} frames  {time.monotonic() - started:.1f} s")
+    size, frames = f"{writer.size[1]}x{writer.size[0]}", f"{writer.frames} frame{'s' if writer.frames > 1 else ''}"
+    print(f"{args.output}  {size}, {frames}, {time.monotonic() - started:.1f} s")
     return 0
 
 
