@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from adaattn_core import StyleTransferModel, encode_style, load_image, load_model, stylize
 from adaattn_core.commands.options import STYLE_SIDE
-from adaattn_core.images import find_images, resize_image
+from adaattn_core.finding import find_images
+from adaattn_core.images import resize_image
 from adaattn_core.steady import Steady, grey_bytes, open_cv, optical_flow, warp
 from adaattn_core.video import open_clip
 

@@ -51,7 +51,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("ADAATTN_MODELS", raising=False)
     for seed, name in enumerate(("photo", "painting", "a", "b", "other", "mask")):
         save_image(picture(40, 48, seed=seed), f"{name}.{'png' if name == 'mask' else 'jpg'}")
-    for folder in ("photos", "paintings", "painted", "examples", ".adaattn"):
+    for folder in ("photos", "paintings", "examples", ".adaattn"):
         Path(folder).mkdir()
     for folder in ("photos", "paintings"):
         save_image(picture(40, 48, seed=7), f"{folder}/one.jpg")

@@ -35,12 +35,13 @@ from .options import (
     add_size_options,
     add_style_mask_option,
     check_folder,
+    check_no_input_among,
     open_model,
     positive,
     unit,
     whole,
 )
-from .styles import Styles, check_no_input_among, check_shares, find_styles, style_masks
+from .styles import Styles, check_shares, find_styles, style_masks
 
 EXAMPLES = """\
 examples:
