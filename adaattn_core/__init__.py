@@ -4,11 +4,14 @@ from adaattn_core import load_image, load_model, save_image, stylize
 save_image(stylize(load_model(), load_image("photo.jpg"), load_image("painting.jpg")), "out.png")
 """
 
-from .checkpoint import CheckpointError, load_model, save_model
-from .images import ImageError, load_image, load_mask, save_image
-from .model import ModelConfig, StyleTransferModel
-from .published import convert_published, load_vgg
-from .stylize import encode_style, stylize
+from .checkpoints.model_file import load_model, save_model
+from .checkpoints.published import convert_published
+from .checkpoints.vgg import load_vgg
+from .errors import CheckpointError, ImageError
+from .inference.stylize import encode_style, stylize
+from .io.images import load_image, load_mask, save_image
+from .models.config import ModelConfig
+from .models.model import StyleTransferModel
 
 __version__ = "0.1.0"
 

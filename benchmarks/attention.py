@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from adaattn_core import load_image, load_model
-from adaattn_core.attention import AdaAttention, StyleLevel, stacked_key
-from adaattn_core.images import resize_image
-from adaattn_core.model import StyleTransferModel
-from adaattn_core.moments import attention_moments
-from adaattn_core.screening import Screen, flat
+from adaattn_core.models.attention import AdaAttention, StyleLevel, stacked_key
+from adaattn_core.models.model import StyleTransferModel
+from adaattn_core.ops.key_pruning import Screen, flat
+from adaattn_core.ops.moments import attention_moments
+from adaattn_core.ops.resize import resize_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAIRS = (("coffee", "great_wave"), ("astronaut", "composition_viii"), ("chelsea", "auvers"))

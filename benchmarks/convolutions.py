@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaattn_core import winograd
-from adaattn_core.encoder import pad_one
+from adaattn_core.models.encoder import pad_one
+from adaattn_core.ops import winograd
 
 SHAPES = ((32, 512), (64, 512), (64, 256), (96, 128), (128, 256), (256, 128), (512, 64))
 """Channels, columns."""

@@ -23,10 +23,10 @@ from torch.nn import functional
 
 from adaattn_core import StyleTransferModel, encode_style, load_image, load_model, stylize
 from adaattn_core.commands.options import STYLE_SIDE
-from adaattn_core.finding import find_images
-from adaattn_core.images import resize_image
-from adaattn_core.steady import Steady, grey_bytes, open_cv, optical_flow, warp
-from adaattn_core.video import open_clip
+from adaattn_core.inference.temporal import Steady, grey_bytes, open_cv, optical_flow, warp
+from adaattn_core.io.image_files import find_images
+from adaattn_core.io.video_reader import open_clip
+from adaattn_core.ops.resize import resize_image
 
 ROOT = Path(__file__).parents[1]
 STYLE = ROOT / "examples" / "great_wave.jpg"

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fill(folder: Path, count: int, side: int) -> None:
     """That many JPEG files, side x side."""
     from adaattn_core import load_image, save_image
-    from adaattn_core.images import resize_image
+    from adaattn_core.ops.resize import resize_image
 
     folder.mkdir()
     originals = [folder / f"0-{name}.jpg" for name in PHOTOS[:count]]
@@ -80,7 +80,7 @@ def alone(folder: Path) -> dict[str, float]:
     """The model's own rate, the style encoded and the pictures decoded before."""
     from adaattn_core import encode_style, load_image, load_model, stylize
     from adaattn_core.commands.options import STYLE_SIDE
-    from adaattn_core.images import resize_image
+    from adaattn_core.ops.resize import resize_image
 
     model = load_model()
     style = encode_style(model, resize_image(load_image(STYLE), short_side=STYLE_SIDE))
@@ -94,7 +94,8 @@ def alone(folder: Path) -> dict[str, float]:
 
 def paint(folder: Path) -> dict[str, Any]:
     """The command's rate after a tenth of the folder, and this process's peak memory by then and in the end."""
-    from adaattn_core import bench, cli
+    from adaattn_core import cli
+    from adaattn_core.runtime.memory import peak_memory_bytes
 
     out = folder / "out"
     out.mkdir()
@@ -106,7 +107,7 @@ def paint(folder: Path) -> dict[str, Any]:
         while not ended.wait(WATCH_EVERY):
             done = len(list(out.glob("*.png")))
             if done >= total // 10:
-                seen.append((done, time.perf_counter(), bench.peak_memory_bytes()))
+                seen.append((done, time.perf_counter(), peak_memory_bytes()))
                 return
 
     watcher = threading.Thread(target=watch)
@@ -119,7 +120,7 @@ def paint(folder: Path) -> dict[str, Any]:
     watcher.join()
     if code or not seen:
         raise SystemExit(f"adaattn stylize ended with {code}: {said.getvalue()}")
-    (done, when, early), late = seen[0], bench.peak_memory_bytes()
+    (done, when, early), late = seen[0], peak_memory_bytes()
     return {
         "pictures": total,
         "seconds_a_picture": round((finished - when) / (total - done), 3),

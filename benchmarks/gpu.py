@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from adaattn_core import StyleTransferModel, encode_style, load_model, stylize
-from adaattn_core.bench import random_base
-from adaattn_core.checkpoint import ready
-from adaattn_core.curve import work
-from adaattn_core.fusion import StyleFeatures
-from adaattn_core.painting import encode_checked, finish, paint
+from adaattn_core.benchmarking.inference import random_base
+from adaattn_core.benchmarking.scaling import work
+from adaattn_core.checkpoints.model_file import ready
+from adaattn_core.inference.stages import encode_checked, finish, paint
+from adaattn_core.models.fusion import StyleFeatures
 
 WAITS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "cudaStreamSynchronize",
          "cudaDeviceSynchronize", "cudaMemcpyAsync DtoH", "Memcpy DtoH")  # fmt: skip

@@ -75,12 +75,14 @@ def paint(job: Job, weights: str | None) -> dict[str, Any]:
     """Seconds and GiB of one picture."""
     import torch
 
-    from adaattn_core import bench, load_model, stylize
-    from adaattn_core.checkpoint import ready
-    from adaattn_core.images import resize_image
+    from adaattn_core import load_model, stylize
+    from adaattn_core.benchmarking import inference as bench
+    from adaattn_core.checkpoints.model_file import ready
+    from adaattn_core.ops.resize import resize_image
+    from adaattn_core.runtime.memory import peak_memory_bytes
 
     torch.set_flush_denormal(job.subject == "reference")  # as in adaattn bench; threads that start later take it over
-    before = bench.peak_memory_bytes()
+    before = peak_memory_bytes()
     content, style = (
         resize_image(picture, size=size) for picture, size in zip(bench.pictures(1024), job[1:3], strict=True)
     )
@@ -94,7 +96,7 @@ def paint(job: Job, weights: str | None) -> dict[str, Any]:
     else:
         stylize(model, content, style, max_memory_gb=job.limit)
     seconds = time.perf_counter() - started
-    peak = bench.peak_memory_bytes()
+    peak = peak_memory_bytes()
     return {
         "peak_gib": round(peak / 2**30, 3),
         "above_torch_gib": round((peak - before) / 2**30, 3),
@@ -117,7 +119,7 @@ def start_up() -> dict[str, float]:
     times.append(time.perf_counter())
     folder = ROOT / "examples"
     content, style = (adaattn_core.load_image(folder / f"{name}.jpg") for name in ("coffee", "great_wave"))
-    from adaattn_core.images import resize_image
+    from adaattn_core.ops.resize import resize_image
 
     content, style = (resize_image(picture, size=(512, 512)) for picture in (content, style))
     adaattn_core.stylize(model, content, style)

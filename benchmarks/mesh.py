@@ -12,9 +12,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adaattn_core.finding import find_images
-from adaattn_core.images import ImageError, load_image
-from adaattn_core.losses import MESH_PERIOD, mesh_loss
+from adaattn_core.errors import ImageError
+from adaattn_core.io.image_files import find_images
+from adaattn_core.io.images import load_image
+from adaattn_core.training.losses import MESH_PERIOD, mesh_loss
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from adaattn_core import load_image, load_model, stylize
-from adaattn_core.images import resize_image
-from adaattn_core.model import StyleTransferModel
+from adaattn_core.models.model import StyleTransferModel
+from adaattn_core.ops.resize import resize_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CONTENTS, STYLES = ("coffee", "rocket", "chelsea"), ("great_wave", "auvers")

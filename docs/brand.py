@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from adaattn_core import load_image, load_model, stylize
-from adaattn_core.images import to_pil
+from adaattn_core.io.images import to_pil
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"

@@ -19,14 +19,10 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from adaattn_core import load_model, mixing, stylize
-from adaattn_core.encoder import Features
-from adaattn_core.fusion import StyleFeatures
-from adaattn_core.heatmap import attention_at, paint_heat
-from adaattn_core.images import load_image, load_mask, resize_image, to_pil
-from adaattn_core.masks import feather_mask
-from adaattn_core.model import StyleTransferModel
-from adaattn_core.painting import (
+from adaattn_core import load_model, stylize
+from adaattn_core.inference import mixing
+from adaattn_core.inference.attention_map import attention_at, paint_heat
+from adaattn_core.inference.stages import (
     ImageFeatures,
     Painting,
     encode_style_features,
@@ -34,6 +30,12 @@ from adaattn_core.painting import (
     finish,
     paint,
 )
+from adaattn_core.io.images import load_image, load_mask, to_pil
+from adaattn_core.models.encoder import Features
+from adaattn_core.models.fusion import StyleFeatures
+from adaattn_core.models.model import StyleTransferModel
+from adaattn_core.ops.masks import feather_mask
+from adaattn_core.ops.resize import resize_image
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "web" / "docs" / "pictures"

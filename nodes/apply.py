@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import steps, streaming, windows
+from .core import ProgressCallback, batching, chunked_attention, stages, validation
 from .pictures import content_area, style_area, to_mask
 from .sockets import (
     AttentionType,
@@ -58,8 +58,8 @@ class Apply(io.ComfyNode):
     def execute(
         cls,
         attention: bridge.Part,
-        content: steps.ImageFeatures,
-        style: steps.ImageFeatures,
+        content: stages.ImageFeatures,
+        style: stages.ImageFeatures,
         strength: float,
         content_mask: Tensor | None = None,
         mask_invert: bool = False,
@@ -67,33 +67,36 @@ class Apply(io.ComfyNode):
         mask_threshold: float = 0.0,
         style_mask: Tensor | None = None,
         temperature: float = 1.0,
-        attention_mode: steps.Attention = "exact",
+        attention_mode: stages.Attention = "exact",
         sample_seed: int = 0,
     ) -> io.NodeOutput:
         for features, role in ((content, "content"), (style, "style")):
-            steps.check_origin(features, attention.encoder, attention.attention.name, role)
+            stages.check_origin(features, attention.encoder, attention.attention.name, role)
         area = content_area(
             content_mask, content.picture, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
         with bridge.loaded([attention], content.picture, style.picture) as device:
-            encoded = steps.encode_style_features(
+            encoded = stages.encode_style_features(
                 attention.module, bridge.moved(style, device), mask=style_area(style_mask, style.picture),
                 attention=attention_mode, seed=sample_seed,
             )  # fmt: skip
 
-            def run(window: slice, block_bytes: int, progress: streaming.Progress | None) -> steps.Painting:
-                some = bridge.moved(windows.batch_window(content, window), device)
-                painting = steps.paint(
-                    attention.module, some, [windows.batch_window(encoded, window)], strength=strength,
+            def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.Painting:
+                some = bridge.moved(batching.batch_window(content, window), device)
+                painting = stages.paint(
+                    attention.module, some, [batching.batch_window(encoded, window)], strength=strength,
                     temperature=temperature, block_bytes=block_bytes, progress=progress,
                 )  # fmt: skip
                 return bridge.handed_over(painting)
 
-            steps.check_batch(encoded, len(content.picture))
-            parts = windows.in_windows(
-                run, content.picture, block_bytes=streaming.block_bytes_on(device), progress=bridge.NodeProgress()
+            validation.check_batch(encoded, len(content.picture))
+            parts = batching.in_windows(
+                run,
+                content.picture,
+                block_bytes=chunked_attention.block_bytes_on(device),
+                progress=bridge.NodeProgress(),
             )
-        painting = windows.joined(parts)._replace(
+        painting = batching.joined(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
         )
         return io.NodeOutput(painting, to_mask(area, content.picture))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import bridge
-from .core import heatmap, model, steps
+from .core import attention_map, config, stages
 from .pictures import to_image
 from .sockets import AttentionType, FeaturesType, schema, temperature, unit_slider
 
@@ -27,7 +27,7 @@ class AttentionMap(io.ComfyNode):
                 unit_slider("x", "x", 0.5, "The point in the content: 0 is the left edge, 1 the right."),
                 unit_slider("y", "y", 0.5, "The point in the content: 0 is the top edge, 1 the bottom."),
                 io.Combo.Input(
-                    "level", display_name="level", options=list(model.IMAGE_LEVELS), default=model.IMAGE_LEVELS[0],
+                    "level", display_name="level", options=list(config.IMAGE_LEVELS), default=config.IMAGE_LEVELS[0],
                     tooltip="relu3_1 matches small texture, relu4_1 larger shapes, relu5_1 the largest.",
                 ),
                 unit_slider("opacity", "opacity", 0.7, "0 shows only the style in grey, 1 only the heat map."),
@@ -42,8 +42,8 @@ class AttentionMap(io.ComfyNode):
     def execute(
         cls,
         attention: bridge.Part,
-        content: steps.ImageFeatures,
-        style: steps.ImageFeatures,
+        content: stages.ImageFeatures,
+        style: stages.ImageFeatures,
         x: float,
         y: float,
         level: str,
@@ -51,8 +51,10 @@ class AttentionMap(io.ComfyNode):
         temperature: float = 1.0,
     ) -> io.NodeOutput:
         for features, role in ((content, "content"), (style, "style")):
-            steps.check_origin(features, attention.encoder, attention.attention.name, role)
+            stages.check_origin(features, attention.encoder, attention.attention.name, role)
         with bridge.loaded([attention], content.picture, style.picture) as device:
             content, style = bridge.moved((content, style), device)
-            weights = heatmap.attention_at(attention.module, content, style, (x, y), level, temperature)
-            return io.NodeOutput(bridge.handed_over(to_image(heatmap.paint_heat(weights, style.picture, opacity))))
+            weights = attention_map.attention_at(attention.module, content, style, (x, y), level, temperature)
+            return io.NodeOutput(
+                bridge.handed_over(to_image(attention_map.paint_heat(weights, style.picture, opacity)))
+            )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import files
-from .core import images, steps, streaming, strips, windows
+from .core import batching, chunked_attention, images, resize, stages, tiling
 
 T = TypeVar("T")
 
@@ -65,8 +65,8 @@ class Part(NamedTuple):
 
     patcher: Any
     width: int
-    encoder: steps.Origin
-    attention: steps.Origin
+    encoder: stages.Origin
+    attention: stages.Origin
 
     @property
     def module(self) -> Any:  # noqa: ANN401 (VGGEncoder, MultiLevelFusion, Decoder: as the socket's type says)
@@ -74,7 +74,7 @@ class Part(NamedTuple):
 
 
 def part(
-    module: nn.Module, width: int, encoder: steps.Origin = steps.UNKNOWN, attention: steps.Origin = steps.UNKNOWN
+    module: nn.Module, width: int, encoder: stages.Origin = stages.UNKNOWN, attention: stages.Origin = stages.UNKNOWN
 ) -> Part:  # noqa: B008
     """A module as ComfyUI wants it."""
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -110,18 +110,18 @@ def _memory(width: int, pixels: int) -> int:
     together are about twice the encoder's first layer, and three copies of a block of weights.
     """
     layer, pairs = 4 * width * pixels, 4 * (pixels // 16) ** 2
-    return 4 * min(layer, strips.DEVICE_STRIP_BYTES) + 2 * layer + 3 * min(pairs, streaming.DEVICE_BLOCK_BYTES)
+    return 4 * min(layer, tiling.DEVICE_STRIP_BYTES) + 2 * layer + 3 * min(pairs, chunked_attention.DEVICE_BLOCK_BYTES)
 
 
 def _pixels_at_once(pictures: Tensor) -> int:
     """Of a batch worked on in windows."""
     one = pictures.shape[-1] * pictures.shape[-2]
-    return max(one, min(len(pictures) * one, windows.WINDOW_PIXELS))
+    return max(one, min(len(pictures) * one, batching.WINDOW_PIXELS))
 
 
 def moved(value: T, device: torch.device) -> T:
     """Tensors, in whatever tuples, on a device."""
-    return windows.each_tensor(value, lambda x: x.to(device))
+    return batching.each_tensor(value, lambda x: x.to(device))
 
 
 def handed_over(value: T) -> T:
@@ -157,5 +157,5 @@ class NodeProgress:
         """A preview of a (1, 3, H, W) picture on the node."""
         picture = picture.cpu()
         scale = PREVIEW_SIDE / max(picture.shape[-2:])
-        preview = images.resize_image(picture, long_side=PREVIEW_SIDE) if scale < 1 else picture
+        preview = resize.resize_image(picture, long_side=PREVIEW_SIDE) if scale < 1 else picture
         self.bar.update_absolute(self.shown, STEPS, ("JPEG", images.to_pil(preview), PREVIEW_SIDE))

@@ -6,59 +6,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adaattn_core import (
-        checkpoint,
-        encode_style,
-        encoder,
-        fusion,
-        heatmap,
-        images,
-        masks,
-        memory,
-        mixing,
-        model,
-        published,
-        streaming,
-        strips,
-        stylize,
-        windows,
-    )
-    from adaattn_core import painting as steps
+    from adaattn_core import encode_style, errors, stylize
+    from adaattn_core.checkpoints import model_file, published, vgg
+    from adaattn_core.inference import attention_map, batching, memory_budget, mixing, stages, validation
+    from adaattn_core.io import images
+    from adaattn_core.models import config, encoder, fusion, model
+    from adaattn_core.ops import chunked_attention, masks, resize, tiling
+    from adaattn_core.runtime.progress import ProgressCallback
 else:
-    from ..adaattn_core import (
-        checkpoint,
-        encode_style,
-        encoder,
-        fusion,
-        heatmap,
-        images,
-        masks,
-        memory,
-        mixing,
-        model,
-        published,
-        streaming,
-        strips,
-        stylize,
-        windows,
-    )
-    from ..adaattn_core import painting as steps
+    from ..adaattn_core import encode_style, errors, stylize
+    from ..adaattn_core.checkpoints import model_file, published, vgg
+    from ..adaattn_core.inference import attention_map, batching, memory_budget, mixing, stages, validation
+    from ..adaattn_core.io import images
+    from ..adaattn_core.models import config, encoder, fusion, model
+    from ..adaattn_core.ops import chunked_attention, masks, resize, tiling
+    from ..adaattn_core.runtime.progress import ProgressCallback
 
 __all__ = [
-    "checkpoint",
+    "ProgressCallback",
+    "attention_map",
+    "batching",
+    "chunked_attention",
+    "config",
     "encode_style",
     "encoder",
+    "errors",
     "fusion",
-    "heatmap",
     "images",
     "masks",
-    "memory",
+    "memory_budget",
     "mixing",
     "model",
+    "model_file",
     "published",
-    "steps",
-    "streaming",
-    "strips",
+    "resize",
+    "stages",
     "stylize",
-    "windows",
+    "tiling",
+    "validation",
+    "vgg",
 ]

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import memory, steps, streaming, windows
+from .core import ProgressCallback, batching, memory_budget, stages, validation
 from .pictures import to_image, to_pictures
 from .sockets import DecoderType, FusedType, keep_color, schema
 
@@ -37,24 +37,24 @@ class Decode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, decoder: bridge.Part, fused: steps.Painting, keep_color: bool = False, content: Tensor | None = None
+        cls, decoder: bridge.Part, fused: stages.Painting, keep_color: bool = False, content: Tensor | None = None
     ) -> io.NodeOutput:
-        steps.check_decoder(fused, decoder.attention)
+        stages.check_decoder(fused, decoder.attention)
         picture = None if content is None else to_pictures(content, "content").clamp(0, 1)
         if picture is not None:
-            picture = steps.as_large(picture, fused.content)
+            picture = validation.as_large(picture, fused.content)
         image, progress = bridge.empty_image(fused.content), bridge.NodeProgress()
         with bridge.loaded([decoder], fused.content) as device:
 
-            def run(window: slice, block_bytes: int, part: streaming.Progress | None) -> None:
-                plain = bridge.moved(windows.batch_window(picture, window), device)
-                painting = bridge.moved(windows.batch_window(fused, window), device)
-                result = steps.finish(
+            def run(window: slice, block_bytes: int, part: ProgressCallback | None) -> None:
+                plain = bridge.moved(batching.batch_window(picture, window), device)
+                painting = bridge.moved(batching.batch_window(fused, window), device)
+                result = stages.finish(
                     decoder.module, painting, picture=plain, keep_color=keep_color,
-                    strip_bytes=memory.Budget().with_blocks_of(block_bytes).strip_bytes,
+                    strip_bytes=memory_budget.Budget().with_blocks_of(block_bytes).strip_bytes,
                 )  # fmt: skip
                 image[window] = to_image(result)
                 progress.show(result[:1])
 
-            windows.in_windows(run, fused.content, progress=progress)
+            batching.in_windows(run, fused.content, progress=progress)
         return io.NodeOutput(image)

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import memory, steps, streaming, windows
+from .core import ProgressCallback, batching, memory_budget, stages
 from .pictures import to_pictures
 from .sockets import EncoderType, FeaturesType, schema
 
@@ -39,12 +39,12 @@ class ExtractFeatures(io.ComfyNode):
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
         pictures = to_pictures(image, "image")
 
-        def run(window: slice, block_bytes: int, progress: streaming.Progress | None) -> steps.ImageFeatures:
-            features = steps.extract_features(
+        def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.ImageFeatures:
+            features = stages.extract_features(
                 encoder.module, pictures[window], role="image", origin=encoder.encoder,
-                strip_bytes=memory.Budget().with_blocks_of(block_bytes).strip_bytes,
+                strip_bytes=memory_budget.Budget().with_blocks_of(block_bytes).strip_bytes,
             )  # fmt: skip
             return bridge.handed_over(features)
 
         with bridge.loaded([encoder], pictures):
-            return io.NodeOutput(windows.joined(windows.in_windows(run, pictures, progress=bridge.NodeProgress())))
+            return io.NodeOutput(batching.joined(batching.in_windows(run, pictures, progress=bridge.NodeProgress())))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from .core import checkpoint, encoder, model, published
+from .core import encoder, errors, model, model_file, published, vgg
 
 BUILT_IN = "built-in"
 TORCHVISION = "VGG-19 (torchvision)"
@@ -52,13 +52,13 @@ def read_model(choice: str, find: Find) -> model.StyleTransferModel:
         CheckpointError: the file is gone, damaged or of another kind.
     """
     if choice == BUILT_IN:
-        return checkpoint.load_model()
+        return model_file.load_model()
     path = _existing(choice, find)
     if not choice.endswith("/"):
-        return checkpoint.load_model(path)
+        return model_file.load_model(path)
     vgg = path / VGG_FILE if (path / VGG_FILE).is_file() else find(VGG_FILE)
     if vgg is None:
-        raise checkpoint.CheckpointError(
+        raise errors.CheckpointError(
             f"{path} holds no {VGG_FILE}; the published checkpoints need the encoder they were trained with. "
             "Put it into that folder."
         )
@@ -72,15 +72,15 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
         CheckpointError: the file is gone, damaged or of another kind, or the download failed.
     """
     if choice == BUILT_IN:
-        return checkpoint.load_model().encoder
+        return model_file.load_model().encoder
     if choice == TORCHVISION:
-        vgg = published.load_vgg("torchvision")
+        network = vgg.load_vgg("torchvision")
     else:
         path = _existing(choice, find)
-        if path.suffix == ".safetensors" and checkpoint.read_metadata(path).get("format") == checkpoint.FORMAT:
-            return checkpoint.load_model(path).encoder
-        vgg = published.load_vgg(path)
-    return vgg.eval().requires_grad_(False)
+        if path.suffix == ".safetensors" and model_file.read_metadata(path).get("format") == model_file.FORMAT:
+            return model_file.load_model(path).encoder
+        network = vgg.load_vgg(path)
+    return network.eval().requires_grad_(False)
 
 
 def stamp(choice: str | None, find: Find) -> str:
@@ -100,7 +100,7 @@ def is_there(path: Path) -> bool:
 def _existing(choice: str, find: Find) -> Path:
     path = find(choice)
     if path is None:
-        raise checkpoint.CheckpointError(
+        raise errors.CheckpointError(
             f"{choice} is not in models/adaattn any more. Press R and choose another, or put it back."
         )
     return path

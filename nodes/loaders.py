@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import bridge, files
-from .core import checkpoint, steps
+from .core import model_file, stages
 from .sockets import AttentionType, DecoderType, EncoderType, schema
 
 
@@ -44,8 +44,8 @@ class LoadModel(io.ComfyNode):
     def execute(cls, model_name: str) -> io.NodeOutput:
         loaded = files.read_model(model_name, bridge.find_file)
         marks = (
-            steps.Origin(checkpoint.fingerprint(loaded.encoder), model_name),
-            steps.Origin(checkpoint.fingerprint(loaded.fusion), model_name),
+            stages.Origin(model_file.fingerprint(loaded.encoder), model_name),
+            stages.Origin(model_file.fingerprint(loaded.fusion), model_name),
         )
         width = loaded.config.channels[0]
         return io.NodeOutput(
@@ -84,5 +84,5 @@ class LoadEncoder(io.ComfyNode):
     def execute(cls, encoder_name: str) -> io.NodeOutput:
         loaded = files.read_encoder(encoder_name, bridge.find_file)
         return io.NodeOutput(
-            bridge.part(loaded, loaded.channels[0], steps.Origin(checkpoint.fingerprint(loaded), encoder_name))
+            bridge.part(loaded, loaded.channels[0], stages.Origin(model_file.fingerprint(loaded), encoder_name))
         )

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .compat import known
-from .core import steps
+from .core import stages
 
 CATEGORY = "AdaAttN"
 ALIASES = ["style transfer", "neural style", "AdaAttN", "paint", "art"]
@@ -61,8 +61,8 @@ def attention_inputs() -> list[io.Input]:
     """Which style positions are looked at."""
     return [
         known(
-            io.Combo.Input, "attention_mode", display_name="look at", options=list(steps.ATTENTIONS),
-            default=steps.ATTENTIONS[0], optional=True, advanced=True,
+            io.Combo.Input, "attention_mode", display_name="look at", options=list(stages.ATTENTIONS),
+            default=stages.ATTENTIONS[0], optional=True, advanced=True,
             tooltip="exact looks at every place of the style. sampled looks at 4096 random ones, as the published code "
             "does: faster with a large style, less faithful.",
         ),

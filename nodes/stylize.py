@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import encode_style, fusion, steps, streaming, stylize, windows
-from .core import images as resizing
+from .core import ProgressCallback, batching, encode_style, fusion, resize, stages, stylize, validation
 from .loaders import model_input
 from .pictures import content_area, style_area, to_image, to_pictures
 from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
@@ -82,7 +81,7 @@ class Stylize(io.ComfyNode):
         style_mask: Tensor | None = None,
         style_weight: float = 1.0,
         temperature: float = 1.0,
-        attention_mode: steps.Attention = "exact",
+        attention_mode: stages.Attention = "exact",
         sample_seed: int = 0,
         **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
     ) -> io.NodeOutput:
@@ -112,23 +111,23 @@ def painted(
     """The IMAGE of `paint(contents, styles, content_mask=, progress=)`, with previews as it goes."""
     image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
 
-    def some(window: slice, part: streaming.Progress | None = None, short_side: int = 0) -> Tensor:
-        batch = [windows.batch_window(style, window) for style in styles]
-        contents, mask = reduced(pictures[window], short_side), windows.batch_window(area, window)
+    def some(window: slice, part: ProgressCallback | None = None, short_side: int = 0) -> Tensor:
+        batch = [batching.batch_window(style, window) for style in styles]
+        contents, mask = reduced(pictures[window], short_side), batching.batch_window(area, window)
         return paint(contents, batch, content_mask=mask, progress=part)
 
-    def run(window: slice, _block_bytes: int, part: streaming.Progress | None) -> None:
+    def run(window: slice, _block_bytes: int, part: ProgressCallback | None) -> None:
         result = some(window, part)
         image[window] = to_image(result)
         progress.show(result[:1])
 
     for style in styles:
-        steps.check_batch(style, len(pictures))
+        validation.check_batch(style, len(pictures))
     height, width = pictures.shape[-2:]
     if height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE:
         progress.show(some(slice(0, 1), short_side=SKETCH_SIZE))
     # `paint` retries with smaller blocks by itself
-    windows.in_windows(run, pictures, block_bytes=windows.SMALLEST_BLOCK_BYTES, progress=progress)
+    batching.in_windows(run, pictures, block_bytes=batching.SMALLEST_BLOCK_BYTES, progress=progress)
     return image
 
 
@@ -136,7 +135,7 @@ def reduced(pictures: Tensor, short_side: int) -> Tensor:
     """Pictures at this short side where theirs is longer; 0 leaves them."""
     if not short_side or min(pictures.shape[-2:]) <= short_side:
         return pictures
-    return resizing.resize_image(pictures, short_side=max(short_side, resizing.MIN_SIDE))
+    return resize.resize_image(pictures, short_side=max(short_side, resize.MIN_SIDE))
 
 
 def _slot(slot: int) -> list[io.Input]:

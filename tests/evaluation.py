@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from adaattn_core.encoder import VGGEncoder
-from adaattn_core.images import save_image
-from adaattn_core.judges import LPIPS_LEVELS, VGG16, ready_judge
-from adaattn_core.panel import Panel
+from adaattn_core.evaluation.metric_suite import Panel
+from adaattn_core.evaluation.networks import LPIPS_LEVELS, VGG16, ready_judge
+from adaattn_core.io.images import save_image
+from adaattn_core.models.encoder import VGGEncoder
 from small_models import picture
 
 __all__ = ["CPU", "narrow_panel", "narrow_vgg16", "narrow_vgg19", "write_pictures"]

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from adaattn_core.checkpoint import empty_model, ready
-from adaattn_core.model import IMAGE_LEVELS, VIDEO_LEVELS, ModelConfig, StyleTransferModel
+from adaattn_core.checkpoints.model_file import empty_model, ready
+from adaattn_core.models.config import IMAGE_LEVELS, VIDEO_LEVELS, ModelConfig
+from adaattn_core.models.model import StyleTransferModel
 
 __all__ = ["SMALL", "SMALL_VIDEO", "picture", "small_model"]
 

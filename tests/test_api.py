@@ -75,7 +75,7 @@ def test_version_is_that_of_the_distribution() -> None:
 
 def test_the_first_script_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a small model in the place of the built-in one."""
-    monkeypatch.setattr(sys.modules["adaattn_core.checkpoint"], "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(sys.modules["adaattn_core.checkpoints.model_file"], "WEIGHTS_FOLDER", tmp_path)
     save_model(small_model(), tmp_path / "compact.safetensors")
     save_image(picture(40, 32, seed=1), tmp_path / "photo.png")
     save_image(picture(33, 50, seed=2), tmp_path / "painting.png")

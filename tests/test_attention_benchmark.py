@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaattn_core.checkpoint import load_model
+from adaattn_core.checkpoints.model_file import load_model
 from benchmarks import attention
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaattn_core import bench
-from adaattn_core.checkpoint import ready, save_model
+from adaattn_core.benchmarking import inference as bench
+from adaattn_core.checkpoints.model_file import ready, save_model
 from adaattn_core.cli import main
-from adaattn_core.screening import Screen
+from adaattn_core.ops.key_pruning import Screen
 from small_models import picture, small_model
 
 
@@ -58,7 +58,7 @@ def test_a_measurement_that_memory_ended_is_one_line_and_what_is_measured_is_kep
         row = {"seconds": 1.0, "gflop": 1.0, "gigabytes": 1.0, "peak_gib": 1.0}
         return subprocess.CompletedProcess(command, 0, json.dumps(row), "")
 
-    monkeypatch.setattr("adaattn_core.bench.subprocess.run", run)
+    monkeypatch.setattr("adaattn_core.benchmarking.inference.subprocess.run", run)
     output = tmp_path / "numbers.json"
     assert main(["bench", "--subjects", "compact", "--sizes", "256,4096", "-o", str(output)]) == 2
     line = (
@@ -78,9 +78,9 @@ def test_one_measurement_counts_time_and_memory() -> None:
 
 def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention that is searched runs on several threads."""
-    monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
-    monkeypatch.setattr("adaattn_core.streaming.flat", lambda query, key: False)
+    monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.ops.chunked_attention.flat", lambda query, key: False)
     monkeypatch.setattr(Screen, "worthwhile", lambda screen: True)
     before, counted = torch.get_num_threads(), []
     try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core import StyleTransferModel, load_image, load_model, stylize
-from adaattn_core.images import resize_image
+from adaattn_core.ops.resize import resize_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.attention import AdaAttention, StyleLevel, cell_means, spread_cells
-from adaattn_core.heatmap import attention_at
-from adaattn_core.moments import attention_moments
-from adaattn_core.painting import extract_features
+from adaattn_core.inference.attention_map import attention_at
+from adaattn_core.inference.stages import extract_features
+from adaattn_core.models.attention import AdaAttention, StyleLevel, cell_means, spread_cells
+from adaattn_core.ops.moments import attention_moments
 from small_models import SMALL, picture, small_model
 
 
@@ -77,8 +77,8 @@ def test_screened_moments_of_cells_are_those_of_all_blocks(masked: bool, monkeyp
     mask = normals(2, 300, seed=4) > 0 if masked else None
     with torch.no_grad():
         wanted = attention_moments(query, key, value, style_mask=mask, spread=spread)
-        monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
-        monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
+        monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
+        monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
         found = attention_moments(query, key, value, style_mask=mask, spread=spread)
     plain = attention_moments(query, key, value, style_mask=mask)
     for ours, theirs in zip(found, wanted, strict=True):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adaattn_core import CheckpointError, ImageError, ModelConfig, load_model, save_model
-from adaattn_core.checkpoint import (
+from adaattn_core.checkpoints.model_file import (
     MODEL_FOLDERS_VARIABLE,
     empty_model,
     fingerprint,
@@ -26,10 +26,11 @@ from adaattn_core.checkpoint import (
     read_metadata,
     read_tensors,
 )
-from adaattn_core.model import COMPACT, StyleTransferModel
+from adaattn_core.models.config import COMPACT
+from adaattn_core.models.model import StyleTransferModel
 from small_models import SMALL, SMALL_VIDEO, small_model
 
-checkpoint_module = sys.modules["adaattn_core.checkpoint"]
+checkpoint_module = sys.modules["adaattn_core.checkpoints.model_file"]
 BIAS = "decoder.deep.bias"
 
 

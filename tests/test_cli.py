@@ -26,13 +26,14 @@ from adaattn_core.commands import styles as styles_of_commands
 from adaattn_core.commands import stylize as stylize_command
 from adaattn_core.commands.stylize import distinct_names
 from adaattn_core.commands.train import field_docs, read_toml
-from adaattn_core.devices import known_devices, pick_device, pick_dtype
-from adaattn_core.encoder import VGGEncoder
-from adaattn_core.images import load_alpha, resize_image
-from adaattn_core.sheet import center_square, comparison_sheet
-from adaattn_core.stylize import encode_style, stylize
+from adaattn_core.inference.comparison_grid import center_square, comparison_sheet
+from adaattn_core.inference.stylize import encode_style, stylize
+from adaattn_core.io.images import load_alpha
+from adaattn_core.models.encoder import VGGEncoder
+from adaattn_core.ops.resize import resize_image
+from adaattn_core.runtime.device import known_devices, pick_device, pick_dtype
 from adaattn_core.train import Run
-from adaattn_core.train_config import TrainConfig
+from adaattn_core.training.config import TrainConfig
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 Capture = pytest.CaptureFixture[str]
@@ -315,7 +316,7 @@ def tiny_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """run.toml says all of a run of four steps against a narrow loss network."""
     Path("run.toml").write_text(TINY_RUN)
     vgg = VGGEncoder((8,) * 5)  # the same network each time, as from a file
-    monkeypatch.setattr("adaattn_core.train_run.load_vgg", lambda source: deepcopy(vgg))
+    monkeypatch.setattr("adaattn_core.training.trainer.load_vgg", lambda source: deepcopy(vgg))
     return folder
 
 
@@ -487,6 +488,6 @@ def test_auto_takes_the_best_device() -> None:
 def test_auto_precision_is_bfloat16_where_it_is_native(
     native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaattn_core.devices.computes_bfloat16", lambda device: native)
+    monkeypatch.setattr("adaattn_core.runtime.device.computes_bfloat16", lambda device: native)
     assert pick_dtype("auto", torch.device("cpu")) == expected
     assert pick_dtype("float16", torch.device("cpu")) == torch.float16

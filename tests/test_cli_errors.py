@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from adaattn_core import save_image, save_model
-from adaattn_core.checkpoint import read_metadata
+from adaattn_core.checkpoints.model_file import read_metadata
 from adaattn_core.cli import main
 from adaattn_core.commands.errors import explain
 from small_models import picture, small_model
@@ -395,7 +395,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refu
 )
 def test_a_full_disk(complain: Complain, monkeypatch: pytest.MonkeyPatch, command: str, name: str) -> None:
     """The temporary file is a link to a device that is always full."""
-    monkeypatch.setattr("adaattn_core.images.secrets.token_hex", lambda length: "0")
+    monkeypatch.setattr("adaattn_core.io.images.secrets.token_hex", lambda length: "0")
     monkeypatch.setattr("adaattn_core.commands.convert.convert_published", lambda source, encoder: small_model())
     Path("out", f".adaattn-0{Path(name).suffix}").symlink_to(FULL)
     assert complain(command) == f"disk full while writing {name}. Free some space or choose another disk."

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaattn_core import bench, stylize
+from adaattn_core import stylize
+from adaattn_core.benchmarking import inference as bench
+from adaattn_core.benchmarking.scaling import Curve, crossover, describe, fit, work
 from adaattn_core.cli import main
-from adaattn_core.curve import Curve, crossover, describe, fit, work
-from adaattn_core.model import COMPACT, ModelConfig
+from adaattn_core.models.config import COMPACT, ModelConfig
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 SIDES = (256, 512, 1024, 2048)

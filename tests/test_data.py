@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adaattn_core.data import (
+from adaattn_core.errors import ImageError
+from adaattn_core.io.picture_sources import listed_pictures
+from adaattn_core.training.dataset import (
     Batch,
     DataError,
     Sample,
@@ -21,8 +23,6 @@ from adaattn_core.data import (
     read_picture,
     self_pair,
 )
-from adaattn_core.images import ImageError
-from adaattn_core.sources import listed_pictures
 
 CROP = 32
 

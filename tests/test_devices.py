@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from adaattn_core import encode_style, painting, stylize
-from adaattn_core.devices import true_float32
+from adaattn_core import encode_style, stylize
+from adaattn_core.inference import stages as painting
+from adaattn_core.runtime.device import true_float32
 from small_models import picture, small_model
 
 
@@ -21,7 +22,7 @@ def test_a_device_without_autocast_paints_the_same(monkeypatch: pytest.MonkeyPat
     def refused(*_: object, **__: object) -> None:
         raise RuntimeError("unsupported autocast device_type")
 
-    monkeypatch.setattr("adaattn_core.devices.autocast", refused)
+    monkeypatch.setattr("adaattn_core.runtime.device.autocast", refused)
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device_type: False)
     monkeypatch.setattr(torch, "is_autocast_enabled", refused)
     assert torch.equal(stylize(model, content, style), wanted)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from adaattn_core.attention import AdaAttention, stacked_key
-from adaattn_core.distill import FEATURE_SIZE, fit_attention, fit_encoder, fit_merge, representative_channels
-from adaattn_core.encoder import LEVELS, VGGEncoder
-from adaattn_core.fusion import MultiLevelFusion
-from adaattn_core.losses import normalize_activations
+from adaattn_core.models.attention import AdaAttention, stacked_key
+from adaattn_core.models.encoder import LEVELS, VGGEncoder
+from adaattn_core.models.fusion import MultiLevelFusion
+from adaattn_core.training.initialization import (
+    FEATURE_SIZE,
+    fit_attention,
+    fit_encoder,
+    fit_merge,
+    representative_channels,
+)
+from adaattn_core.training.losses import normalize_activations
 
 
 def encoder(seed: int, channels: tuple[int, ...], convs: tuple[int, ...]) -> VGGEncoder:

@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 import torch
 
-import adaattn_core.train_run
+import adaattn_core.training.trainer
 import tiny_training
-from adaattn_core.data import DataError, TrainingPairs, batches
-from adaattn_core.distributed import News, PeerLostError, Ranks
-from adaattn_core.train import train
-from adaattn_core.train_config import TrainConfig
-from adaattn_core.train_state import CHECKPOINT, read_checkpoint
+from adaattn_core.runtime.distributed import News, PeerLostError, Ranks
+from adaattn_core.training.config import TrainConfig
+from adaattn_core.training.dataloader import batches
+from adaattn_core.training.dataset import DataError, TrainingPairs
+from adaattn_core.training.loop import train
+from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
 
@@ -44,8 +45,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Of a run whose only self pair falls to the first of two processes."""
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", tiny_training.small_vgg)
-    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", tiny_training.small_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
     return tiny_settings(pictures, tmp_path / "run")
 
 
@@ -67,8 +68,8 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adaattn_core.train_run, "load_vgg", tiny_training.small_vgg)
-        patch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+        patch.setattr(adaattn_core.training.trainer, "load_vgg", tiny_training.small_vgg)
+        patch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
         try:
             train(TrainConfig(**tiny_settings(pictures, output)))
         finally:
@@ -235,7 +236,7 @@ def test_processes_share_a_batch_out(tmp_path: Path) -> None:
 def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("adaattn_core.distributed.pick_device", str)
+    monkeypatch.setattr("adaattn_core.runtime.distributed.pick_device", str)
     assert [str(Ranks(rank, 4, rank % 2).pick_device("auto")) for rank in range(4)] == ["cuda:0", "cuda:1"] * 2
     assert str(Ranks(1, 2, 1).pick_device("cpu")) == "cpu" and str(Ranks().pick_device("cuda:1")) == "cuda:1"
     with pytest.raises(ValueError, match="^this machine has 2 GPUs, less than processes. Start torchrun with"):

@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-import adaattn_core.download
-from adaattn_core.checkpoint import CheckpointError
+import adaattn_core.checkpoints.hub
+from adaattn_core.checkpoints.hub import cached_file, torchvision_tensors
+from adaattn_core.checkpoints.vgg import load_vgg
 from adaattn_core.cli import main
-from adaattn_core.download import cached_file, torchvision_tensors
-from adaattn_core.published import load_vgg
+from adaattn_core.errors import CheckpointError
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -107,7 +107,7 @@ def test_the_command_says_it_in_one_line(
 
 
 def test_a_silent_server_is_given_up(weights: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(adaattn_core.download, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(adaattn_core.checkpoints.hub, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         weights.value.url = f"http://127.0.0.1:{silent.getsockname()[1]}/vgg19-dcbb9e9d.pth"
         with pytest.raises(

@@ -12,13 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core import evaluate as evaluation_module
-from adaattn_core.checkpoint import save_model
-from adaattn_core.cost import paint_and_measure, peak_memory_gib
-from adaattn_core.evaluate import Evaluation, Records, reduced
-from adaattn_core.images import ImageError, load_image, save_image
-from adaattn_core.progress import CounterLine
-from adaattn_core.subjects import (
+from adaattn_core.checkpoints.model_file import save_model
+from adaattn_core.errors import ImageError
+from adaattn_core.evaluation import runner as evaluation_module
+from adaattn_core.evaluation.methods import (
     MOST_PAIRS,
     ContentUnchanged,
     Kind,
@@ -31,7 +28,11 @@ from adaattn_core.subjects import (
     choose_pairs,
     finished_in,
 )
-from adaattn_core.summary import not_measured, summarize, table
+from adaattn_core.evaluation.peak_memory import paint_and_measure, peak_memory_gib
+from adaattn_core.evaluation.runner import Evaluation, Records, reduced
+from adaattn_core.evaluation.summary import not_measured, summarize, table
+from adaattn_core.io.images import load_image, save_image
+from adaattn_core.runtime.progress import CounterLine
 from evaluation import narrow_panel, write_pictures
 from small_models import picture, small_model
 

@@ -16,12 +16,12 @@ import pytest
 from torch import Tensor, device
 
 from adaattn_core import save_model
-from adaattn_core.checkpoint import CheckpointError
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate as command
-from adaattn_core.images import load_image
-from adaattn_core.judges import LPIPS_LEVELS
-from adaattn_core.subjects import Painter
+from adaattn_core.errors import CheckpointError
+from adaattn_core.evaluation.methods import Painter
+from adaattn_core.evaluation.networks import LPIPS_LEVELS
+from adaattn_core.io.images import load_image
 from evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_pictures
 from small_models import small_model
 
@@ -326,8 +326,8 @@ def test_a_folder_without_pictures(complain: Complain) -> None:
 
 
 def test_judges_that_are_not_there(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adaattn_core.judges import load_lpips_heads, load_vgg16
-    from adaattn_core.published import load_vgg
+    from adaattn_core.checkpoints.vgg import load_vgg
+    from adaattn_core.evaluation.networks import load_lpips_heads, load_vgg16
 
     monkeypatch.setattr(command, "load_lpips_heads", load_lpips_heads)
     assert complain(JUDGED) == "heads.pth: no such weights file. Check the path."
@@ -353,7 +353,7 @@ def test_a_full_disk_while_measuring(complain: Complain, monkeypatch: pytest.Mon
     def full(self: Any, record: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("adaattn_core.evaluate.Records.add", full)
+    monkeypatch.setattr("adaattn_core.evaluation.runner.Records.add", full)
     assert complain(JUDGED) == "disk full. Free some space or choose another disk."
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adaattn_core.finding import find_images
-from adaattn_core.images import ImageError
+from adaattn_core.errors import ImageError
+from adaattn_core.io.image_files import find_images
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaattn_core import save_image
-from adaattn_core.steady import optical_flow
+from adaattn_core.inference.temporal import optical_flow
 from benchmarks import flicker
 from small_models import picture, small_model
 from tiny_clips import frames, write_clip

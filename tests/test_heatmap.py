@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from adaattn_core import ModelConfig
-from adaattn_core.attention import AdaAttention, stacked_key
-from adaattn_core.heatmap import INFERNO, attention_at, paint_heat, shades
-from adaattn_core.painting import extract_features
+from adaattn_core.inference.attention_map import INFERNO, attention_at, paint_heat, shades
+from adaattn_core.inference.stages import extract_features
+from adaattn_core.models.attention import AdaAttention, stacked_key
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 MODEL = small_model()

@@ -1,4 +1,4 @@
-"""adaattn_core.images: every reading rule against values worked out by hand, every error against its text."""
+"""adaattn_core.io.images: every reading rule against values worked out by hand, every error against its text."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from adaattn_core import images
-from adaattn_core.images import (
-    ImageError,
-    atomic_path,
+from adaattn_core.errors import ImageError
+from adaattn_core.io import images
+from adaattn_core.io.files import atomic_path
+from adaattn_core.io.images import (
     from_numpy,
     from_pil,
-    keep_color,
     load_alpha,
     load_image,
     load_mask,
     output_format,
-    resize_image,
     save_image,
     to_numpy,
     to_pil,
 )
+from adaattn_core.ops.color import keep_color
+from adaattn_core.ops.resize import resize_image
 
 SIZE = (20, 16)  # PIL's order: 20 wide, 16 high
 

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adaattn_core.checkpoint import CheckpointError
-from adaattn_core.encoder import VGGEncoder, conv_names
-from adaattn_core.judges import (
+from adaattn_core.errors import CheckpointError
+from adaattn_core.evaluation.metric_suite import METRICS, Panel
+from adaattn_core.evaluation.metrics import lpips_distance
+from adaattn_core.evaluation.networks import (
     LPIPS_LEVELS,
     VGG16_CHANNELS,
     VGG16_CONVS,
@@ -24,8 +25,7 @@ from adaattn_core.judges import (
     load_vgg16,
     package_lpips_heads,
 )
-from adaattn_core.metrics import lpips_distance
-from adaattn_core.panel import METRICS, Panel
+from adaattn_core.models.encoder import VGGEncoder, conv_names
 from small_models import picture
 
 TORCHVISION_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)

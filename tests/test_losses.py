@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
-from adaattn_core.losses import (
+from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
+from adaattn_core.training.losses import (
     content_loss,
     global_style_loss,
     local_feature_loss,

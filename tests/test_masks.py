@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.masks import feather_mask, fit_mask, resize_mask, shape_mask
+from adaattn_core.ops.masks import feather_mask, fit_mask, resize_mask, shape_mask
 from small_models import picture
 
 

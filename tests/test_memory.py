@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from adaattn_core import encode_style, stylize, windows
-from adaattn_core.attention import AdaAttention, StyleLevel
-from adaattn_core.gradual import repaint_gradually
-from adaattn_core.memory import Budget, content_budget, content_floats, style_budget
-from adaattn_core.model import COMPACT, ModelConfig
+from adaattn_core import encode_style, stylize
+from adaattn_core.inference import batching as windows
+from adaattn_core.inference.chunked import repaint_gradually
+from adaattn_core.inference.memory_budget import Budget, content_budget, content_floats, style_budget
+from adaattn_core.models.attention import AdaAttention, StyleLevel
+from adaattn_core.models.config import COMPACT, ModelConfig
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
@@ -99,7 +100,7 @@ def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: py
 
     wanted = stylize(model, picture(32, 32, batch=2), style)
     monkeypatch.setattr(windows, "WINDOW_PIXELS", 1)
-    monkeypatch.setattr(sys.modules["adaattn_core.stylize"], "encode_style", encoded)
+    monkeypatch.setattr(sys.modules["adaattn_core.inference.stylize"], "encode_style", encoded)
     monkeypatch.setattr(AdaAttention, "statistics", watched)
     assert (stylize(model, picture(32, 32, batch=2), style) - wanted).abs().max() < 2e-5
     assert kept[:3] == [3, 3, 3], "needed for the second picture"
@@ -121,7 +122,7 @@ def test_no_limit_and_a_large_one_take_the_fastest_sizes() -> None:
 def test_less_memory_makes_everything_smaller_and_then_warns(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("adaattn_core.memory.memory_in_use", lambda device: 0)
+    monkeypatch.setattr("adaattn_core.inference.memory_budget.memory_in_use", lambda device: 0)
     model, content = small_model(), picture(16, 16).expand(4, 3, 16, 16).repeat(1, 1, 64, 128)
     styles = [encode_style(model, picture(32, 32))]
     limits = [1.0, 0.3, 0.2, 0.15, 0.13]
@@ -145,7 +146,7 @@ def test_less_memory_makes_everything_smaller_and_then_warns(
 
 def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A style much larger than its content: its deep levels are free when the work on relu3_1 needs the most."""
-    monkeypatch.setattr("adaattn_core.memory.memory_in_use", lambda device: 0)
+    monkeypatch.setattr("adaattn_core.inference.memory_budget.memory_in_use", lambda device: 0)
     model, content = small_model(), picture(64, 64)
     style = encode_style(model, picture(32, 32))
     large = {
@@ -180,9 +181,9 @@ PROBE = """
 import json, sys, torch
 sys.path.insert(0, {tests!r})
 from adaattn_core import stylize
-from adaattn_core.bench import peak_memory_bytes
-from adaattn_core.devices import memory_in_use
-from adaattn_core.model import ModelConfig
+from adaattn_core.benchmarking.inference import peak_memory_bytes
+from adaattn_core.runtime.device import memory_in_use
+from adaattn_core.models.model import ModelConfig
 from small_models import picture, small_model
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaattn_core.images import save_image
+from adaattn_core.io.images import save_image
 from benchmarks import mesh
 from small_models import picture
 

@@ -11,22 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaattn_core.bench import peak_memory_bytes
-from adaattn_core.judges import LPIPS_LEVELS, VGG16
-from adaattn_core.metrics import (
+from adaattn_core.evaluation.metrics import (
     STRUCTURE_POSITIONS,
     bootstrap_interval,
     channel_statistics,
-    color_distance,
     content_distance,
     gram_matrices,
-    lab,
     lpips_distance,
     relative_distance,
     ssim,
     statistics_distance,
     structure_distance,
 )
+from adaattn_core.evaluation.networks import LPIPS_LEVELS, VGG16
+from adaattn_core.ops.color import color_distance, lab
+from adaattn_core.runtime.memory import peak_memory_bytes
 from small_models import picture
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -198,7 +197,7 @@ def test_lpips_by_hand() -> None:
 def test_lpips_as_its_package_has_it() -> None:
     """The package's network with random weights, since the real ones are a download, and its real heads."""
     lpips = pytest.importorskip("lpips", reason="pip install lpips to compare with it")
-    from adaattn_core.judges import package_lpips_heads
+    from adaattn_core.evaluation.networks import package_lpips_heads
 
     with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning):
         torch.manual_seed(0)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from adaattn_core import ModelConfig, stylize
-from adaattn_core.mixing import mix_paintings
-from adaattn_core.painting import Origin, Painting, encode_style_features, extract_features, finish, paint
+from adaattn_core.inference.mixing import mix_paintings
+from adaattn_core.inference.stages import Origin, Painting, encode_style_features, extract_features, finish, paint
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])

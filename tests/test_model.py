@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 
-from adaattn_core.attention import AdaAttention, StyleLevel, positions_mask, stacked_key
-from adaattn_core.decoder import Decoder
-from adaattn_core.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder, conv_names
-from adaattn_core.fusion import Fused, MultiLevelFusion, upsample_to
-from adaattn_core.model import COMPACT, ModelConfig, StyleTransferModel
-from adaattn_core.moments import channel_mean_std, normalize_channels
+from adaattn_core.models.attention import AdaAttention, StyleLevel, positions_mask, stacked_key
+from adaattn_core.models.config import COMPACT, ModelConfig
+from adaattn_core.models.decoder import Decoder
+from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder, conv_names
+from adaattn_core.models.fusion import Fused, MultiLevelFusion, upsample_to
+from adaattn_core.models.model import StyleTransferModel
+from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])

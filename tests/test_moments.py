@@ -12,16 +12,10 @@ from torch import Tensor, autocast
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adaattn_core.moments import (
-    SIMILARITIES,
-    Similarity,
-    _weights,
-    attention_moments,
-    channel_mean_std,
-    normalize_channels,
-)
-from adaattn_core.screening import Screen
-from adaattn_core.streaming import BLOCK_BYTES, STD_FLOOR, Sums
+from adaattn_core.ops.chunked_attention import BLOCK_BYTES, STD_FLOOR, Sums
+from adaattn_core.ops.key_pruning import Screen
+from adaattn_core.ops.moments import SIMILARITIES, Similarity, _weights, attention_moments
+from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
 
 TINY_BLOCKS = 1
 """block_bytes that gives the smallest blocks there are: 16 content positions."""
@@ -402,9 +396,9 @@ def test_memory_is_bounded_without_gradients(similarity: Similarity) -> None:
 def test_memory_is_bounded_where_style_positions_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds and weights of a group are made in pieces, so that it has as many rows for any number of positions."""
     for limit in ("SMALLEST_PAIRS", "PAIRS_PER_SQUARE"):
-        monkeypatch.setattr(f"adaattn_core.moments.{limit}", 0)
-    monkeypatch.setattr("adaattn_core.streaming.GATHERED_ROWS", 64)
-    monkeypatch.setattr("adaattn_core.screening.BREADTH_KEYS", 16)
+        monkeypatch.setattr(f"adaattn_core.ops.moments.{limit}", 0)
+    monkeypatch.setattr("adaattn_core.ops.chunked_attention.GATHERED_ROWS", 64)
+    monkeypatch.setattr("adaattn_core.ops.key_pruning.BREADTH_KEYS", 16)
     query, key, value = 4 * normals(1, 600, 8, seed=1), 4 * normals(1, 3000, 8, seed=2), normals(1, 3000, 4, seed=3)
     assert Screen(query[0], key[0]).worthwhile()
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]

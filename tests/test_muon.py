@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from adaattn_core.muon import ADAM_SIZE, Muon, orthogonalized
+from adaattn_core.training.muon import ADAM_SIZE, Muon, orthogonalized
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> Tensor:

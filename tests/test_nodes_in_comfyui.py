@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core import load_model, save_model, stylize
-from adaattn_core.images import resize_image
+from adaattn_core.ops.resize import resize_image
 from comfy_pack import load_pack, pack_module
 from small_models import picture, small_model
 
@@ -320,7 +320,7 @@ def test_batches_pair_up_and_one_style_serves_all(run: Callable[..., Any], parts
 def test_large_batches_are_painted_in_windows(
     run: Callable[..., Any], parts: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack_module("adaattn_core.windows"), "WINDOW_PIXELS", 2 * 48 * 72)
+    monkeypatch.setattr(pack_module("adaattn_core.inference.batching"), "WINDOW_PIXELS", 2 * 48 * 72)
     test_batches_pair_up_and_one_style_serves_all(run, parts)
 
 
@@ -545,7 +545,7 @@ def test_errors_say_what_to_do(
 ) -> None:
     call, text = ERRORS[name]
     try:
-        with pytest.raises((ValueError, pack_module("adaattn_core.checkpoint").CheckpointError)) as caught:
+        with pytest.raises((ValueError, pack_module("adaattn_core.checkpoints.model_file").CheckpointError)) as caught:
             call(run, parts, host)
     finally:
         for path in host.models.iterdir():
@@ -571,7 +571,7 @@ def test_progress_and_a_preview(host: SimpleNamespace, run: Callable[..., Any]) 
     try:
         content = image(picture(64, 64, batch=3))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pack_module("adaattn_core.windows"), "WINDOW_PIXELS", 1)
+            patch.setattr(pack_module("adaattn_core.inference.batching"), "WINDOW_PIXELS", 1)
             run("Stylize", model_name="built-in", content=content, style=image(STYLE), strength=1.0)
     finally:
         host.utils.set_progress_bar_global_hook(None)
@@ -630,7 +630,7 @@ def test_out_of_memory_halves_and_goes_on(
 ) -> None:
     content = picture(48, 72, batch=4)
     wanted = stylize(load_model(), content, STYLE)
-    fusion = pack_module("adaattn_core.fusion").MultiLevelFusion
+    fusion = pack_module("adaattn_core.models.fusion").MultiLevelFusion
     sizes: list[int] = []
     merge = fusion.merge
 
@@ -654,7 +654,7 @@ def test_out_of_memory_makes_strips_smaller(
     fused, _ = run("Apply", attention=parts[1], content=features, style=features, strength=1.0)
     seen: list[int | None] = []
     for name in ("extract_features", "finish"):
-        work = getattr(pack_module("adaattn_core.painting"), name)
+        work = getattr(pack_module("adaattn_core.inference.stages"), name)
 
         def narrow(*args: Any, work: Callable[..., Any] = work, **options: Any) -> Any:
             seen.append(options["strip_bytes"])
@@ -662,7 +662,7 @@ def test_out_of_memory_makes_strips_smaller(
                 raise host.mm.OOM_EXCEPTION("out of memory")
             return work(*args, **options)
 
-        monkeypatch.setattr(pack_module("adaattn_core.painting"), name, narrow)
+        monkeypatch.setattr(pack_module("adaattn_core.inference.stages"), name, narrow)
     run("ExtractFeatures", encoder=parts[0], image=image(CONTENT))
     run("Decode", decoder=parts[2], fused=fused)
     assert seen == 2 * [None, 2**22, 2**21]
@@ -679,5 +679,5 @@ def test_two_runs_leave_no_model_behind(host: SimpleNamespace, run: Callable[...
     alive = [one for one in host.mm.current_loaded_models if one.model is not None]
     assert not alive, [type(one.model.model).__name__ for one in alive]
     pack = load_pack().__name__
-    left = [x for x in gc.get_objects() if type(x).__module__ == f"{pack}.adaattn_core.encoder"]
+    left = [x for x in gc.get_objects() if type(x).__module__ == f"{pack}.adaattn_core.models.encoder"]
     assert not left

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adaattn_core import save_image, save_model, stylize
 from adaattn_core.cli import main
-from adaattn_core.overlap import overlapped
+from adaattn_core.runtime.prefetch import overlapped
 from small_models import picture, small_model
 
 Capture = pytest.CaptureFixture[str]

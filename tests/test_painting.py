@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core import ModelConfig, StyleTransferModel, stylize, windows
-from adaattn_core.attention import stacked_key
-from adaattn_core.checkpoint import fingerprint
-from adaattn_core.encoder import ATTENTION_LEVELS
-from adaattn_core.fusion import StyleFeatures
-from adaattn_core.painting import (
+from adaattn_core import ModelConfig, StyleTransferModel, stylize
+from adaattn_core.checkpoints.model_file import fingerprint
+from adaattn_core.inference import batching as windows
+from adaattn_core.inference.batching import batch_window, each_tensor, in_windows, joined
+from adaattn_core.inference.stages import (
     ImageFeatures,
     Origin,
     Painting,
@@ -26,7 +25,9 @@ from adaattn_core.painting import (
     finish,
     paint,
 )
-from adaattn_core.windows import batch_window, each_tensor, in_windows, joined
+from adaattn_core.models.attention import stacked_key
+from adaattn_core.models.encoder import ATTENTION_LEVELS
+from adaattn_core.models.fusion import StyleFeatures
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from adaattn_core.parallel import each
+from adaattn_core.runtime.threads import each
 
 
 @pytest.fixture(params=[1, 3])

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from adaattn_core import convert_published, stylize
-from adaattn_core.attention import stacked_key
-from adaattn_core.encoder import LEVELS, Features
-from adaattn_core.fusion import Fused
-from adaattn_core.losses import content_loss, global_style_loss, local_feature_loss
-from adaattn_core.model import IMAGE_LEVELS, StyleTransferModel
-from adaattn_core.published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE
+from adaattn_core.checkpoints.published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE
+from adaattn_core.models.attention import stacked_key
+from adaattn_core.models.config import IMAGE_LEVELS
+from adaattn_core.models.encoder import LEVELS, Features
+from adaattn_core.models.fusion import Fused
+from adaattn_core.models.model import StyleTransferModel
+from adaattn_core.training.losses import content_loss, global_style_loss, local_feature_loss
 from benchmarks import reference
 from golden_oracle import check_stage, load_oracle, relative_error, stage_names, state_dict
 

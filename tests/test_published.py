@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaattn_core import CheckpointError, convert_published, load_vgg
-from adaattn_core.encoder import LEVELS, VGGEncoder
+from adaattn_core.models.encoder import LEVELS, VGGEncoder
 from golden_oracle import state_dict
 from small_models import picture
 

@@ -13,12 +13,14 @@ from typing import NoReturn
 import pytest
 import torch
 
-from adaattn_core import bench, train_run
-from adaattn_core.checkpoint import CheckpointError, save_model
+from adaattn_core.benchmarking import inference as bench
+from adaattn_core.checkpoints.model_file import save_model
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate
-from adaattn_core.encoder import VGGEncoder
-from adaattn_core.images import load_image, save_image
+from adaattn_core.errors import CheckpointError
+from adaattn_core.io.images import load_image, save_image
+from adaattn_core.models.encoder import VGGEncoder
+from adaattn_core.training import trainer as train_run
 from evaluation import narrow_vgg16, narrow_vgg19
 from small_models import picture, small_model
 from tiny_clips import write_clip

@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
-from adaattn_core.panel import METRICS
-from adaattn_core.report import Strip, render
-from adaattn_core.scatter import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Point, place_labels, round_numbers, scatter_svg
+from adaattn_core.evaluation.metric_suite import METRICS
+from adaattn_core.evaluation.report import Strip, render
+from adaattn_core.evaluation.scatter_plot import (
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Point,
+    place_labels,
+    round_numbers,
+    scatter_svg,
+)
 
 NAME = '<b>mine & "yours"'
 VOID = {"meta", "img"}

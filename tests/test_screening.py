@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.moments import attention_moments
-from adaattn_core.screening import DROPPED, ROWS, Screen, flat, heaviest, largest, similar_groups
+from adaattn_core.ops.key_pruning import DROPPED, ROWS, Screen, flat, heaviest, largest, similar_groups
+from adaattn_core.ops.moments import attention_moments
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:
@@ -102,9 +102,9 @@ def test_screened_moments_are_those_written_out(
     channels: int, sharpness: float, temperature: float, masked: bool, gathered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64, to what the positions left out may weigh; in float32, means to 1e-4 of the values' range too."""
-    monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
-    monkeypatch.setattr("adaattn_core.streaming.GATHERED_ROWS", gathered)
+    monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.ops.chunked_attention.GATHERED_ROWS", gathered)
     query, key = (
         torch.stack([clustered(n, channels, sharpness, seed) for seed in (one, one + 50)])
         for n, one in ((150, 10), (300, 20))
@@ -126,8 +126,8 @@ def test_screened_moments_are_those_written_out(
 
 @torch.no_grad()
 def test_moments_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaattn_core.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
     query, key = (clustered(n, 64, 4.0, seed)[None] for n, seed in ((2000, 10), (500, 20)))
     value, before, found = normals(1, 500, 3, seed=30), torch.get_num_threads(), []
     try:

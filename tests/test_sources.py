@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-import adaattn_core.train_run
-from adaattn_core.data import DataError, Sample, TrainingPairs, batches
-from adaattn_core.images import ImageError
-from adaattn_core.sources import listed_pictures, members, shard_paths
-from adaattn_core.train import train
-from adaattn_core.train_config import TrainConfig
-from adaattn_core.train_run import Run
-from adaattn_core.train_state import CHECKPOINT, read_checkpoint
+import adaattn_core.training.trainer
+from adaattn_core.errors import ImageError
+from adaattn_core.io.picture_sources import listed_pictures, members, shard_paths
+from adaattn_core.training.config import TrainConfig
+from adaattn_core.training.dataloader import batches
+from adaattn_core.training.dataset import DataError, Sample, TrainingPairs
+from adaattn_core.training.loop import train
+from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
+from adaattn_core.training.trainer import Run
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -92,8 +93,8 @@ def test_a_step_of_tar_files_needs_none_before_it(workers: int, pictures: Path) 
 
 
 def test_a_stopped_run_on_tar_files_ends_as_one_on_folders(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
     shards = {part: str(pack(pictures / f"{part}.tar", contents_of(pictures / part))) for part in ("content", "style")}
     folders = tiny_settings(pictures, pictures / "whole")
     train(TrainConfig(**folders))

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adaattn_core.attention import stacked_key
-from adaattn_core.encoder import LEVELS, on_grid
-from adaattn_core.fusion import Fused
-from adaattn_core.model import ModelConfig
-from adaattn_core.strips import Strip, strip_height, strips
+from adaattn_core.models.attention import stacked_key
+from adaattn_core.models.config import ModelConfig
+from adaattn_core.models.encoder import LEVELS, on_grid
+from adaattn_core.models.fusion import Fused
+from adaattn_core.ops.tiling import Strip, strip_height, strips
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 SMOOTH = replace(SMALL, upsample="bilinear")

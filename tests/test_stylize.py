@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaattn_core import ModelConfig, StyleTransferModel, encode_style, load_image, load_model, stylize
-from adaattn_core.fusion import StyleFeatures
+from adaattn_core.models.fusion import StyleFeatures
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
-stylize_module = sys.modules["adaattn_core.stylize"]
-painting_module = sys.modules["adaattn_core.painting"]
+stylize_module = sys.modules["adaattn_core.inference.stylize"]
+painting_module = sys.modules["adaattn_core.inference.stages"]
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -372,7 +372,7 @@ def test_sampling_all_positions_is_exact(model: StyleTransferModel) -> None:
 def test_batches_pair_up_whatever_runs_together(
     model: StyleTransferModel, chunk_pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaattn_core.windows.WINDOW_PIXELS", chunk_pixels)
+    monkeypatch.setattr("adaattn_core.inference.batching.WINDOW_PIXELS", chunk_pixels)
     content, style, mask = picture(37, 50, batch=3), picture(45, 34, batch=3, seed=1), left_half(45, 34)
     paired = stylize(model, content, style, style_masks=[mask])
     shared = stylize(model, content, [style[:1], style[1:2]])

@@ -32,22 +32,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import adaattn_core.train_losses
-import adaattn_core.train_run
-from adaattn_core.checkpoint import CheckpointError, load_model, read_metadata, save_model
+import adaattn_core.training.objective
+import adaattn_core.training.trainer
+from adaattn_core.checkpoints.model_file import load_model, read_metadata, save_model
 from adaattn_core.cli import main
-from adaattn_core.data import Batch, DataError, Sample, TrainingPairs, collate, partners
-from adaattn_core.distributed import Ranks
-from adaattn_core.encoder import LEVELS, Features, VGGEncoder
-from adaattn_core.images import ImageError
-from adaattn_core.losses import global_style_loss
-from adaattn_core.model import ModelConfig, StyleTransferModel
-from adaattn_core.stopping import Terminated
-from adaattn_core.train import Run, TrainingError, train
-from adaattn_core.train_config import TrainConfig
-from adaattn_core.train_losses import part_of_batch
-from adaattn_core.train_state import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
-from adaattn_core.trainlog import COLUMNS, TrainLog
+from adaattn_core.errors import CheckpointError, ImageError
+from adaattn_core.models.config import ModelConfig
+from adaattn_core.models.encoder import LEVELS, Features, VGGEncoder
+from adaattn_core.models.model import StyleTransferModel
+from adaattn_core.runtime.distributed import Ranks
+from adaattn_core.runtime.signals import Terminated
+from adaattn_core.train import Run, TrainingError
+from adaattn_core.training.config import TrainConfig
+from adaattn_core.training.dataset import Batch, DataError, Sample, TrainingPairs, collate
+from adaattn_core.training.loop import train
+from adaattn_core.training.losses import global_style_loss
+from adaattn_core.training.objective import part_of_batch, partners
+from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
+from adaattn_core.training.run_log import COLUMNS, TrainLog
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -70,8 +72,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of 2 + 2 + 2 steps; arguments override."""
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
     return partial(replace, TrainConfig(**tiny_settings(pictures, tmp_path / "run")))
 
 
@@ -390,7 +392,7 @@ def test_nan_stops_the_run_and_leaves_the_last_save(
         calls += 1
         return global_style_loss(found, style, levels) * (math.nan if calls == 4 else 1.0)
 
-    monkeypatch.setattr(adaattn_core.train_losses, "global_style_loss", poisoned)
+    monkeypatch.setattr(adaattn_core.training.objective, "global_style_loss", poisoned)
     with pytest.raises(TrainingError) as caught:
         train(config)
     assert str(caught.value) == (
@@ -399,7 +401,7 @@ def test_nan_stops_the_run_and_leaves_the_last_save(
     )
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
     assert len((Path(config.output) / "losses.csv").read_text().splitlines()) == 1 + 3
-    monkeypatch.setattr(adaattn_core.train_losses, "global_style_loss", global_style_loss)
+    monkeypatch.setattr(adaattn_core.training.objective, "global_style_loss", global_style_loss)
     train(config, resume=True)
     whole = replace(config, output=str(tmp_path / "whole"))
     train(whole)
@@ -580,7 +582,7 @@ def test_a_run_goes_on_with_its_own_vgg_alone(configure: Configure, monkeypatch:
             next(vgg.layers.parameters()).mul_(2)
         return vgg
 
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", other_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", other_vgg)
     with pytest.raises(CheckpointError) as caught:
         train(replace(config, vgg="other.pth"), resume=True)
     assert str(caught.value) == (
@@ -876,13 +878,13 @@ def test_each_content_is_painted_in_several_styles(configure: Configure, monkeyp
     run = Run(configure(**STYLE_ONLY | {"self_pairs": 0.25}, batch=4, styles_per_content=2))
     batch = first_batch(run)
     seen: list[Tensor] = []
-    original = adaattn_core.train_losses.style_losses
+    original = adaattn_core.training.objective.style_losses
 
     def style_losses(*arguments: Any) -> dict[str, Tensor]:
         seen.extend((arguments[5].detach(), *arguments[6:]))
         return original(*arguments)
 
-    monkeypatch.setattr(adaattn_core.train_losses, "style_losses", style_losses)
+    monkeypatch.setattr(adaattn_core.training.objective, "style_losses", style_losses)
     run._losses(*batch[:3], own=1)
     pictures, contents, styles = seen
     assert list(zip(contents.tolist(), styles.tolist(), strict=True)) == [

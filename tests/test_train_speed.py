@@ -14,15 +14,16 @@ import torch
 from torch import nn
 
 import adaattn_core.commands.bench_train
-import adaattn_core.train_run
+import adaattn_core.training.trainer
+from adaattn_core.benchmarking.training import Rates, painted, prepared, rates, verdict, write_random_vgg
+from adaattn_core.checkpoints.vgg import load_vgg
 from adaattn_core.cli import main
-from adaattn_core.data import Batch, TrainingPairs, collate
-from adaattn_core.published import load_vgg
-from adaattn_core.train import TrainingError, train
-from adaattn_core.train_bench import Rates, painted, prepared, rates, verdict, write_random_vgg
-from adaattn_core.train_config import TrainConfig
-from adaattn_core.train_run import Run
-from adaattn_core.train_state import CHECKPOINT, read_checkpoint
+from adaattn_core.train import TrainingError
+from adaattn_core.training.config import TrainConfig
+from adaattn_core.training.dataset import Batch, TrainingPairs, collate
+from adaattn_core.training.loop import train
+from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
+from adaattn_core.training.trainer import Run
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -35,8 +36,8 @@ Configure = Callable[..., TrainConfig]
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of the style stage alone; arguments override."""
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
     write_pictures(tmp_path)
     style_only = {"distill_steps": 0, "reconstruct_steps": 0, "self_pairs": 0.0, "warmup_steps": 0, "batch": 1}
     return partial(replace, TrainConfig(**tiny_settings(tmp_path, tmp_path / "run") | style_only))
@@ -60,7 +61,7 @@ def test_float16_leaves_out_steps_that_overflow(configure: Configure, monkeypatc
     run.loss_scale = 16.0
     losses += [run.train_step(batch) for _ in range(14)]
     assert losses[-1]["total"] < 0.6 * losses[0]["total"]
-    monkeypatch.setattr(adaattn_core.train_run, "LOSS_SCALE_STEPS", run.step + 1)
+    monkeypatch.setattr(adaattn_core.training.trainer, "LOSS_SCALE_STEPS", run.step + 1)
     before_last = run.loss_scale
     run.train_step(batch)
     assert run.loss_scale == 2 * before_last
@@ -174,7 +175,7 @@ def test_pictures_of_a_step_by_hand(configure: Configure) -> None:
 def test_a_made_up_training_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
     monkeypatch.setattr(adaattn_core.commands.bench_train, "write_random_vgg", lambda path: None)
     monkeypatch.chdir(tmp_path)
     small = ["--crop=32", "--batch=2", "--width=.125", "--local-samples=50", "--device=cpu", "--precision=float32"]

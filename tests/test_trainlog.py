@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaattn_core.data import TrainingPairs
-from adaattn_core.losscurve import HEIGHT, WIDTH, log_ticks, loss_curve_svg, running_mean, step_ticks, thinned
-from adaattn_core.progress import CounterLine, progress_bar
-from adaattn_core.trainlog import COLUMNS, TrainLog
+from adaattn_core.runtime.progress import CounterLine, progress_bar
+from adaattn_core.training.dataset import TrainingPairs
+from adaattn_core.training.loss_plot import HEIGHT, WIDTH, log_ticks, loss_curve_svg, running_mean, step_ticks, thinned
+from adaattn_core.training.run_log import COLUMNS, TrainLog
 from small_models import small_model
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.images import ImageError, from_numpy
-from adaattn_core.steady import SIGMA, Steady, agreement, optical_flow, sharpen_like, warp
-from adaattn_core.video import FORMATS, Clip, open_clip, open_writer
+from adaattn_core.errors import ImageError
+from adaattn_core.inference.temporal import SIGMA, Steady, agreement, optical_flow, sharpen_like, warp
+from adaattn_core.io.images import from_numpy
+from adaattn_core.io.video_reader import Clip, open_clip
+from adaattn_core.io.video_writer import FORMATS, open_writer
 from small_models import picture
 from tiny_clips import frames, read_clip, sound_packets, turn, write_clip
 
@@ -310,7 +312,7 @@ def test_a_file_that_names_others_does_not_make_us_fetch_them(here: Path) -> Non
 
 
 def test_importing_loads_neither_package() -> None:
-    code = "import sys, adaattn_core.cli, adaattn_core.video; print({'av', 'cv2'} & set(sys.modules))"
+    code = "import sys, adaattn_core.cli, adaattn_core.io.video_reader; print({'av', 'cv2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -371,7 +373,7 @@ def test_flow_says_where_a_place_was() -> None:
 
 
 def test_flow_of_a_large_picture_is_searched_in_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaattn_core.steady.FLOW_SIDE", 64)
+    monkeypatch.setattr("adaattn_core.inference.temporal.FLOW_SIDE", 64)
     (before, present, *_) = frames(128, 192)
     assert float(optical_flow(present, before)[:, 0, 32:-32, 32:-32].median()) == pytest.approx(2, abs=0.4)
 

@@ -18,8 +18,11 @@ from torch import Tensor
 from adaattn_core import encode_style, load_image, load_model, save_image, save_model, stylize
 from adaattn_core.cli import main
 from adaattn_core.commands import video as command
-from adaattn_core.images import from_numpy, resize_image
-from adaattn_core.video import Steady, Writer, open_clip
+from adaattn_core.inference.temporal import Steady
+from adaattn_core.io.images import from_numpy
+from adaattn_core.io.video_reader import open_clip
+from adaattn_core.io.video_writer import Writer
+from adaattn_core.ops.resize import resize_image
 from small_models import picture, small_model
 from tiny_clips import frames, read_clip, sound_packets, write_clip
 
@@ -289,7 +292,7 @@ def test_ctrl_c_between_frames_waits_for_the_threads(
     def interrupted(*args: object, **options: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adaattn_core.progress.CounterLine.update", interrupted)
+    monkeypatch.setattr("adaattn_core.runtime.progress.CounterLine.update", interrupted)
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert complain(f"video in.mp4 -o out/a.mp4 {PAINT}", 130) == "interrupted"
 
@@ -300,7 +303,7 @@ FULL = Path("/dev/full")
 @pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refuses every byte, exists on Linux only")
 def test_a_full_disk(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary file is a link to a device that is always full."""
-    monkeypatch.setattr("adaattn_core.images.secrets.token_hex", lambda length: "0")
+    monkeypatch.setattr("adaattn_core.io.images.secrets.token_hex", lambda length: "0")
     os.symlink(FULL, "out/.adaattn-0.mkv")
     line = complain(f"video in.mp4 -o out/a.mkv {PAINT}")
     assert line == "disk full while writing out/a.mkv. Free some space or choose another disk."

@@ -16,20 +16,21 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import adaattn_core.train_run
-from adaattn_core.attention import stacked_key
-from adaattn_core.checkpoint import CheckpointError, load_model, save_model
-from adaattn_core.data import DataError, TrainingPairs, collate, moved_crops
-from adaattn_core.encoder import LEVELS, Features
-from adaattn_core.losses import color_loss, identity_loss, image_similarity_loss, local_target
-from adaattn_core.model import COMPACT, VIDEO_LEVELS, ModelConfig
-from adaattn_core.moments import normalize_channels
-from adaattn_core.stylize import stylize
-from adaattn_core.train import train
-from adaattn_core.train_config import TrainConfig
-from adaattn_core.train_losses import frames_of
-from adaattn_core.train_run import Run
-from adaattn_core.train_state import CHECKPOINT, read_checkpoint
+import adaattn_core.training.trainer
+from adaattn_core.checkpoints.model_file import load_model, save_model
+from adaattn_core.errors import CheckpointError
+from adaattn_core.inference.stylize import stylize
+from adaattn_core.models.attention import stacked_key
+from adaattn_core.models.config import COMPACT, VIDEO_LEVELS, ModelConfig
+from adaattn_core.models.encoder import LEVELS, Features
+from adaattn_core.ops.statistics import normalize_channels
+from adaattn_core.training.config import TrainConfig
+from adaattn_core.training.dataset import DataError, TrainingPairs, collate, moved_crops
+from adaattn_core.training.loop import train
+from adaattn_core.training.losses import color_loss, identity_loss, image_similarity_loss, local_target
+from adaattn_core.training.objective import frames_of
+from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
+from adaattn_core.training.trainer import Run
 from small_models import picture, small_model
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
@@ -47,8 +48,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of 4 steps of the style stage alone; arguments override."""
-    monkeypatch.setattr(adaattn_core.train_run, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.train_run, "FIT_CROPS", 4)
+    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
+    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
     style_only = {"distill_steps": 0, "reconstruct_steps": 0, "steps": 4, "warmup_steps": 0, "kind": "video"}
     return partial(replace, TrainConfig(**tiny_settings(pictures, tmp_path / "run") | style_only))
 
@@ -242,13 +243,13 @@ def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch:
     run = Run(configure(batch=4, self_pairs=0.25))
     batch = collate([run.pairs[index] for index in range(4)])
     seen: list[Any] = []
-    original = adaattn_core.train_losses.style_losses
+    original = adaattn_core.training.objective.style_losses
 
     def style_losses(*arguments: Any) -> dict[str, torch.Tensor]:
         seen.extend(arguments[3:])
         return original(*arguments)
 
-    monkeypatch.setattr(adaattn_core.train_losses, "style_losses", style_losses)
+    monkeypatch.setattr(adaattn_core.training.objective, "style_losses", style_losses)
     run._losses(*batch[:3], own=1)
     content, style, painted, contents, styles = seen
     first, second = content[contents].chunk(2)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast
 
-from adaattn_core import winograd
-from adaattn_core.encoder import ReflectConv2d, pad_one
+from adaattn_core.models.encoder import ReflectConv2d, pad_one
+from adaattn_core.ops import winograd
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from adaattn_core.images import to_numpy
+from adaattn_core.io.images import to_numpy
 from small_models import picture
 
 TONE_RATE = 48000

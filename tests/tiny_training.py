@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import adaattn_core.train_run
+import adaattn_core.training.trainer
 from adaattn_core.cli import main
-from adaattn_core.data import DataError
-from adaattn_core.encoder import ReflectConv2d, VGGEncoder
-from adaattn_core.train_run import Run
+from adaattn_core.models.encoder import ReflectConv2d, VGGEncoder
+from adaattn_core.training.dataset import DataError
+from adaattn_core.training.trainer import Run
 
 TROUBLED_STEP = 3
 
@@ -95,7 +95,7 @@ def bring_trouble(kind: str) -> None:
 
 if __name__ == "__main__":
     file, *words = sys.argv[1:]
-    vars(adaattn_core.train_run).update(load_vgg=small_vgg, FIT_CROPS=4)
+    vars(adaattn_core.training.trainer).update(load_vgg=small_vgg, FIT_CROPS=4)
     if "--trouble" in words:
         bring_trouble(words.pop())
         words.remove("--trouble")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -26,15 +25,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .checkpoint import BUILT_IN, find_model, load_model, read_metadata, ready
-from .encoder import VGG19_CONVS, conv_names
-from .images import load_image
-from .model import ModelConfig, StyleTransferModel
-from .published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE, published_indices
-from .stylize import encode_style, stylize
+from ..checkpoints.model_file import BUILT_IN, find_model, load_model, read_metadata, ready
+from ..checkpoints.published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE
+from ..checkpoints.vgg import published_indices
+from ..inference.stylize import encode_style, stylize
+from ..io.images import load_image
+from ..models.config import ModelConfig
+from ..models.encoder import VGG19_CONVS, conv_names
+from ..models.model import StyleTransferModel
+from ..runtime.memory import peak_memory_bytes
 
-REFERENCE_FILE = Path(__file__).parent.parent / "benchmarks" / "reference.py"
-EXAMPLES = Path(__file__).parent.parent / "examples"
+REFERENCE_FILE = Path(__file__).parents[2] / "benchmarks" / "reference.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SUBJECTS = {
     "reference": "published algorithm, full size, 4096 sampled positions on relu3_1",
     "base": "full size, exact attention",
@@ -64,7 +66,8 @@ def compare(subjects: Sequence[str], size: int, repeats: int, weights: Path | No
 
 
 def _measured_apart(subject: str, size: int, weights: Path | None) -> dict[str, Any]:
-    command = [sys.executable, "-m", "adaattn_core.bench", subject, str(size), *([str(weights)] if weights else [])]
+    command = [sys.executable, "-m", "adaattn_core.benchmarking.inference", subject, str(size)]
+    command += [str(weights)] if weights else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode < 0:
         raise ValueError(
@@ -165,26 +168,6 @@ def pictures(size: int) -> tuple[Tensor, Tensor]:
         return content.clamp(0, 1), style.clamp(0, 1)
     generator = torch.Generator().manual_seed(0)
     return torch.rand(1, 3, size, size, generator=generator), torch.rand(1, 3, size, size, generator=generator)
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size this process ever had.
-
-    Raises:
-        ValueError: on Windows, whose Python cannot tell.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage: Linux counts what the parent had when it started this process
-        (kilobytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", status.read_text(), flags=re.MULTILINE)
-        return 1024 * int(kilobytes)
-    try:
-        import resource
-    except ImportError as error:
-        raise ValueError(
-            "peak memory cannot be measured on Windows; run the benchmark under Linux, macOS or WSL"
-        ) from error
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _painter(subject: str, style: Tensor, weights: Path | None) -> Callable[[Tensor], Tensor]:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .encoder import LEVELS
-from .model import ModelConfig
+from ..models.config import ModelConfig
+from ..models.encoder import LEVELS
 
 MEGA = 1e6
 

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from .data import Batch, batches
-from .encoder import ReflectConv2d, VGGEncoder
-from .train_config import TrainConfig
-from .train_run import Run
+from ..models.encoder import ReflectConv2d, VGGEncoder
+from ..training.config import TrainConfig
+from ..training.dataloader import batches
+from ..training.dataset import Batch
+from ..training.trainer import Run
 
 ENDLESS = 1_000_000
 """Steps of the run that is measured: no worker must run out of items."""

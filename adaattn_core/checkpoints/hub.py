@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from .checkpoint import CheckpointError
+from ..errors import CheckpointError
 
 TIMEOUT_SECONDS = 30
 """Silence after which a server counts as unreachable; torch would wait for ever."""

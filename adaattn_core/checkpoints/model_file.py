@@ -20,20 +20,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .images import atomic_path
-from .model import ModelConfig, StyleTransferModel
+from ..errors import CheckpointError
+from ..io.files import atomic_path
+from ..models.config import ModelConfig
+from ..models.model import StyleTransferModel
 
 FORMAT = "adaattn"
 VERSION = "1"
 BUILT_IN = "compact"
 BASE = "base"
 MODEL_NAMES = (BUILT_IN, BASE)
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 MODEL_FOLDERS_VARIABLE = "ADAATTN_MODELS"
-
-
-class CheckpointError(Exception):
-    """A weights file that cannot be used; one line: what came, what is needed, what to do."""
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from ..bench import REFERENCE_FILE, SIZES, SUBJECTS, compare, config_of
-from ..checkpoint import read_metadata
-from ..curve import describe
-from ..images import atomic_path
-from . import bench_train
+from ..benchmarking.inference import REFERENCE_FILE, SIZES, SUBJECTS, compare, config_of
+from ..benchmarking.scaling import describe
+from ..checkpoints.model_file import read_metadata
+from ..commands import bench_train
+from ..io.files import atomic_path
 from .options import check_folder, count, pixels
 
 CURVE_SIZES = (256, 512, 1024, 2048, 4096)

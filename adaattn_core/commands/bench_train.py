@@ -8,8 +8,8 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-from ..train_bench import Rates, prepared, rates, verdict, write_pictures, write_random_vgg
-from ..train_config import TrainConfig
+from ..benchmarking.training import Rates, prepared, rates, verdict, write_pictures, write_random_vgg
+from ..training.config import TrainConfig
 from .options import count, whole
 from .train import add_settings, given_settings
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from ..finding import find_images
-from ..images import load_image, save_image
-from ..progress import Progress, progress_bar
-from ..sheet import center_square, comparison_sheet
+from ..inference.comparison_grid import center_square, comparison_sheet
+from ..io.image_files import find_images
+from ..io.images import load_image, save_image
+from ..runtime.progress import Progress, progress_bar
 from .options import add_model_options, check_no_input_among, check_output, open_model, pixels
 
 EXAMPLES = """\

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import model_folders, save_model
-from ..published import convert_published
+from ..checkpoints.model_file import model_folders, save_model
+from ..checkpoints.published import convert_published
 from .options import check_folder
 
 ABOUT = {"trained_on": "published AdaAttN checkpoints", "license": "Apache-2.0"}

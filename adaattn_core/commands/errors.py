@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from ..checkpoint import CheckpointError
-from ..devices import is_out_of_memory
-from ..train import TrainingError
+from ..errors import CheckpointError, TrainingError
+from ..runtime.memory import is_out_of_memory
 
 WRONG_INPUT = 2
 FAILED = 1

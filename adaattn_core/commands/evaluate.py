@@ -15,23 +15,24 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..ablation import attending_at
-from ..artfid import ArtFIDError, art_fid
-from ..checkpoint import BUILT_IN, CheckpointError, find_model
-from ..cost import peak_memory_gib
-from ..devices import PRECISIONS, pick_device
-from ..evaluate import Evaluation, Records
-from ..finding import find_images
-from ..gallery import Gallery
-from ..images import atomic_path
-from ..judges import load_lpips_alex, load_lpips_heads, load_vgg16, package_lpips_heads, ready_judge
-from ..painting import ATTENTIONS
-from ..panel import Panel
-from ..progress import progress_bar
-from ..published import load_vgg
-from ..report import render
-from ..subjects import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
-from ..summary import not_measured, summarize, table
+from ..checkpoints.model_file import BUILT_IN, find_model
+from ..checkpoints.vgg import load_vgg
+from ..errors import CheckpointError
+from ..evaluation.ablation import attending_at
+from ..evaluation.artfid import ArtFIDError, art_fid
+from ..evaluation.methods import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
+from ..evaluation.metric_suite import Panel
+from ..evaluation.networks import load_lpips_alex, load_lpips_heads, load_vgg16, package_lpips_heads, ready_judge
+from ..evaluation.peak_memory import peak_memory_gib
+from ..evaluation.report import render
+from ..evaluation.runner import Evaluation, Records
+from ..evaluation.summary import not_measured, summarize, table
+from ..evaluation.thumbnails import Gallery
+from ..inference.stages import ATTENTIONS
+from ..io.files import atomic_path
+from ..io.image_files import find_images
+from ..runtime.device import PRECISIONS, pick_device
+from ..runtime.progress import progress_bar
 from .errors import INTERRUPTED
 from .options import count, make_folder, open_model, positive, side, unit, whole
 

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import (
+from ..checkpoints.model_file import (
     BUILT_IN,
     MODEL_NAMES,
-    CheckpointError,
     find_model,
     fingerprint,
     load_model,
     read_metadata,
     read_tensors,
 )
-from ..devices import computes_bfloat16, known_devices
+from ..errors import CheckpointError
+from ..runtime.device import computes_bfloat16, known_devices
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 

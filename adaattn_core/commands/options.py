@@ -11,11 +11,13 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import BUILT_IN, MODEL_NAMES, load_model
-from ..devices import PRECISIONS, Precision, pick_device, pick_dtype
-from ..images import MIN_SIDE, ImageError, output_format
-from ..model import StyleTransferModel
-from ..painting import ATTENTIONS
+from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, load_model
+from ..errors import ImageError
+from ..inference.stages import ATTENTIONS
+from ..io.images import output_format
+from ..models.model import StyleTransferModel
+from ..ops.resize import MIN_SIDE
+from ..runtime.device import PRECISIONS, Precision, pick_device, pick_dtype
 
 NO_MASK = "none"
 STYLE_SIDE = 512

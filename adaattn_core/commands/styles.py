@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..finding import find_images
-from ..fusion import StyleFeatures
-from ..images import load_image, load_mask, resize_image
-from ..masks import fit_mask
-from ..model import StyleTransferModel
-from ..stylize import encode_style
+from ..inference.stylize import encode_style
+from ..io.image_files import find_images
+from ..io.images import load_image, load_mask
+from ..models.fusion import StyleFeatures
+from ..models.model import StyleTransferModel
+from ..ops.masks import fit_mask
+from ..ops.resize import resize_image
 from .options import NO_MASK
 
 

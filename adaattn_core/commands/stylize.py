@@ -14,16 +14,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..checkpoint import find_model
-from ..devices import is_out_of_memory
-from ..distributed import Ranks
-from ..finding import find_images
-from ..images import WRITE_FORMATS, ImageError, load_alpha, load_image, load_mask, resize_image, save_image
-from ..masks import fit_mask
-from ..model import StyleTransferModel
-from ..overlap import AHEAD, overlapped
-from ..progress import progress_bar
-from ..stylize import stylize
+from ..checkpoints.model_file import find_model
+from ..errors import ImageError
+from ..inference.stylize import stylize
+from ..io.image_files import find_images
+from ..io.images import WRITE_FORMATS, load_alpha, load_image, load_mask, save_image
+from ..models.model import StyleTransferModel
+from ..ops.masks import fit_mask
+from ..ops.resize import resize_image
+from ..runtime.distributed import Ranks
+from ..runtime.memory import is_out_of_memory
+from ..runtime.prefetch import AHEAD, overlapped
+from ..runtime.progress import progress_bar
 from .errors import explain
 from .options import (
     NO_MASK,

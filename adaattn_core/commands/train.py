@@ -13,11 +13,11 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..distributed import PeerError, Ranks
-from ..stopping import Terminated
-from ..train import train
-from ..train_config import TrainConfig
-from ..train_state import CHECKPOINT
+from ..runtime.distributed import PeerError, Ranks
+from ..runtime.signals import Terminated
+from ..training.config import TrainConfig
+from ..training.loop import train
+from ..training.run_checkpoint import CHECKPOINT
 from .errors import FAILED, INTERRUPTED, TERMINATED
 
 EXAMPLES = """\

@@ -10,24 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import find_model
-from ..devices import pick_device
-from ..images import resize_image
-from ..overlap import AHEAD, overlapped
-from ..progress import progress_bar
-from ..stylize import stylize
-from ..video import (
-    DEFAULT_CRF,
-    DEFAULT_STEADY,
-    LARGEST_CRF,
-    Clip,
-    Frame,
-    Steady,
-    Writer,
-    check_clip_output,
-    open_clip,
-    open_writer,
-)
+from ..checkpoints.model_file import find_model
+from ..inference.stylize import stylize
+from ..inference.temporal import DEFAULT_STEADY, Steady
+from ..io.video_reader import Clip, Frame, open_clip
+from ..io.video_writer import DEFAULT_CRF, LARGEST_CRF, Writer, check_clip_output, open_writer
+from ..ops.resize import resize_image
+from ..runtime.device import pick_device
+from ..runtime.prefetch import AHEAD, overlapped
+from ..runtime.progress import progress_bar
 from .options import (
     add_memory_option,
     add_model_options,

@@ -7,8 +7,8 @@ from copy import deepcopy
 
 import torch
 
-from .attention import AdaAttention
-from .model import StyleTransferModel
+from ..models.attention import AdaAttention
+from ..models.model import StyleTransferModel
 
 
 def attending_at(model: StyleTransferModel, levels: Sequence[str]) -> StyleTransferModel:

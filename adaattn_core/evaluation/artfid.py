@@ -15,7 +15,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from .images import save_image
+from ..io.images import save_image
 
 
 class ArtFIDError(Exception):

@@ -14,11 +14,13 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from .finding import find_images
-from .images import ImageError, load_image, resize_image
-from .model import StyleTransferModel
-from .painting import Attention
-from .stylize import stylize
+from ..errors import ImageError
+from ..inference.stages import Attention
+from ..inference.stylize import stylize
+from ..io.image_files import find_images
+from ..io.images import load_image
+from ..models.model import StyleTransferModel
+from ..ops.resize import resize_image
 
 SEPARATOR = "__"
 MOST_PAIRS = 1_000_000

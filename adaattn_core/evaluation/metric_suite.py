@@ -10,13 +10,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .checkpoint import fingerprint
-from .encoder import LEVELS, Features, VGGEncoder
-from .judges import VGG16, VGG16_STYLE_LEVELS
+from ..checkpoints.model_file import fingerprint
+from ..models.encoder import LEVELS, Features, VGGEncoder
+from ..ops.color import color_quantile_distance, color_quantiles
 from .metrics import (
     channel_statistics,
-    color_quantile_distance,
-    color_quantiles,
     content_distance,
     gram_matrices,
     lpips_distance,
@@ -24,6 +22,7 @@ from .metrics import (
     statistics_distance,
     structure_distance,
 )
+from .networks import VGG16, VGG16_STYLE_LEVELS
 
 CONTENT_LEVELS = ("relu4_1", "relu5_1")
 VERSION = 2

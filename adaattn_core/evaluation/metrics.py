@@ -7,7 +7,6 @@ little some agree with people, and why every table needs the rows "content uncha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -24,11 +23,8 @@ LPIPS_ROWS, STRUCTURE_ROWS, POSITIONS = 32, 128, 8192
 """Rows and positions that are treated at a time: LPIPS takes a third of the time in a processor's cache."""
 STRUCTURE_POSITIONS = 128 * 128
 """Positions of relu3_1 at 512 x 512, the size at which CFSD is usually reported."""
-COLOR_DIRECTIONS, COLOR_QUANTILES, COLOR_PIXELS = 32, 256, 2**16
 
 _LUMA = (0.299, 0.587, 0.114)
-_XYZ_OF_RGB = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-_D65 = (0.95047, 1.0, 1.08883)
 
 
 # Content kept
@@ -176,54 +172,6 @@ def relative_distance(found: Tensor, wanted: Tensor) -> Tensor:
     """|found - wanted| / |wanted| of each item: (B, ...) -> (B,); 0 where both are 0."""
     difference, size = (x.float().flatten(1).square().sum(dim=1).sqrt() for x in (found - wanted, wanted))
     return difference / size.clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def color_distance(stylized: Tensor, style: Tensor) -> Tensor:
-    """How far apart the palettes lie, in CIELAB units (Delta E): 0 for equal ones, wherever the colours stand.
-
-    Sliced Wasserstein-1 distance of the two clouds of pixels: both are projected on directions spread evenly over the
-    sphere, sorted, and compared quantile by quantile. Twice the mean over directions, so that two flat pictures have
-    their colours' Delta E (CIE 1976). A difference of 2 is just seen, black and white are 100 apart.
-    The two pictures may differ in size.
-    """
-    return color_quantile_distance(color_quantiles(stylized), color_quantiles(style))
-
-
-def color_quantiles(images: Tensor) -> Tensor:
-    """What `color_distance` compares -> (B, directions, quantiles). Of many pixels, each n-th row and column counts."""
-    stride = math.ceil(math.sqrt(images.shape[-2] * images.shape[-1] / COLOR_PIXELS))
-    images, directions = images[..., ::stride, ::stride], _sphere(COLOR_DIRECTIONS).to(images.device)
-    projected = einsum(lab(images), directions, "b c h w, d c -> b d h w").flatten(2).sort(dim=2).values
-    ranks = (torch.arange(COLOR_QUANTILES, device=images.device) + 0.5) / COLOR_QUANTILES * projected.shape[2] - 0.5
-    low = ranks.floor().clamp(0, projected.shape[2] - 1).long()
-    high = (low + 1).clamp_max(projected.shape[2] - 1)
-    return torch.lerp(
-        projected[..., low], projected[..., high], (ranks - low).clamp(0, 1).expand_as(projected[..., low])
-    )
-
-
-def color_quantile_distance(stylized: Tensor, style: Tensor) -> Tensor:
-    """(B, directions, quantiles) of both -> (B,); see `color_distance`."""
-    return 2 * reduce((stylized - style).abs(), "b directions quantiles -> b", "mean")
-
-
-def lab(images: Tensor) -> Tensor:
-    """sRGB -> CIELAB under D65: L 0 to 100, a and b about -100 to 100. Source: IEC 61966-2-1 and CIE 15."""
-    rgb = images.float().clamp(0, 1)
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    xyz = einsum(linear, rgb.new_tensor(_XYZ_OF_RGB), "b c h w, x c -> b x h w") / rgb.new_tensor(_D65)[:, None, None]
-    edge = 6 / 29
-    bent = torch.where(xyz > edge**3, xyz.clamp_min(edge**3) ** (1 / 3), xyz / (3 * edge**2) + 4 / 29)
-    x, y, z = bent.unbind(dim=1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
-
-
-def _sphere(count: int) -> Tensor:
-    """(count, 3) unit vectors spread evenly over the sphere: a Fibonacci spiral."""
-    index = torch.arange(count, dtype=torch.float64) + 0.5
-    height, angle = 1 - 2 * index / count, math.pi * (1 + math.sqrt(5)) * index
-    radius = (1 - height**2).sqrt()
-    return torch.stack([radius * angle.cos(), radius * angle.sin(), height], dim=1).float()
 
 
 # Over many pictures

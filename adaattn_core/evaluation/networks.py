@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from .checkpoint import CheckpointError, load_strict, read_tensors
-from .download import torchvision_tensors
-from .encoder import Features, check_images, conv_names
-from .published import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+from ..checkpoints.hub import torchvision_tensors
+from ..checkpoints.model_file import load_strict, read_tensors
+from ..checkpoints.vgg import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
+from ..errors import CheckpointError
+from ..models.encoder import Features, check_images, conv_names
 
 VGG16_CHANNELS, VGG16_CONVS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
 VGG16_STYLE_LEVELS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from .bench import peak_memory_bytes
-from .checkpoint import load_model
-from .evaluate import reduced
-from .stylize import stylize
-from .subjects import Painter, Pair
+from ..checkpoints.model_file import load_model
+from ..inference.stylize import stylize
+from ..runtime.memory import peak_memory_bytes
+from .methods import Painter, Pair
+from .runner import reduced
 
 
 def peak_memory_gib(painter: Painter, pair: Pair, size: int) -> float | None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from .report_style import CSS, JS
-from .scatter import marker, scatter_svg
+from .report_assets import CSS, JS
+from .scatter_plot import marker, scatter_svg
 from .summary import not_measured
 
 Data = Mapping[str, Any]

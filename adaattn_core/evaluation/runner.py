@@ -16,10 +16,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .images import ImageError, atomic_path, load_image, resize_image
-from .panel import Look, Panel, StyleMarks
-from .progress import Progress
-from .subjects import Made, Pair, Sources, Subject, file_identity
+from ..errors import ImageError
+from ..io.files import atomic_path
+from ..io.images import load_image
+from ..ops.resize import resize_image
+from ..runtime.progress import Progress
+from .methods import Made, Pair, Sources, Subject, file_identity
+from .metric_suite import Look, Panel, StyleMarks
 
 KEPT_STYLES = 200
 """Styles whose marks stay in memory, about 1.5 MB each."""

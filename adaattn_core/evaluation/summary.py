@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .evaluate import Evaluation, Record
+from .metric_suite import METRICS
 from .metrics import bootstrap_interval
-from .panel import METRICS
+from .runner import Evaluation, Record
 
 FORMAT, VERSION = "adaattn-evaluation", 1
 CONFIDENCE, RESAMPLES = 0.95, 2000

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .evaluate import Evaluation, Record
-from .images import atomic_path, resize_image, to_pil
+from ..io.files import atomic_path
+from ..io.images import to_pil
+from ..ops.resize import resize_image
+from .methods import Made, Pair, Subject
 from .report import Strip
-from .subjects import Made, Pair, Subject
+from .runner import Evaluation, Record
 
 LONG_SIDE = 400
 

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .attention import AdaAttention, cell_means, stacked_key
-from .fusion import MultiLevelFusion
-from .moments import _unit, _weights, widened
-from .painting import ImageFeatures, check_items, check_unit
+from ..models.attention import AdaAttention, cell_means, stacked_key
+from ..models.fusion import MultiLevelFusion
+from ..ops.moments import _unit, _weights
+from ..ops.statistics import widened
+from .stages import ImageFeatures
+from .validation import check_items, check_unit
 
 INFERNO = ((0.0, 0.0, 0.02), (0.34, 0.06, 0.43), (0.73, 0.21, 0.33), (0.98, 0.55, 0.04), (0.99, 1.0, 0.64))
 """Colours of attention from least to most, evenly spaced; dark to light, so that they read in grey as well."""

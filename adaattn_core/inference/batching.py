@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .devices import free_memory, is_out_of_memory
-from .streaming import BLOCK_BYTES, Progress, progress_part
+from ..ops.chunked_attention import BLOCK_BYTES
+from ..runtime.memory import free_memory, is_out_of_memory
+from ..runtime.progress import ProgressCallback, sub_progress
 
 WINDOW_PIXELS = 2**21
 """Batch items run together up to this many pixels; larger ones one by one."""
@@ -60,12 +61,12 @@ def _join(parts: Sequence[Any]) -> Any:  # noqa: ANN401 (whatever was nested com
 
 
 def in_windows(
-    run: Callable[[slice, int, Progress | None], T],
+    run: Callable[[slice, int, ProgressCallback | None], T],
     pictures: Tensor,
     *,
     block_bytes: int = BLOCK_BYTES,
     items: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[T]:
     """Work on a batch, some items at a time; out of memory, half as many at once, then with blocks half as large.
 
@@ -82,7 +83,7 @@ def in_windows(
     while done < batch:
         stop = min(done + size, batch)
         try:
-            results.append(run(slice(done, stop), block_bytes, progress_part(progress, done / batch, stop / batch)))
+            results.append(run(slice(done, stop), block_bytes, sub_progress(progress, done / batch, stop / batch)))
         except Exception as error:
             if not is_out_of_memory(error) or (stop - done == 1 and block_bytes <= SMALLEST_BLOCK_BYTES):
                 raise

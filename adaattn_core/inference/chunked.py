@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .attention import PIECE_POSITIONS, AdaAttention, KeyRows
-from .devices import trim_memory
-from .encoder import Features
-from .fusion import MultiLevelFusion, StyleFeatures
-from .moments import widened
-from .streaming import BLOCK_BYTES, Progress, progress_part
-from .strips import canvas
+from ..models.attention import PIECE_POSITIONS, AdaAttention, KeyRows
+from ..models.encoder import Features
+from ..models.fusion import MultiLevelFusion, StyleFeatures
+from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.statistics import widened
+from ..ops.tiling import canvas
+from ..runtime.memory import trim_memory
+from ..runtime.progress import ProgressCallback, sub_progress
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def repaint_gradually(
     block_bytes: int = BLOCK_BYTES,
     positions: int = PIECE_POSITIONS,
     reuse: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Features:
     """S * Norm(F_c) + M at each level, the deepest first, mixed with the content's own features below strength 1.
 
@@ -57,7 +58,7 @@ def repaint_gradually(
     }
     done, total = 0, sum(costs.values())
     for level in reversed(fusion.levels):
-        part = progress_part(progress, done / total, (done + costs[level]) / total)
+        part = sub_progress(progress, done / total, (done + costs[level]) / total)
         some = positions * _key_width(fusion, fusion.levels[0]) // _key_width(fusion, level)
         attention = _Level(fusion, level, styles, weights, temperature, block_bytes)
         painted[level] = attention.repainted(content, strength, some, reuse, part)
@@ -90,7 +91,7 @@ class _Level:
         self.temperature, self.block_bytes = temperature, block_bytes
 
     def repainted(
-        self, content: Features, strength: float, positions: int, reuse: bool, progress: Progress | None
+        self, content: Features, strength: float, positions: int, reuse: bool, progress: ProgressCallback | None
     ) -> Tensor:
         """(B, C, H, W)."""
         own, keys = content[self.level], KeyRows(content, self.level)
@@ -99,7 +100,7 @@ class _Level:
         painted = own if reuse and strength == 1 else canvas(own, own.shape[1], height, width)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
-            told = progress_part(progress, rows.start / height, rows.stop / height)
+            told = sub_progress(progress, rows.start / height, rows.stop / height)
             mean, std = self._statistics(self.attention.query(keys[rows]), (rows.stop - rows.start, width), told)
             full = keys.own(rows).mul_(std).add_(mean)
             painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
@@ -107,14 +108,16 @@ class _Level:
             trim_memory(own.device)
         return painted
 
-    def _statistics(self, query: Tensor, grid: tuple[int, int], progress: Progress | None) -> tuple[Tensor, Tensor]:
+    def _statistics(
+        self, query: Tensor, grid: tuple[int, int], progress: ProgressCallback | None
+    ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the styles for some rows, (B, C, rows, W) each."""
         mean: Tensor | None = None
         std: Tensor | None = None
         seen, total = 0, sum(style.key.shape[1] for style in self.styles)
         for style, weight in zip(self.styles, self.weights, strict=True):
             before, seen = seen, seen + style.key.shape[1]
-            told = progress_part(progress, before / total, seen / total)
+            told = sub_progress(progress, before / total, seen / total)
             found = self.attention.statistics(
                 query, grid, style, temperature=self.temperature, block_bytes=self.block_bytes, progress=told
             )

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .images import resize_image
-from .model import StyleTransferModel
+from ..models.model import StyleTransferModel
+from ..ops.resize import resize_image
 from .stylize import stylize
 
 

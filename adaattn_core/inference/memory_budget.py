@@ -15,16 +15,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import PIECE_POSITIONS
-from .devices import memory_in_use
-from .encoder import LEVELS
-from .fusion import StyleFeatures
-from .model import ModelConfig, StyleTransferModel
-from .parallel import at_once
-from .screening import GATHERED_ROWS
-from .streaming import BLOCK_BYTES, block_bytes_on, tiles_at_once
-from .strips import STRIP_BYTES, strip_height
-from .winograd import kernel_bytes
+from ..models.attention import PIECE_POSITIONS
+from ..models.config import ModelConfig
+from ..models.encoder import LEVELS
+from ..models.fusion import StyleFeatures
+from ..models.model import StyleTransferModel
+from ..ops.chunked_attention import BLOCK_BYTES, block_bytes_on, tiles_at_once
+from ..ops.key_pruning import GATHERED_ROWS
+from ..ops.tiling import STRIP_BYTES, strip_height
+from ..ops.winograd import kernel_bytes
+from ..runtime.memory import memory_in_use
+from ..runtime.threads import at_once
 
 logger = logging.getLogger(__name__)
 

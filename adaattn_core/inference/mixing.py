@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .fusion import Fused
-from .masks import resize_mask
-from .painting import Painting, style_shares
+from ..models.fusion import Fused
+from ..ops.masks import resize_mask
+from .stages import Painting
+from .validation import style_shares
 
 
 def mix_paintings(

@@ -9,21 +9,22 @@ Letters: B batch, H W pixels. Pictures are RGB float32 in [0, 1]; masks are (B o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from .attention import PIECE_POSITIONS
-from .decoder import Decoder
-from .devices import true_float32
-from .encoder import ATTENTION_LEVELS, Features, VGGEncoder, check_images
-from .fusion import Fused, MultiLevelFusion, StyleFeatures
-from .gradual import repaint_gradually
-from .images import keep_color as keep_content_color
-from .streaming import BLOCK_BYTES, Progress
+from ..models.attention import PIECE_POSITIONS
+from ..models.decoder import Decoder
+from ..models.encoder import ATTENTION_LEVELS, Features, VGGEncoder
+from ..models.fusion import Fused, MultiLevelFusion, StyleFeatures
+from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.color import keep_color as keep_content_color
+from ..runtime.device import true_float32
+from ..runtime.progress import ProgressCallback
+from .chunked import repaint_gradually
+from .validation import as_large, check_batch, check_picture, check_unit, style_shares
 
 Attention = Literal["exact", "sampled"]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -170,7 +171,7 @@ def paint(
     mask: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
     positions: int = PIECE_POSITIONS,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Painting:
     """Contents repainted in features, in one style or a mix.
 
@@ -213,7 +214,7 @@ def use_up(
     block_bytes: int = BLOCK_BYTES,
     positions: int = PIECE_POSITIONS,
     reuse: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Painting:
     """`paint`, with arguments that are known to be right and are taken apart: each level's features and keys leave
     `seen` and `styles` when they have been used, so that their memory is free if nobody else holds them. `reuse` says
@@ -265,21 +266,6 @@ def finish(
     return result if mask is None else torch.where(mask > 0, torch.lerp(plain, result, mask), plain)
 
 
-def as_large(picture: Tensor, content: Tensor) -> Tensor:
-    """A picture for each content.
-
-    Raises:
-        ValueError: the picture is of another size, or there are neither one nor as many as contents.
-    """
-    if picture.shape[1:] != content.shape[1:] or len(picture) not in (1, len(content)):
-        came, needed = (f"{one.shape[-1]}x{one.shape[-2]} pixels, batch {len(one)}" for one in (picture, content))
-        raise ValueError(
-            f"the content image is {came}; the painting is {needed}. Give the content that was painted, or one picture "
-            "of its size."
-        )
-    return picture.expand_as(content)
-
-
 def _decoded(decoder: Decoder, painting: Painting, strip_bytes: int | None) -> Tensor:
     """The whole picture painted, not clamped."""
     content, own, strength = painting.content, painting.own, painting.strength
@@ -310,44 +296,3 @@ def check_decoder(painting: Painting, attention: Origin) -> None:
             f"this was painted by the attention {painting.attention}, and the decoder is that of {attention}. "
             "Use the decoder that was loaded with the attention."
         )
-
-
-def check_batch(style: StyleFeatures, contents: int) -> None:
-    """ValueError unless the style has one picture, or one for each content."""
-    check_items(len(next(iter(style.values())).key), contents)
-
-
-def check_items(items: int, contents: int) -> None:
-    """ValueError unless there is one style picture, or one for each content."""
-    if items not in (1, contents):
-        more = f", or {contents}" if contents > 1 else ""
-        raise ValueError(f"the style has {items} pictures and the content {contents}; give 1 style{more}")
-
-
-def style_shares(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights scaled to sum 1."""
-    if count == 0:
-        raise ValueError("no style came; at least one is needed")
-    shares = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    if len(shares) != count:
-        raise ValueError(f"{len(shares)} style weights came for {count} styles; give one for each")
-    if min(shares) < 0 or not sum(shares) > 0 or not math.isfinite(sum(shares)):
-        raise ValueError(f"style weights are {shares}; they must not be negative, and one must be above 0")
-    return [share / sum(shares) for share in shares]
-
-
-def check_picture(picture: Tensor, role: str) -> None:
-    """ValueError unless (B, 3, H, W), floating point, finite, at least 16 pixels a side."""
-    check_images(picture, role)
-    if not picture.is_floating_point():
-        raise ValueError(
-            f"the {role} has dtype {picture.dtype}; floating point in [0, 1] is needed. Divide by 255 first."
-        )
-    if not bool(torch.isfinite(picture).all()):
-        raise ValueError(f"the {role} holds NaN or infinite values; numbers in [0, 1] are needed")
-
-
-def check_unit(name: str, value: float) -> None:
-    """ValueError unless the value is from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}; it must be between 0 and 1")

@@ -11,24 +11,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .devices import close_gaps
-from .fusion import StyleFeatures
-from .masks import fit_mask
-from .memory import content_budget, style_budget
-from .model import StyleTransferModel
-from .painting import (
-    Attention,
-    check_batch,
-    check_picture,
-    check_unit,
-    encode_checked,
-    encode_style_features,
-    finish,
-    style_shares,
-    use_up,
-)
-from .streaming import Progress, progress_part
-from .windows import batch_window, in_windows, window_items
+from ..models.fusion import StyleFeatures
+from ..models.model import StyleTransferModel
+from ..ops.masks import fit_mask
+from ..runtime.memory import close_gaps
+from ..runtime.progress import ProgressCallback, sub_progress
+from .batching import batch_window, in_windows, window_items
+from .memory_budget import content_budget, style_budget
+from .stages import Attention, encode_checked, encode_style_features, finish, use_up
+from .validation import check_batch, check_picture, check_unit, style_shares
 
 PAINTING_SHARE = 0.9
 """Of the time a picture takes, what is over when only the decoder is left; for the progress bar."""
@@ -81,7 +72,7 @@ def stylize(
     attention: Attention = "exact",
     seed: int = 0,
     max_memory_gb: float | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Tensor:
     """The content repainted in the style, or in a mix of styles.
 
@@ -126,7 +117,7 @@ def stylize(
     )
     result = torch.empty(content.shape, device=content.device)
 
-    def run(window: slice, block_bytes: int, progress: Progress | None) -> None:
+    def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> None:
         sizes = budget.with_blocks_of(block_bytes)
         features = encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes)
         seen, picture = features.named(), features.picture
@@ -144,7 +135,7 @@ def stylize(
             block_bytes=sizes.block_bytes,
             positions=sizes.positions,
             reuse=True,
-            progress=progress_part(progress, 0, PAINTING_SHARE),
+            progress=sub_progress(progress, 0, PAINTING_SHARE),
         )
         result[window] = finish(model.decoder, painting, keep_color=keep_color, strip_bytes=sizes.strip_bytes)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-MISSING = 'adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"'
+from ..io.video_reader import MISSING
+
 DEFAULT_STEADY = 0.7
 """Measured (docs/performance.md): flicker falls to half or less, and no trace shows behind what moves."""
 FLOW_SIDE = 480

@@ -8,7 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .images import READ_SUFFIXES, ImageError, StrPath
+from ..errors import ImageError
+from .files import StrPath
+from .images import READ_SUFFIXES
 
 
 def find_images(patterns: Sequence[StrPath], without: StrPath | None = None) -> list[Path]:

@@ -5,15 +5,13 @@ Tensors hold sRGB values as stored (gamma-encoded), sizes are (height, width); P
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import secrets
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 from torch import Tensor
-from torch.nn import functional
+
+from ..errors import ImageError
+from ..ops.resize import MIN_SIDE
+from .files import StrPath, _check_target, _reason, atomic_path
 
 logger = logging.getLogger(__name__)
-
-StrPath = str | os.PathLike[str]
-
-MIN_SIDE = 16
-"""Shortest side in pixels: relu5_1 lies 16 pixels apart, so a smaller picture has no features there."""
 MAX_PIXELS = 256 * 1024 * 1024
 """Largest picture that is decoded: 3 GiB as float32. A larger one is a mistake or a decompression bomb."""
 
@@ -50,10 +46,6 @@ _DEEP = "IF"  # modes of grey with more than 8 bits start so: I, I;16, I;16B, F
 _UPRIGHT = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
             6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # fmt: skip
 _pillow_lock = threading.Lock()
-
-
-class ImageError(ValueError):
-    """A file that cannot be read or written as asked; one line: what came, what is needed, what to do."""
 
 
 def load_image(path: StrPath) -> Tensor:
@@ -253,48 +245,6 @@ def _channels(picture: Image.Image) -> Tensor:
     return rearrange(torch.from_numpy(array), "h w c -> 1 c h w").contiguous().float() / 255
 
 
-def resize_image(
-    image: Tensor, *, short_side: int | None = None, long_side: int | None = None, size: tuple[int, int] | None = None
-) -> Tensor:
-    """Resized to a short side, a long side (aspect kept) or an exact (height, width): antialiased bicubic, clamped.
-
-    Args:
-        image: (B, C, H, W) float in [0, 1], as the result is. It is returned itself where the size is right already.
-        short_side, long_side, size: exactly one, at least 16; a side that follows from the aspect is raised to 16.
-    """
-    choices = (("short_side", short_side), ("long_side", long_side), ("size", size))
-    given = [f"{name}={value}" for name, value in choices if value is not None]
-    if len(given) != 1 or min(size or (short_side or long_side or 0,)) < MIN_SIDE:
-        came = " and ".join(given) or "no size"
-        raise ValueError(f"{came} came; one of short_side, long_side and size is needed, {MIN_SIDE} pixels or more.")
-    height, width = image.shape[-2:]
-    if size is None:
-        scale = short_side / min(height, width) if short_side else (long_side or 0) / max(height, width)
-        size = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
-    if (height, width) == size:
-        return image
-    return functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def keep_color(stylized: Tensor, content: Tensor) -> Tensor:
-    """The content's colours at the stylized picture's luminance (luma Y', BT.709 weights, which fit sRGB).
-
-    All are (B, 3, H, W) in [0, 1], of one size. Colour is R'G'B' - Y', YCbCr's chroma before scaling; where it would
-    leave [0, 1] it shrinks towards grey, so that luminance and hue stay exact.
-    Source: luminance-only transfer of Gatys et al. 2017, "Controlling Perceptual Factors in Neural Style Transfer".
-    Differs from the paper: BT.709 in place of YIQ's weights, shrinking in place of clipping.
-    """
-    if stylized.shape[-3:] != content.shape[-3:]:
-        shapes = f"stylized is {tuple(stylized.shape)}, content is {tuple(content.shape)}"
-        raise ValueError(f"{shapes}; one size is needed. Resize the content first.")
-    weights = content.new_tensor([0.2126, 0.7152, 0.0722])[:, None, None]
-    luminance = (stylized * weights).sum(dim=1, keepdim=True)
-    chroma = content - (content * weights).sum(dim=1, keepdim=True)
-    room = torch.where(chroma > 0, 1 - luminance, luminance)
-    shrink = (room / chroma.abs().clamp_min(1e-6)).amin(dim=1, keepdim=True).clamp(0, 1)
-    return (luminance + shrink * chroma).clamp(0, 1)
-
-
 def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, quality: int = 95) -> None:
     """Writes one picture with 8 bits per channel in the format of the suffix, whole or not at all.
 
@@ -329,40 +279,3 @@ def output_format(path: StrPath) -> str:
         raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(WRITE_FORMATS)} is needed. Rename the output.")
     _check_target(path)
     return WRITE_FORMATS[suffix]
-
-
-@contextmanager
-def atomic_path(path: StrPath) -> Iterator[Path]:
-    """A temporary path to write to, in the folder of `path` and with its suffix; renamed to `path` on success.
-
-    Whatever ends the block early (Ctrl-C too) removes the temporary file and leaves what was at `path` as it was.
-    OSErrors about the writing (full disk, no permission) become ImageErrors; those about other files pass through.
-    """
-    _check_target(path)
-    target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".adaattn-{secrets.token_hex(4)}{Path(path).suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError) or str(error.filename) not in ("None", str(temporary)):
-            raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ImageError(f"disk full while writing {path}. Free some space or choose another disk.") from error
-        raise ImageError(f"{path} cannot be written: {_reason(error)}. Choose another folder.") from error
-
-
-def _check_target(path: StrPath) -> None:
-    folder = Path(path).parent
-    if not os.path.isdir(folder):
-        raise ImageError(f"{folder} is not a folder, so {path} cannot be written. Create the folder first.")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError(f"{path} is not a file, so it cannot be written over. Name a file.")
-
-
-def _reason(error: Exception) -> str:
-    """An error's own words on one line."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(words.split()) or type(error).__name__

@@ -12,16 +12,13 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .finding import find_images
-from .images import READ_SUFFIXES, ImageError
+from ..errors import DataError, ImageError
+from .image_files import find_images
+from .images import READ_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-
-class DataError(ValueError):
-    """Training pictures that cannot be used; one line: what came, what is needed, what to do."""
 
 
 class Member(NamedTuple):

@@ -14,10 +14,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
+from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.moments import Similarity, attention_moments
+from ..ops.statistics import channel_mean_std, normalize_channels, widened
+from ..ops.tiling import canvas
+from ..runtime.progress import ProgressCallback
 from .encoder import LEVELS, Features, on_grid
-from .moments import Similarity, attention_moments, channel_mean_std, normalize_channels, widened
-from .streaming import BLOCK_BYTES, Progress
-from .strips import canvas
 
 AS_ROWS = "b c h w -> b (h w) c"
 
@@ -256,7 +258,7 @@ class AdaAttention(nn.Module):
         content_mask: Tensor | None = None,
         temperature: float = 1.0,
         block_bytes: int = BLOCK_BYTES,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention-weighted mean and standard deviation of the style for each content position.
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.tiling import Strip, canvas, strip_height, strips
 from .encoder import ReflectConv2d
 from .fusion import Fused, upsample_to
-from .strips import Strip, canvas, strip_height, strips
 
 BFLOAT16_CONVS = 2
 """How many keep within 2/255: each of the others adds up to 1.8/255 by itself (benchmarks/precision.py)."""

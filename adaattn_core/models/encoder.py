@@ -15,9 +15,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from . import winograd
-from .devices import autocasts, close_gaps, without_autocast
-from .strips import Strip, canvas, strip_height, strips
+from ..ops import winograd
+from ..ops.resize import MIN_SIDE
+from ..ops.tiling import Strip, canvas, strip_height, strips
+from ..runtime.device import autocasts, without_autocast
+from ..runtime.memory import close_gaps
 
 Features = dict[str, Tensor]
 """level name -> (B, C, H, W). A level that is needed only where the keys of deeper ones look may be there as, for
@@ -32,9 +34,6 @@ ATTENTION_LEVELS = LEVELS[2:]
 VGG19_CHANNELS = (64, 128, 256, 512, 512)
 VGG19_CONVS = (2, 2, 4, 4, 1)
 """Convolutions in each block; block 5 stops at relu5_1, the deepest level AdaAttN reads."""
-
-MIN_SIDE = 16
-"""Smallest picture side: relu5_1 then has one row or column."""
 
 
 class ReflectConv2d(nn.Conv2d):

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.moments import Similarity
+from ..ops.statistics import normalize_channels, widened
 from .attention import AdaAttention, KeyRows, StyleLevel, stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d
-from .moments import Similarity, normalize_channels, widened
-from .streaming import BLOCK_BYTES
 
 StyleFeatures = dict[str, StyleLevel]
 """level name -> keys and values of a style: all that attention needs of it."""

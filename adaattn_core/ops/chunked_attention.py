@@ -13,12 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .devices import trim_memory
-from .parallel import at_once, each
-from .screening import DROPPED, FARTHEST, GATHERED_ROWS, Screen, flat, heaviest
-
-Progress = Callable[[float], None]
-"""Called with the share of the work that is done, rising to 1; stops the work by raising."""
+from ..runtime.memory import trim_memory
+from ..runtime.progress import ProgressCallback
+from ..runtime.threads import at_once, each
+from .key_pruning import DROPPED, FARTHEST, GATHERED_ROWS, Screen, flat, heaviest
 
 Weigh = Callable[["Sums", Tensor, Tensor | None], Tensor]
 """Sums, logits of a tile, and which of its pairs may not attend -> its weights, in the place of the logits."""
@@ -34,11 +32,6 @@ DEVICE_BLOCK_BYTES = 256 * 2**20
 """The same on an accelerator, which wants large work."""
 
 SMALLEST_SIDE = 16
-
-
-def progress_part(progress: Progress | None, start: float, stop: float) -> Progress | None:
-    """What tells `progress` of the part of the work between two shares of the whole."""
-    return None if progress is None else lambda done: progress(start + (stop - start) * done)
 
 
 def block_bytes_on(device: torch.device) -> int:
@@ -127,7 +120,7 @@ def tiled(
     *,
     epsilon: float = 0.0,
     block_bytes: int = BLOCK_BYTES,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Moments from all pairs of positions, the mean less `center`.
 
@@ -176,7 +169,7 @@ def screened(
     spread: Tensor | None,
     style_mask: Tensor | None,
     block_bytes: int,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> tuple[Tensor, Tensor]:
     """Softmax moments, the mean less `center`, from the style positions that matter to groups of content positions;
     from all of them where attention is too flat to leave any out. Arguments as in `tiled`."""
@@ -213,7 +206,7 @@ def _fill(moments: Callable[[Tensor], tuple[Tensor, Tensor]], mean: Tensor, std:
     mean[group], std[group] = moments(group)
 
 
-def _of_batch(progress: Progress, item: int, batch: int) -> Progress:
+def _of_batch(progress: ProgressCallback, item: int, batch: int) -> ProgressCallback:
     return lambda done: progress((item + done) / batch)
 
 

@@ -13,61 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .devices import without_autocast
-from .screening import FARTHEST, PAIRS_PER_SQUARE, SMALLEST_PAIRS
-from .streaming import BLOCK_BYTES, Progress, Sums, mean_std, screened, tiled, with_squares
+from ..runtime.device import without_autocast
+from ..runtime.progress import ProgressCallback
+from .chunked_attention import BLOCK_BYTES, Sums, mean_std, screened, tiled, with_squares
+from .key_pruning import FARTHEST, PAIRS_PER_SQUARE, SMALLEST_PAIRS
+from .statistics import widened
 
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
-
-VARIANCE_EPSILON = 1e-5
 NORM_EPSILON = 1e-5
-
-PIECE_BYTES = 2**20
-"""Of features whose statistics are taken at once: what stays in a processor's cache until it is read again."""
-
-
-def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over all positions: the statistics AdaIN matches.
-
-    Differs from AdaIN's: the variance is unbiased and 1e-5 is added before the root, as in the
-    published AdaAttN code, whose weights expect it.
-
-    Args:
-        features: (B, C, H, W), any range.
-
-    Returns:
-        mean, std: each (B, C, 1, 1) in float32; std >= sqrt(1e-5). One position alone has variance 0.
-    """
-    features = widened(features)
-    unbiased = int(features.shape[-1] * features.shape[-2] > 1)
-    if torch.is_grad_enabled() or features.device.type != "cpu":
-        variance, mean = torch.var_mean(features, dim=(2, 3), correction=unbiased, keepdim=True)
-    else:
-        variance, mean = _var_mean(features, unbiased)
-    return mean, (variance + VARIANCE_EPSILON).sqrt()
-
-
-def _var_mean(features: Tensor, correction: int) -> tuple[Tensor, Tensor]:
-    """`torch.var_mean` over positions, in an eighth of its time on a processor: two passes, piece by piece."""
-    batch, channels, height, width = features.shape
-    pieces = torch.split(features, max(1, PIECE_BYTES // (batch * channels * width * features.element_size())), dim=2)
-    mean = torch.stack([piece.sum(dim=(2, 3), keepdim=True) for piece in pieces]).sum(dim=0) / (height * width)
-    squares = [(piece - mean).square_().sum(dim=(2, 3), keepdim=True) for piece in pieces]
-    return torch.stack(squares).sum(dim=0) / (height * width - correction), mean
-
-
-def normalize_channels(features: Tensor) -> Tensor:
-    """Features with mean 0 and standard deviation 1 in each channel: `Norm` of the paper.
-
-    Args:
-        features: (B, C, H, W), any range.
-
-    Returns:
-        (B, C, H, W) float32.
-    """
-    mean, std = channel_mean_std(features)
-    return (widened(features) - mean) / std
 
 
 def attention_moments(
@@ -81,7 +35,7 @@ def attention_moments(
     style_mask: Tensor | None = None,
     spread: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention-weighted mean and standard deviation of the values, for each content position.
 
@@ -230,11 +184,6 @@ def _blocked_pairs(content_mask: Tensor | None, style_mask: Tensor | None) -> Te
     if content_mask is None:
         return ~style_mask[:, None, :]
     return content_mask[:, :, None] & ~style_mask[:, None, :]
-
-
-def widened(x: Tensor) -> Tensor:
-    """float32, unless it is float64 already."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _unit(vectors: Tensor) -> Tensor:

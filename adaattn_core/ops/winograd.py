@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .devices import autocasts
+from ..runtime.device import autocasts
 
 FEWEST_CHANNELS = 64
 """Of the narrower side. Below, the transforms cost what the products save. Share of the direct one's time, by

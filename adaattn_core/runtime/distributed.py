@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .devices import pick_device
+from .device import pick_device
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -103,3 +104,12 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+ProgressCallback = Callable[[float], None]
+"""Called with the share of the work that is done, rising to 1; stops the work by raising."""
+
+
+def sub_progress(progress: ProgressCallback | None, start: float, stop: float) -> ProgressCallback | None:
+    """What tells `progress` of the part of the work between two shares of the whole."""
+    return None if progress is None else lambda done: progress(start + (stop - start) * done)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -54,3 +56,19 @@ class StopSignals:
         self.asked = number
         if not self.is_held:
             self.stop(number)
+
+
+@contextmanager
+def orphaned() -> Iterator[None]:
+    """No news of child processes: torch reports the end of a DataLoader's worker, which the system kills out of memory
+    or a job queue terminates along with us, by an error out of a signal handler, in the middle of whatever is done
+    then: an optimizer's step, a save."""
+    number = getattr(signal, "SIGCHLD", None)  # Windows has none
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from .devices import trim_memory
+from .memory import trim_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from .encoder import LEVELS
-from .model import COMPACT, VIDEO_LEVELS, ModelConfig
+from ..models.config import COMPACT, VIDEO_LEVELS, ModelConfig
+from ..models.encoder import LEVELS
 
 Architecture = Literal["compact", "base"]
 Kind = Literal["image", "video"]

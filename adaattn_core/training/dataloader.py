@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from multiprocessing.context import BaseContext
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..errors import DataError as DataError
+from ..runtime.signals import orphaned
+from .dataset import Batch, TrainingPairs, collate
 
 
 class StopFlag:
@@ -41,17 +46,47 @@ def worker_context() -> BaseContext:
     return Context()
 
 
-@contextmanager
-def orphaned() -> Iterator[None]:
-    """No news of child processes: torch reports the end of a DataLoader's worker, which the system kills out of memory
-    or a job queue terminates along with us, by an error out of a signal handler, in the middle of whatever is done
-    then: an optimizer's step, a save."""
-    number = getattr(signal, "SIGCHLD", None)  # Windows has none
-    if number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, signal.SIG_DFL)
+KILLED = "a process that reads pictures was killed"
+
+
+class WorkerError(RuntimeError):
+    """A process that reads pictures is gone."""
+
+
+def batches(
+    pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world: int = 1
+) -> Generator[Batch, None, None]:
+    """Batches from a step of the run to its end, read by so many processes (0: this one); of each batch the items
+    rank, rank + world, rank + 2 world, ...
+
+    Raises:
+        DataError: too many pictures in a row cannot be read.
+        WorkerError: one of the processes is gone. It is noticed by the missing batch, within seconds, and nowhere else.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        pairs,
+        batch_size=pairs.batch // world,
+        sampler=range(step * pairs.batch + rank, len(pairs), world),
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # else torch draws the workers' seed from the global one
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
+    )
+    iterator = iter(loader)
     try:
-        yield
-    finally:
-        signal.signal(number, before)
+        with orphaned():
+            try:
+                yield from iterator
+            finally:
+                del iterator  # its processes end
+    except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
+        raise DataError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+        ) from None
+    except RuntimeError as error:  # torch's, of a worker that was killed
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(KILLED) from error
+    except (ConnectionError, EOFError) as error:  # of one that is gone while what it announced is fetched
+        raise WorkerError(KILLED) from error

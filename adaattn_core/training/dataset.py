@@ -6,31 +6,24 @@ Nothing here keeps a state between items, so a run that resumes at step n draws 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from .images import from_pil, to_pil
-from .sources import DataError as DataError
-from .sources import Member, Picture, frame_pairs, listed_pictures, opened
-from .workers import orphaned, worker_context
+from ..errors import DataError as DataError
+from ..io.images import from_pil, to_pil
+from ..io.picture_sources import Member, Picture, frame_pairs, listed_pictures, opened
 
 T = TypeVar("T")
 
 PATIENCE = 100
 """Unreadable pictures in a row before the folders are taken to be wrong."""
-
-KILLED = "a process that reads pictures was killed"
-
-
-class WorkerError(RuntimeError):
-    """A process that reads pictures is gone."""
 
 
 class Sample(NamedTuple):
@@ -164,59 +157,6 @@ class TrainingPairs(Dataset[Sample]):
         raise DataError(
             f"{PATIENCE} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
         )
-
-
-def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
-    """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
-    of the others with its own style and with those of the items after it.
-
-    >>> partners(3, 1, 2)
-    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
-    """
-    others = torch.arange(batch - own)
-    turns = min(styles_per_content, len(others))
-    contents = [torch.arange(own), *[others + own] * turns]
-    styles = [torch.arange(own), *(others.roll(-turn) + own for turn in range(turns))]
-    return torch.cat(contents), torch.cat(styles)
-
-
-def batches(
-    pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world: int = 1
-) -> Generator[Batch, None, None]:
-    """Batches from a step of the run to its end, read by so many processes (0: this one); of each batch the items
-    rank, rank + world, rank + 2 world, ...
-
-    Raises:
-        DataError: too many pictures in a row cannot be read.
-        WorkerError: one of the processes is gone. It is noticed by the missing batch, within seconds, and nowhere else.
-    """
-    loader: DataLoader[Any] = DataLoader(
-        pairs,
-        batch_size=pairs.batch // world,
-        sampler=range(step * pairs.batch + rank, len(pairs), world),
-        num_workers=workers,
-        collate_fn=collate,
-        generator=torch.Generator(),  # else torch draws the workers' seed from the global one
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context=worker_context() if workers else None,
-    )
-    iterator = iter(loader)
-    try:
-        with orphaned():
-            try:
-                yield from iterator
-            finally:
-                del iterator  # its processes end
-    except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
-        raise DataError(
-            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
-        ) from None
-    except RuntimeError as error:  # torch's, of a worker that was killed
-        if "DataLoader worker" not in str(error):
-            raise
-        raise WorkerError(KILLED) from error
-    except (ConnectionError, EOFError) as error:  # of one that is gone while what it announced is fetched
-        raise WorkerError(KILLED) from error
 
 
 def seeded_generator(seed: int, index: int) -> torch.Generator:

@@ -14,9 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from .attention import AdaAttention, stacked_key
-from .encoder import LEVELS, VGGEncoder, pad_one
-from .fusion import MultiLevelFusion
+from ..models.attention import AdaAttention, stacked_key
+from ..models.encoder import LEVELS, VGGEncoder, pad_one
+from ..models.fusion import MultiLevelFusion
 
 MAX_POSITIONS = 65_536
 """Positions that one regression looks at: several times the unknowns of a row (9 x 256)."""

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .attention import stacked_key
-from .devices import without_autocast
-from .encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
-from .metrics import color_distance
-from .moments import VARIANCE_EPSILON, Similarity, attention_moments, channel_mean_std, normalize_channels, widened
+from ..models.attention import stacked_key
+from ..models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
+from ..ops.color import color_distance
+from ..ops.moments import Similarity, attention_moments
+from ..ops.statistics import VARIANCE_EPSILON, channel_mean_std, normalize_channels, widened
+from ..runtime.device import without_autocast
 
 PUBLISHED_LEVELS = LEVELS[1:]
 """relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""

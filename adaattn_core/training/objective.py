@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import partners, seeded_generator
-from .encoder import LEVELS, Features, VGGEncoder
+from ..errors import DataError as DataError
+from ..models.encoder import LEVELS, Features, VGGEncoder
+from ..models.model import StyleTransferModel
+from .config import Stage, TrainConfig
+from .dataset import seeded_generator
 from .losses import (
     color_loss,
     content_loss,
@@ -21,8 +24,6 @@ from .losses import (
     mesh_loss,
     relative_style_loss,
 )
-from .model import StyleTransferModel
-from .train_config import Stage, TrainConfig
 
 SIMILARITY_SAMPLES = 1024
 """Positions of a frame that the image similarity loss looks at: all of a 128-pixel crop at relu3_1."""
@@ -195,3 +196,17 @@ def identity_of(model: StyleTransferModel, vgg: VGGEncoder, config: TrainConfig,
     return identity_loss(
         picture, images, {level: found[level] for level in dict.fromkeys(config.global_levels)}, wanted
     )
+
+
+def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
+    """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
+    of the others with its own style and with those of the items after it.
+
+    >>> partners(3, 1, 2)
+    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
+    """
+    others = torch.arange(batch - own)
+    turns = min(styles_per_content, len(others))
+    contents = [torch.arange(own), *[others + own] * turns]
+    styles = [torch.arange(own), *(others.roll(-turn) + own for turn in range(turns))]
+    return torch.cat(contents), torch.cat(styles)

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from .checkpoint import CheckpointError
-from .data import DataError
-from .images import atomic_path
-from .train_config import TrainConfig
+from ..errors import CheckpointError
+from ..io.files import atomic_path
+from .config import TrainConfig
+from .dataset import DataError
 
 log = logging.getLogger(__name__)
 

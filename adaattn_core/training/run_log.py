@@ -11,11 +11,12 @@ from types import TracebackType
 
 import torch
 
-from .board import Board
-from .data import TrainingPairs
-from .images import atomic_path, save_image
-from .losscurve import loss_curve_svg
-from .model import StyleTransferModel
+from ..io.files import atomic_path
+from ..io.images import save_image
+from ..models.model import StyleTransferModel
+from .dataset import TrainingPairs
+from .loss_plot import loss_curve_svg
+from .tensorboard import Board
 
 log = logging.getLogger(__name__)
 

@@ -14,20 +14,22 @@ import torch
 from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
-from .checkpoint import CheckpointError, empty_model, fingerprint, load_model, ready, save_model
-from .data import Batch, DataError, TrainingPairs
-from .devices import pick_dtype
-from .distill import fit_attention, fit_encoder, fit_merge
-from .distributed import Ranks
-from .encoder import VGGEncoder
+from ..checkpoints.model_file import empty_model, fingerprint, load_model, ready, save_model
+from ..checkpoints.vgg import load_vgg
+from ..errors import CheckpointError, TrainingError
+from ..models.config import VIDEO_LEVELS
+from ..models.encoder import VGGEncoder
+from ..models.model import StyleTransferModel
+from ..runtime.device import pick_dtype
+from ..runtime.distributed import Ranks
+from ..runtime.signals import StopSignals, orphaned
+from .config import Stage, TrainConfig
+from .dataset import Batch, DataError, TrainingPairs
+from .initialization import fit_attention, fit_encoder, fit_merge
 from .losses import normalize_activations
-from .model import VIDEO_LEVELS, StyleTransferModel
 from .muon import Muon
-from .published import load_vgg
-from .stopping import StopSignals
-from .train_config import Stage, TrainConfig
-from .train_losses import loss_names, part_losses, part_of_batch
-from .train_state import (
+from .objective import loss_names, part_losses, part_of_batch
+from .run_checkpoint import (
     CHECKPOINT,
     MODEL,
     check_same_data,
@@ -36,7 +38,6 @@ from .train_state import (
     read_checkpoint,
     write_checkpoint,
 )
-from .workers import orphaned
 
 FIT_CROPS = 160
 """Crops of 128 pixels that a new encoder is fitted on; fewer where they are larger, for the memory they take."""
@@ -46,10 +47,6 @@ LOSS_SCALE_STEPS = 1000
 """Of float16, whose small gradients would be 0 without: halved whenever gradients overflow, doubled after so many
 steps. Differs from torch.amp.GradScaler: by the number of the step, so that there is no counter to save."""
 log = logging.getLogger(__name__)
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; one line: the step, the cause, what to do."""
 
 
 class Run:

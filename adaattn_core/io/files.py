@@ -1,0 +1,51 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import ImageError
+
+StrPath = str | os.PathLike[str]
+
+
+@contextmanager
+def atomic_path(path: StrPath) -> Iterator[Path]:
+    """A temporary path to write to, in the folder of `path` and with its suffix; renamed to `path` on success.
+
+    Whatever ends the block early (Ctrl-C too) removes the temporary file and leaves what was at `path` as it was.
+    OSErrors about the writing (full disk, no permission) become ImageErrors; those about other files pass through.
+    """
+    _check_target(path)
+    target = Path(os.path.realpath(path))  # a link stays a link
+    temporary = target.with_name(f".adaattn-{secrets.token_hex(4)}{Path(path).suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if not isinstance(error, OSError) or str(error.filename) not in ("None", str(temporary)):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ImageError(f"disk full while writing {path}. Free some space or choose another disk.") from error
+        raise ImageError(f"{path} cannot be written: {_reason(error)}. Choose another folder.") from error
+
+
+def _check_target(path: StrPath) -> None:
+    folder = Path(path).parent
+    if not os.path.isdir(folder):
+        raise ImageError(f"{folder} is not a folder, so {path} cannot be written. Create the folder first.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError(f"{path} is not a file, so it cannot be written over. Name a file.")
+
+
+def _reason(error: Exception) -> str:
+    """An error's own words on one line."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(words.split()) or type(error).__name__
