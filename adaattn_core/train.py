@@ -2,7 +2,7 @@
 
 Three stages, of which a model with a frozen full-size encoder needs only the last:
 
-1. distill: the encoder, fitted to the VGG-19 by linear algebra (distill.py), learns to predict its features better,
+1. distill: the encoder, fitted to the VGG-19 by linear algebra (training/initialization.py), learns to predict its features better,
    through throw-away 1x1 convolutions;
 2. reconstruct: self pairs (data.TrainingPairs), pixel loss: palette and texture have to come through the attention;
 3. style: the losses of the paper, with some self pairs kept in.
@@ -18,7 +18,7 @@ import sys
 from .errors import TrainingError as TrainingError
 from .training.loop import train as train
 from .training.run_checkpoint import CHECKPOINT as CHECKPOINT
-from .training.trainer import Run as Run
+from .training.trainer import Trainer as Trainer
 
 if __name__ == "__main__":
     from .cli import main  # imported here, as the command line imports this module

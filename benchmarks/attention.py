@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from adaattn_core import load_image, load_model
-from adaattn_core.models.attention import AdaAttention, StyleLevel, stacked_key
+from adaattn_core.models.attention import AdaAttention, StyleKV, stacked_key
 from adaattn_core.models.model import StyleTransferModel
-from adaattn_core.ops.key_pruning import Screen, flat
+from adaattn_core.ops.key_pruning import KeyPruner, is_flat
 from adaattn_core.ops.moments import attention_moments
 from adaattn_core.ops.resize import resize_image
 
@@ -34,10 +34,10 @@ CHECKED = slice(None, None, 37)
 
 
 class Work(NamedTuple):
-    """What attention is given: query (1, Nc, P), and keys, values and spread of a style."""
+    """What attention is given: query (1, Nc, P), and keys, values and value_variance of a style."""
 
     query: Tensor
-    style: StyleLevel
+    style: StyleKV
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,14 +78,16 @@ def prepare(model: StyleTransferModel, level: str, content: str, style: str, siz
 @torch.no_grad()
 def measure(work: Work, repeats: int) -> dict[str, Any]:
     """Both ways, the fastest of `repeats`, and how far ours is from float64."""
-    query, (key, value, _, spread) = work
-    whole = _fastest(lambda: written_out(query, key, value, spread), repeats)
-    ours = _fastest(lambda: attention_moments(query, key, value, spread=spread), repeats)
-    some, wide_spread = query[:, CHECKED], None if spread is None else spread.double()
+    query, (key, value, _, value_variance) = work
+    whole = _fastest(lambda: written_out(query, key, value, value_variance), repeats)
+    ours = _fastest(lambda: attention_moments(query, key, value, value_variance=value_variance), repeats)
+    some, wide_spread = query[:, CHECKED], None if value_variance is None else value_variance.double()
     exact = written_out(some.double(), key.double(), value.double(), wide_spread)
-    found = [x[:, CHECKED] for x in attention_moments(query, key, value, spread=spread)]
+    found = [x[:, CHECKED] for x in attention_moments(query, key, value, value_variance=value_variance)]
     errors = [(a - b).abs() / value.std() for a, b in zip(found, exact, strict=True)]
-    theirs = [(a - b).abs() / value.std() for a, b in zip(written_out(some, key, value, spread), exact, strict=True)]
+    theirs = [
+        (a - b).abs() / value.std() for a, b in zip(written_out(some, key, value, value_variance), exact, strict=True)
+    ]
     return {
         "whole_seconds": round(whole, 3),
         "seconds": round(ours, 3),
@@ -114,19 +116,19 @@ def _fastest(work: Callable[[], object], repeats: int) -> float:
 
 def kept_share(query: Tensor, key: Tensor) -> float:
     """Share of the style positions that a group computes with, in the mean."""
-    if flat(query, key):
+    if is_flat(query, key):
         return 1.0
-    screen = Screen(query, key)
+    screen = KeyPruner(query, key)
     if not screen.worthwhile():
         return 1.0
-    return sum(len(screen.positions(group)) for group in screen.groups) / len(screen.groups) / len(key)
+    return sum(len(screen.candidates(group)) for group in screen.groups) / len(screen.groups) / len(key)
 
 
-def written_out(query: Tensor, key: Tensor, value: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor]:
+def written_out(query: Tensor, key: Tensor, value: Tensor, value_variance: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation for each query from all pairs, some rows of them at a time."""
     center = value.mean(dim=1, keepdim=True)
     centered = value - center
-    squares = centered.square() if spread is None else centered.square() + spread
+    squares = centered.square() if value_variance is None else centered.square() + value_variance
     both, means, stds = torch.cat([centered, squares], dim=-1), [], []
     for rows in torch.split(query, BLOCK_ROWS, dim=1):
         mean, square = ((rows @ key.transpose(1, 2)).softmax(dim=-1) @ both).chunk(2, dim=-1)

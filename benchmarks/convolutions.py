@@ -1,4 +1,4 @@
-"""Winograd's 3x3 convolutions beside PyTorch's own, in seconds and in rounding: where `winograd.preferred` comes from.
+"""Winograd's 3x3 convolutions beside PyTorch's own, in seconds and in rounding: where `winograd.is_faster` comes from.
 
     python -m benchmarks.convolutions [--rows 64] [-o convolutions.json]
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaattn_core.models.encoder import pad_one
+from adaattn_core.models.encoder import reflect_pad1
 from adaattn_core.ops import winograd
 
 SHAPES = ((32, 512), (64, 512), (64, 256), (96, 128), (128, 256), (256, 128), (512, 64))
@@ -56,16 +56,16 @@ def compare(channels: int, height: int, width: int) -> dict[str, float]:
     weight = torch.randn(channels, channels, 3, 3, generator=generator).div(3 * channels**0.5)
     bias = torch.randn(channels, generator=generator)
     in_layout = weight.contiguous(memory_format=layout)
-    exact = F.conv2d(pad_one(x.double()), weight.double(), bias.double())
+    exact = F.conv2d(reflect_pad1(x.double()), weight.double(), bias.double())
 
     def error(found: Tensor) -> float:
         return float((found - exact).abs().max() / exact.abs().max())
 
     def direct() -> Tensor:
-        return F.conv2d(pad_one(x), in_layout, bias)
+        return F.conv2d(reflect_pad1(x), in_layout, bias)
 
     def ours() -> Tensor:
-        return winograd.convolve(x, weight, bias)
+        return winograd.conv3x3(x, weight, bias)
 
     seconds = [_fastest(way) for way in (direct, ours)]
     return {

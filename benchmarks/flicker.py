@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from adaattn_core import StyleTransferModel, encode_style, load_image, load_model, stylize
 from adaattn_core.commands.options import STYLE_SIDE
-from adaattn_core.inference.temporal import Steady, grey_bytes, open_cv, optical_flow, warp
+from adaattn_core.inference.temporal import TemporalSmoother, grey_bytes, open_cv, optical_flow, warp
 from adaattn_core.io.image_files import find_images
 from adaattn_core.io.video_reader import open_clip
 from adaattn_core.ops.resize import resize_image
@@ -77,7 +77,7 @@ def measured(contents: Sequence[Tensor], paintings: Sequence[Tensor], steady: It
     yield f"the clip itself | {flicker(contents, contents, own):.2f} | {flicker(contents, contents, other):.2f} | |"
     plain = sum(map(sharpness, paintings))
     for value in steady:
-        follow = Steady(value)
+        follow = TemporalSmoother(value)
         results = [follow(content, one) for content, one in zip(contents, paintings, strict=True)]
         share = sum(map(sharpness, results)) / plain
         found = [f"{flicker(results, contents, flows):.2f}" for flows in (own, other)]

@@ -23,9 +23,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from adaattn_core import StyleTransferModel, encode_style, load_model, stylize
 from adaattn_core.benchmarking.inference import random_base
-from adaattn_core.benchmarking.scaling import work
-from adaattn_core.checkpoints.model_file import ready
-from adaattn_core.inference.stages import encode_checked, finish, paint
+from adaattn_core.benchmarking.scaling import flops
+from adaattn_core.checkpoints.model_file import prepare_for_inference
+from adaattn_core.inference.stages import decode, encode_checked, transfer
 from adaattn_core.models.fusion import StyleFeatures
 
 WAITS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "cudaStreamSynchronize",
@@ -94,7 +94,7 @@ def _size(text: str) -> tuple[int, int]:
 def _model(name: str | None, device: torch.device, dtype: torch.dtype) -> StyleTransferModel:
     if name:
         return load_model(name, device=device, dtype=dtype)
-    return ready(random_base().paint_in(dtype), device)
+    return prepare_for_inference(random_base().set_precision(dtype), device)
 
 
 def speed(model: StyleTransferModel, device: torch.device, rates: Rates, side: int, repeats: int) -> dict[str, float]:
@@ -117,7 +117,7 @@ def speed(model: StyleTransferModel, device: torch.device, rates: Rates, side: i
 def floor_milliseconds(model: StyleTransferModel, rates: Rates, side: int) -> float:
     """At least what the arithmetic takes, convolutions at the lower precision's rate, attention at float32's; and at
     least what it takes to read the weights and the pictures and to write the result."""
-    counted = work(model.config, side)
+    counted = flops(model.config, side)
     arithmetic = counted.convolutions / rates.half + counted.attention / rates.full
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return 1000 * max(arithmetic, (weights + 3 * 4 * 3 * side * side) / rates.copy)
@@ -159,7 +159,7 @@ def waits(model: StyleTransferModel, device: torch.device, side: int, trace: Pat
 def make_picture(model: StyleTransferModel, content: Tensor, style: StyleFeatures) -> Tensor:
     """What `stylize` does after it has checked its arguments (where one look at the picture's values is a wait)."""
     features = encode_checked(model.encoder, content, model.config.levels)
-    return finish(model.decoder, paint(model.fusion, features, [style]))
+    return decode(model.decoder, transfer(model.fusion, features, [style]))
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, repeats: int) -> float:

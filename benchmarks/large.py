@@ -77,7 +77,7 @@ def paint(job: Job, weights: str | None) -> dict[str, Any]:
 
     from adaattn_core import load_model, stylize
     from adaattn_core.benchmarking import inference as bench
-    from adaattn_core.checkpoints.model_file import ready
+    from adaattn_core.checkpoints.model_file import prepare_for_inference
     from adaattn_core.ops.resize import resize_image
     from adaattn_core.runtime.memory import peak_memory_bytes
 
@@ -86,7 +86,13 @@ def paint(job: Job, weights: str | None) -> dict[str, Any]:
     content, style = (
         resize_image(picture, size=size) for picture, size in zip(bench.pictures(1024), job[1:3], strict=True)
     )
-    model = load_model() if job.subject == "compact" else load_model(weights) if weights else ready(bench.random_base())
+    model = (
+        load_model()
+        if job.subject == "compact"
+        else load_model(weights)
+        if weights
+        else prepare_for_inference(bench.random_base())
+    )
     started = time.perf_counter()
     if job.subject == "reference":
         reference = bench.load_reference()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from adaattn_core.errors import ImageError
 from adaattn_core.io.image_files import find_images
 from adaattn_core.io.images import load_image
-from adaattn_core.training.losses import MESH_PERIOD, mesh_loss
+from adaattn_core.training.losses import MESH_PERIOD, checkerboard_loss
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for folder in args.folders:
         try:
-            found = [float(mesh_loss(load_image(path), args.period)) for path in find_images(folder)]
+            found = [float(checkerboard_loss(load_image(path), args.period)) for path in find_images(folder)]
         except ImageError as error:
             parser.error(str(error))
         print(f"{folder}: {sum(found) / len(found):.3f} in the mean of {len(found)}, {max(found):.3f} at most")

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from adaattn_core import load_model, stylize
 from adaattn_core.inference import mixing
-from adaattn_core.inference.attention_map import attention_at, paint_heat
+from adaattn_core.inference.attention_map import attention_map, overlay_heatmap
 from adaattn_core.inference.stages import (
     ImageFeatures,
-    Painting,
+    StylizedFeatures,
+    decode,
     encode_style_features,
     extract_features,
-    finish,
-    paint,
+    transfer,
 )
 from adaattn_core.io.images import load_image, load_mask, to_pil
 from adaattn_core.models.encoder import Features
@@ -84,14 +84,16 @@ def encoded(name: str, mask: Tensor | None = None) -> StyleFeatures:
     return encode_style_features(model().fusion, seen(name), mask=mask)
 
 
-def painting(content: str, style: str, mask: Tensor | None = None, style_mask: Tensor | None = None) -> Painting:
+def painting(
+    content: str, style: str, mask: Tensor | None = None, style_mask: Tensor | None = None
+) -> StylizedFeatures:
     """What Apply AdaAttN gives."""
-    return paint(model().fusion, seen(content), [encoded(style, style_mask)], mask=mask)
+    return transfer(model().fusion, seen(content), [encoded(style, style_mask)], mask=mask)
 
 
-def decoded(work: Painting) -> Tensor:
+def decoded(work: StylizedFeatures) -> Tensor:
     """What Decode AdaAttN gives."""
-    return finish(model().decoder, work)
+    return decode(model().decoder, work)
 
 
 # Pictures side by side
@@ -246,8 +248,8 @@ def model_parts() -> list[Tile]:
 def attention_map() -> list[Tile]:
     tiles = []
     for point in ((0.5, 0.2), (0.55, 0.9)):
-        weights = attention_at(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1", temperature=3)
-        tiles += [ringed(example("ramparts"), point), tile(paint_heat(weights, example("auvers"), opacity=0.6))]
+        weights = attention_map(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1", temperature=3)
+        tiles += [ringed(example("ramparts"), point), tile(overlay_heatmap(weights, example("auvers"), opacity=0.6))]
     return tiles
 
 

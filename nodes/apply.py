@@ -81,22 +81,22 @@ class Apply(io.ComfyNode):
                 attention=attention_mode, seed=sample_seed,
             )  # fmt: skip
 
-            def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.Painting:
-                some = bridge.moved(batching.batch_window(content, window), device)
-                painting = stages.paint(
-                    attention.module, some, [batching.batch_window(encoded, window)], strength=strength,
+            def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.StylizedFeatures:
+                some = bridge.moved(batching.slice_batch(content, window), device)
+                painting = stages.transfer(
+                    attention.module, some, [batching.slice_batch(encoded, window)], strength=strength,
                     temperature=temperature, block_bytes=block_bytes, progress=progress,
                 )  # fmt: skip
                 return bridge.handed_over(painting)
 
             validation.check_batch(encoded, len(content.picture))
-            parts = batching.in_windows(
+            parts = batching.run_batched(
                 run,
                 content.picture,
                 block_bytes=chunked_attention.block_bytes_on(device),
                 progress=bridge.NodeProgress(),
             )
-        painting = batching.joined(parts)._replace(
+        painting = batching.concat_batches(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
         )
         return io.NodeOutput(painting, to_mask(area, content.picture))

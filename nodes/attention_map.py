@@ -54,7 +54,7 @@ class AttentionMap(io.ComfyNode):
             stages.check_origin(features, attention.encoder, attention.attention.name, role)
         with bridge.loaded([attention], content.picture, style.picture) as device:
             content, style = bridge.moved((content, style), device)
-            weights = attention_map.attention_at(attention.module, content, style, (x, y), level, temperature)
+            weights = attention_map.attention_map(attention.module, content, style, (x, y), level, temperature)
             return io.NodeOutput(
-                bridge.handed_over(to_image(attention_map.paint_heat(weights, style.picture, opacity)))
+                bridge.handed_over(to_image(attention_map.overlay_heatmap(weights, style.picture, opacity)))
             )

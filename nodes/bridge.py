@@ -65,8 +65,8 @@ class Part(NamedTuple):
 
     patcher: Any
     width: int
-    encoder: stages.Origin
-    attention: stages.Origin
+    encoder: stages.ModelFingerprint
+    attention: stages.ModelFingerprint
 
     @property
     def module(self) -> Any:  # noqa: ANN401 (VGGEncoder, MultiLevelFusion, Decoder: as the socket's type says)
@@ -74,7 +74,10 @@ class Part(NamedTuple):
 
 
 def part(
-    module: nn.Module, width: int, encoder: stages.Origin = stages.UNKNOWN, attention: stages.Origin = stages.UNKNOWN
+    module: nn.Module,
+    width: int,
+    encoder: stages.ModelFingerprint = stages.UNKNOWN,
+    attention: stages.ModelFingerprint = stages.UNKNOWN,
 ) -> Part:  # noqa: B008
     """A module as ComfyUI wants it."""
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -110,7 +113,7 @@ def _memory(width: int, pixels: int) -> int:
     together are about twice the encoder's first layer, and three copies of a block of weights.
     """
     layer, pairs = 4 * width * pixels, 4 * (pixels // 16) ** 2
-    return 4 * min(layer, tiling.DEVICE_STRIP_BYTES) + 2 * layer + 3 * min(pairs, chunked_attention.DEVICE_BLOCK_BYTES)
+    return 4 * min(layer, tiling.DEVICE_TILE_BYTES) + 2 * layer + 3 * min(pairs, chunked_attention.DEVICE_BLOCK_BYTES)
 
 
 def _pixels_at_once(pictures: Tensor) -> int:

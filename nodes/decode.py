@@ -37,24 +37,28 @@ class Decode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, decoder: bridge.Part, fused: stages.Painting, keep_color: bool = False, content: Tensor | None = None
+        cls,
+        decoder: bridge.Part,
+        fused: stages.StylizedFeatures,
+        keep_color: bool = False,
+        content: Tensor | None = None,
     ) -> io.NodeOutput:
         stages.check_decoder(fused, decoder.attention)
         picture = None if content is None else to_pictures(content, "content").clamp(0, 1)
         if picture is not None:
-            picture = validation.as_large(picture, fused.content)
+            picture = validation.expand_to_batch(picture, fused.content)
         image, progress = bridge.empty_image(fused.content), bridge.NodeProgress()
         with bridge.loaded([decoder], fused.content) as device:
 
             def run(window: slice, block_bytes: int, part: ProgressCallback | None) -> None:
-                plain = bridge.moved(batching.batch_window(picture, window), device)
-                painting = bridge.moved(batching.batch_window(fused, window), device)
-                result = stages.finish(
+                plain = bridge.moved(batching.slice_batch(picture, window), device)
+                painting = bridge.moved(batching.slice_batch(fused, window), device)
+                result = stages.decode(
                     decoder.module, painting, picture=plain, keep_color=keep_color,
-                    strip_bytes=memory_budget.Budget().with_blocks_of(block_bytes).strip_bytes,
+                    tile_bytes=memory_budget.ChunkSizes().with_blocks_of(block_bytes).tile_bytes,
                 )  # fmt: skip
                 image[window] = to_image(result)
                 progress.show(result[:1])
 
-            batching.in_windows(run, fused.content, progress=progress)
+            batching.run_batched(run, fused.content, progress=progress)
         return io.NodeOutput(image)

@@ -42,9 +42,11 @@ class ExtractFeatures(io.ComfyNode):
         def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.ImageFeatures:
             features = stages.extract_features(
                 encoder.module, pictures[window], role="image", origin=encoder.encoder,
-                strip_bytes=memory_budget.Budget().with_blocks_of(block_bytes).strip_bytes,
+                tile_bytes=memory_budget.ChunkSizes().with_blocks_of(block_bytes).tile_bytes,
             )  # fmt: skip
             return bridge.handed_over(features)
 
         with bridge.loaded([encoder], pictures):
-            return io.NodeOutput(batching.joined(batching.in_windows(run, pictures, progress=bridge.NodeProgress())))
+            return io.NodeOutput(
+                batching.concat_batches(batching.run_batched(run, pictures, progress=bridge.NodeProgress()))
+            )

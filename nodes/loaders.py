@@ -44,8 +44,8 @@ class LoadModel(io.ComfyNode):
     def execute(cls, model_name: str) -> io.NodeOutput:
         loaded = files.read_model(model_name, bridge.find_file)
         marks = (
-            stages.Origin(model_file.fingerprint(loaded.encoder), model_name),
-            stages.Origin(model_file.fingerprint(loaded.fusion), model_name),
+            stages.ModelFingerprint(model_file.fingerprint(loaded.encoder), model_name),
+            stages.ModelFingerprint(model_file.fingerprint(loaded.fusion), model_name),
         )
         width = loaded.config.channels[0]
         return io.NodeOutput(
@@ -84,5 +84,7 @@ class LoadEncoder(io.ComfyNode):
     def execute(cls, encoder_name: str) -> io.NodeOutput:
         loaded = files.read_encoder(encoder_name, bridge.find_file)
         return io.NodeOutput(
-            bridge.part(loaded, loaded.channels[0], stages.Origin(model_file.fingerprint(loaded), encoder_name))
+            bridge.part(
+                loaded, loaded.channels[0], stages.ModelFingerprint(model_file.fingerprint(loaded), encoder_name)
+            )
         )

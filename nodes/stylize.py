@@ -112,8 +112,8 @@ def painted(
     image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
 
     def some(window: slice, part: ProgressCallback | None = None, short_side: int = 0) -> Tensor:
-        batch = [batching.batch_window(style, window) for style in styles]
-        contents, mask = reduced(pictures[window], short_side), batching.batch_window(area, window)
+        batch = [batching.slice_batch(style, window) for style in styles]
+        contents, mask = reduced(pictures[window], short_side), batching.slice_batch(area, window)
         return paint(contents, batch, content_mask=mask, progress=part)
 
     def run(window: slice, _block_bytes: int, part: ProgressCallback | None) -> None:
@@ -127,7 +127,7 @@ def painted(
     if height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE:
         progress.show(some(slice(0, 1), short_side=SKETCH_SIZE))
     # `paint` retries with smaller blocks by itself
-    batching.in_windows(run, pictures, block_bytes=batching.SMALLEST_BLOCK_BYTES, progress=progress)
+    batching.run_batched(run, pictures, block_bytes=batching.SMALLEST_BLOCK_BYTES, progress=progress)
     return image
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from adaattn_core.evaluation.metric_suite import Panel
+from adaattn_core.evaluation.metric_suite import MetricSuite
 from adaattn_core.evaluation.networks import LPIPS_LEVELS, VGG16, ready_judge
 from adaattn_core.io.images import save_image
 from adaattn_core.models.encoder import VGGEncoder
@@ -31,11 +31,11 @@ def narrow_vgg16() -> VGG16:
         return ready_judge(VGG16(NARROW), CPU)
 
 
-def narrow_panel() -> Panel:
+def narrow_panel() -> MetricSuite:
     """All judges, but for the packages that download."""
     heads = {level: torch.ones(width) for level, width in zip(LPIPS_LEVELS, NARROW, strict=True)}
     missing = {"lpips_alex": "not in a test", "artfid": "not in a test"}
-    return Panel(narrow_vgg19(), narrow_vgg16(), heads, None, missing)
+    return MetricSuite(narrow_vgg19(), narrow_vgg16(), heads, None, missing)
 
 
 def write_pictures(folder: Path, names: Sequence[str], seed: int = 0, size: tuple[int, int] = (32, 40)) -> Path:

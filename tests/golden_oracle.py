@@ -95,7 +95,7 @@ def relative_error(stage: str, tensor: Tensor) -> float:
     norm = float(tensor.detach().double().norm())
     if stage.endswith(".g.bias"):
         return norm / _golden(stage.removesuffix("bias") + "weight").norm
-    ours = _at(tensor, golden.positions)
+    ours = level_attention(tensor, golden.positions)
     values_error = (ours - golden.values).norm() / golden.values.norm()
     return float(torch.stack([values_error, torch.tensor(abs(norm / golden.norm - 1))]).max())
 
@@ -115,7 +115,7 @@ def check_stage(stage: str, tensor: Tensor) -> None:
     if error <= tolerance(stage):
         return
     golden = _golden(stage)
-    ours = _at(tensor, golden.positions)
+    ours = level_attention(tensor, golden.positions)
     worst = int((ours - golden.values).abs().argmax())
     where = [int(index) for index in torch.unravel_index(golden.positions[worst], golden.shape)]
     raise AssertionError(
@@ -145,5 +145,5 @@ def _golden(stage: str) -> _Golden:
     return _Golden(whole.flatten(), torch.arange(whole.numel()), float(whole.norm()), whole.shape)
 
 
-def _at(tensor: Tensor, positions: Tensor) -> Tensor:
+def level_attention(tensor: Tensor, positions: Tensor) -> Tensor:
     return tensor.detach().cpu().double().flatten()[positions]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from adaattn_core.checkpoints.model_file import empty_model, ready
+from adaattn_core.checkpoints.model_file import build_on_meta, prepare_for_inference
 from adaattn_core.models.config import IMAGE_LEVELS, VIDEO_LEVELS, ModelConfig
 from adaattn_core.models.model import StyleTransferModel
 
@@ -36,7 +36,7 @@ def small_model(seed: int = 0, config: ModelConfig = SMALL) -> StyleTransferMode
     convolution is weak and its bias grey.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = empty_model(config).to_empty(device="cpu")
+    model = build_on_meta(config).to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             attends = "query_proj" in name or "key_proj" in name
@@ -47,7 +47,7 @@ def small_model(seed: int = 0, config: ModelConfig = SMALL) -> StyleTransferMode
         last.weight.mul_(0.3)
         assert last.bias is not None
         last.bias.fill_(0.5)
-    return ready(model)
+    return prepare_for_inference(model)
 
 
 def picture(height: int, width: int, batch: int = 1, seed: int = 0) -> Tensor:

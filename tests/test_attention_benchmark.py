@@ -28,8 +28,8 @@ def test_both_ways_find_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_an_error_is_seen() -> None:
     work = attention.prepare(load_model(), "relu4_1", "coffee", "great_wave", 48)
     query, style = work
-    mean, std = attention.written_out(query, style.key, style.value, style.spread)
-    other, _ = attention.written_out(query * 2, style.key, style.value, style.spread)
+    mean, std = attention.written_out(query, style.key, style.value, style.value_variance)
+    other, _ = attention.written_out(query * 2, style.key, style.value, style.value_variance)
     assert (mean - other).abs().max() > 1e-3 and bool((std >= 0).all())
 
 

@@ -11,9 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adaattn_core.benchmarking import inference as bench
-from adaattn_core.checkpoints.model_file import ready, save_model
+from adaattn_core.checkpoints.model_file import prepare_for_inference, save_model
 from adaattn_core.cli import main
-from adaattn_core.ops.key_pruning import Screen
+from adaattn_core.ops.key_pruning import KeyPruner
 from small_models import picture, small_model
 
 
@@ -23,7 +23,7 @@ def test_reference_and_full_size_model_paint_the_same_picture() -> None:
     model = bench.random_base()
     reference = bench.load_reference()
     theirs = reference.stylize(bench.published_files(model), content, style)
-    ours = ready(model)(content, style)
+    ours = prepare_for_inference(model)(content, style)
     assert float((ours - theirs).norm() / theirs.norm()) < 5e-4
 
 
@@ -80,8 +80,8 @@ def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.Monk
     """Attention that is searched runs on several threads."""
     monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
     monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
-    monkeypatch.setattr("adaattn_core.ops.chunked_attention.flat", lambda query, key: False)
-    monkeypatch.setattr(Screen, "worthwhile", lambda screen: True)
+    monkeypatch.setattr("adaattn_core.ops.chunked_attention.is_flat", lambda query, key: False)
+    monkeypatch.setattr(KeyPruner, "worthwhile", lambda screen: True)
     before, counted = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
@@ -95,7 +95,7 @@ def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.Monk
 
 def test_arithmetic_and_bytes_are_counted() -> None:
     """(2, 3) times (3, 5): 2 x 30 operations; 6 + 15 numbers are read and 10 written. A transposition moves nothing."""
-    with FlopCounterMode(display=False) as arithmetic, bench.Traffic() as traffic:  # type: ignore[no-untyped-call]
+    with FlopCounterMode(display=False) as arithmetic, bench.MemoryTraffic() as traffic:  # type: ignore[no-untyped-call]
         torch.ones(2, 3) @ torch.ones(5, 3).T
     assert arithmetic.get_total_flops() == 60
     ones = 4 * (6 + 15)

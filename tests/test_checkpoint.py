@@ -19,7 +19,7 @@ from torch import Tensor
 from adaattn_core import CheckpointError, ImageError, ModelConfig, load_model, save_model
 from adaattn_core.checkpoints.model_file import (
     MODEL_FOLDERS_VARIABLE,
-    empty_model,
+    build_on_meta,
     fingerprint,
     load_strict,
     model_folders,
@@ -108,7 +108,7 @@ def test_metadata_describes_the_file(tmp_path: Path) -> None:
 
 def test_empty_models_cost_nothing_and_draw_nothing() -> None:
     before = torch.random.get_rng_state()
-    model = empty_model(ModelConfig())
+    model = build_on_meta(ModelConfig())
     assert all(parameter.is_meta for parameter in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), before)
 

@@ -32,7 +32,7 @@ from adaattn_core.io.images import load_alpha
 from adaattn_core.models.encoder import VGGEncoder
 from adaattn_core.ops.resize import resize_image
 from adaattn_core.runtime.device import known_devices, pick_device, pick_dtype
-from adaattn_core.train import Run
+from adaattn_core.train import Trainer
 from adaattn_core.training.config import TrainConfig
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
@@ -332,15 +332,15 @@ def test_train_makes_a_model_that_stylizes(tiny_run: Path, capsys: Capture) -> N
 def test_a_signal_saves_the_run_and_resume_goes_on(
     number: int, code: int, tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Run.train_step
+    step = Trainer.train_step
 
-    def interrupted(self: Run, *args: Any) -> dict[str, float]:  # noqa: ANN401
+    def interrupted(self: Trainer, *args: Any) -> dict[str, float]:  # noqa: ANN401
         if self.step == 2:
             os.kill(os.getpid(), number)
         return step(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "train_step", interrupted)
+        patch.setattr(Trainer, "train_step", interrupted)
         assert call("train --config run.toml") == code
     assert capsys.readouterr().err == "adaattn: stopped; what is done is in run. Go on with --resume.\n"
     assert torch.load("run/checkpoints/latest.pt", weights_only=True)["step"] == 2
@@ -351,7 +351,7 @@ def test_a_signal_saves_the_run_and_resume_goes_on(
 def test_a_signal_before_the_first_step_ends_quietly(
     tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "fit_encoder", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(Trainer, "fit_encoder", lambda self: os.kill(os.getpid(), signal.SIGTERM))
     assert call("train --config run.toml") == 143
     assert capsys.readouterr().err == "adaattn: stopped; no step was done yet.\n"
 

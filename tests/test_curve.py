@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adaattn_core import stylize
 from adaattn_core.benchmarking import inference as bench
-from adaattn_core.benchmarking.scaling import Curve, crossover, describe, fit, work
+from adaattn_core.benchmarking.scaling import CostCurve, crossover, describe, fit, flops
 from adaattn_core.cli import main
 from adaattn_core.models.config import COMPACT, ModelConfig
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
@@ -20,8 +20,8 @@ from small_models import SMALL, SMALL_VIDEO, picture, small_model
 SIDES = (256, 512, 1024, 2048)
 
 
-@pytest.mark.parametrize("curve", [Curve(0.3, 2.0, 0.5), Curve(0.0, 2.0, 0.5), Curve(0.3, 0.0, 0.0)])
-def test_a_curve_is_found_again(curve: Curve) -> None:
+@pytest.mark.parametrize("curve", [CostCurve(0.3, 2.0, 0.5), CostCurve(0.0, 2.0, 0.5), CostCurve(0.3, 0.0, 0.0)])
+def test_a_curve_is_found_again(curve: CostCurve) -> None:
     found = fit(SIDES, [curve.at(side) for side in SIDES], 2)
     assert found == pytest.approx(curve, abs=1e-9)
     assert found.at(4096) == pytest.approx(curve.at(4096))
@@ -56,21 +56,21 @@ def test_counted_arithmetic_is_what_runs(config: ModelConfig) -> None:
     model = small_model(config=config)
     with FlopCounterMode(display=False) as counter:
         stylize(model, picture(48, 48), picture(48, 48, seed=1))
-    counted = work(config, 48)
+    counted = flops(config, 48)
     assert counter.get_total_flops() == counted.convolutions + counted.attention
 
 
 def test_arithmetic_of_the_full_size() -> None:
     """GFLOP at 512 x 512, counted by hand in docs/performance.md: 382 of two encodes, 190 of decoder and merge, 515 and
     71 of attention, and what the projections take."""
-    counted = work(ModelConfig(), 512)
+    counted = flops(ModelConfig(), 512)
     assert counted.attention / 1e9 == pytest.approx(515 + 71, rel=0.01)
     assert 382 + 190 < counted.convolutions / 1e9 < 1.1 * (382 + 190)
-    assert work(COMPACT, 512).convolutions < counted.convolutions / 4
+    assert flops(COMPACT, 512).convolutions < counted.convolutions / 4
 
 
 def test_a_description_says_what_was_measured_and_what_was_not() -> None:
-    curve = Curve(0.2, 1.0, 0.5)
+    curve = CostCurve(0.2, 1.0, 0.5)
     rows = [
         {"subject": "compact", "size": side, "seconds": curve.at(side), "peak_gib": 0.5 + side**2 / 1e7,
          "gflop": 1.0, "gigabytes": 2.0}

@@ -18,10 +18,10 @@ from adaattn_core.training.dataset import (
     Sample,
     TrainingPairs,
     collate,
-    jitter_colors,
+    color_jitter,
     random_crop,
     read_picture,
-    self_pair,
+    reconstruction_pair,
 )
 
 CROP = 32
@@ -114,7 +114,7 @@ def test_a_self_pairs_style_surrounds_its_target() -> None:
     picture = gradient(200, 150)
     widest = 0.0
     for seed in range(100):
-        content, style, target = self_pair(picture, CROP, generator(seed))
+        content, style, target = reconstruction_pair(picture, CROP, generator(seed))
         assert content.shape == style.shape == target.shape == (3, CROP, CROP)
         left, top, right, bottom = region(target)
         style_left, style_top, style_right, style_bottom = region(style)
@@ -130,7 +130,7 @@ def test_a_self_pairs_style_surrounds_its_target() -> None:
 def test_a_self_pairs_style_is_turned_and_mirrored_in_all_eight_ways() -> None:
     ways = set()
     for seed in range(100):
-        style = self_pair(gradient(200, 150), CROP, generator(seed))[1]
+        style = reconstruction_pair(gradient(200, 150), CROP, generator(seed))[1]
         across, down = style.diff(dim=2).mean((1, 2)), style.diff(dim=1).mean((1, 2))
         ways.add(tuple(torch.cat([across[:2], down[:2]]).div(1e-3).round().sign().tolist()))
     assert len(ways) == 8
@@ -162,10 +162,10 @@ def test_jitter_changes_colours_and_keeps_structure() -> None:
     image = torch.rand(3, 8, 8, generator=generator(0))
     flat = torch.full((3, 8, 8), 0.4)
     for seed in range(20):
-        changed = jitter_colors(image, generator(seed))
+        changed = color_jitter(image, generator(seed))
         assert float(changed.min()) >= 0 and float(changed.max()) <= 1
         assert not torch.equal(changed, image)
-        still_flat = jitter_colors(flat, generator(seed))
+        still_flat = color_jitter(flat, generator(seed))
         assert torch.equal(still_flat, still_flat[:, :1, :1].expand_as(flat)), "a flat picture got a structure"
 
 

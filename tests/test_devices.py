@@ -10,7 +10,7 @@ import torch
 
 from adaattn_core import encode_style, stylize
 from adaattn_core.inference import stages as painting
-from adaattn_core.runtime.device import true_float32
+from adaattn_core.runtime.device import disable_tf32
 from small_models import picture, small_model
 
 
@@ -33,11 +33,11 @@ def test_convolutions_have_all_bits_on_nvidia_and_the_setting_comes_back() -> No
     try:
         for allowed in (True, False):
             torch.backends.cudnn.allow_tf32 = allowed
-            with pytest.raises(ValueError, match="inside"), true_float32(torch.device("cuda")):
+            with pytest.raises(ValueError, match="inside"), disable_tf32(torch.device("cuda")):
                 assert not torch.backends.cudnn.allow_tf32
                 raise ValueError("inside")
             assert torch.backends.cudnn.allow_tf32 == allowed
-            with true_float32(torch.device("cpu")):
+            with disable_tf32(torch.device("cpu")):
                 assert torch.backends.cudnn.allow_tf32 == allowed
     finally:
         torch.backends.cudnn.allow_tf32 = before
@@ -52,7 +52,7 @@ def test_all_that_leads_to_attention_has_all_bits(monkeypatch: pytest.MonkeyPatc
         entered.append(device.type)
         yield
 
-    monkeypatch.setattr(painting, "true_float32", noted)
+    monkeypatch.setattr(painting, "disable_tf32", noted)
     model = small_model()
     style = encode_style(model, picture(32, 32, seed=1))
     assert entered == ["cpu"] * 2, "encoder, keys and values"

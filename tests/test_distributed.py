@@ -22,7 +22,7 @@ import torch
 
 import adaattn_core.training.trainer
 import tiny_training
-from adaattn_core.runtime.distributed import News, PeerLostError, Ranks
+from adaattn_core.runtime.distributed import DistributedContext, PeerLostError, RankStatus
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataloader import batches
 from adaattn_core.training.dataset import DataError, TrainingPairs
@@ -114,14 +114,14 @@ def run_in_two(settings: dict[str, Any], *words: str) -> list[tuple[int, str, st
     return [(process.returncode, *words) for process, words in zip(processes, ((out, err), second), strict=True)]
 
 
-class Threaded(Ranks):
+class Threaded(DistributedContext):
     """Processes played by threads."""
 
     def __init__(self, rank: int, meeting: threading.Barrier) -> None:
         super().__init__(rank, meeting.parties, rank)
         self.meeting = meeting
 
-    def _exchange(self, news: News) -> list[News]:
+    def _exchange(self, news: RankStatus) -> list[RankStatus]:
         self.meeting.wait(timeout=60)
         return [news] * self.world
 
@@ -130,7 +130,7 @@ def test_the_first_process_of_a_machine_fetches_before_the_others() -> None:
     meeting, told = threading.Barrier(3), list[str]()
 
     def fetch(rank: int) -> None:
-        with Threaded(rank, meeting).in_turn():
+        with Threaded(rank, meeting).local_main_first():
             told.append(f"{rank} begins")
             time.sleep(0.05)
             told.append(f"{rank} ends")
@@ -149,7 +149,7 @@ def test_no_thread_of_the_connection_outlives_it(error: BaseException | None, mo
         monkeypatch.setenv(name, value)
     ranks = Threaded(0, threading.Barrier(1))
     ranks.world = 2
-    with nullcontext() if error is None else pytest.raises(type(error)), ranks.joined():
+    with nullcontext() if error is None else pytest.raises(type(error)), ranks.process_group():
         assert torch.distributed.is_initialized()
         if error is not None:
             raise error
@@ -237,9 +237,15 @@ def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("adaattn_core.runtime.distributed.pick_device", str)
-    assert [str(Ranks(rank, 4, rank % 2).pick_device("auto")) for rank in range(4)] == ["cuda:0", "cuda:1"] * 2
-    assert str(Ranks(1, 2, 1).pick_device("cpu")) == "cpu" and str(Ranks().pick_device("cuda:1")) == "cuda:1"
+    assert [str(DistributedContext(rank, 4, rank % 2).pick_device("auto")) for rank in range(4)] == [
+        "cuda:0",
+        "cuda:1",
+    ] * 2
+    assert (
+        str(DistributedContext(1, 2, 1).pick_device("cpu")) == "cpu"
+        and str(DistributedContext().pick_device("cuda:1")) == "cuda:1"
+    )
     with pytest.raises(ValueError, match="^this machine has 2 GPUs, less than processes. Start torchrun with"):
-        Ranks(2, 3, 2).pick_device("cuda")
+        DistributedContext(2, 3, 2).pick_device("cuda")
     with pytest.raises(ValueError, match="^--device cuda:1 is one for all 2 processes. Use --device cuda, cpu or"):
-        Ranks(1, 2, 1).pick_device("cuda:1")
+        DistributedContext(1, 2, 1).pick_device("cuda:1")

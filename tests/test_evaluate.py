@@ -17,19 +17,19 @@ from adaattn_core.errors import ImageError
 from adaattn_core.evaluation import runner as evaluation_module
 from adaattn_core.evaluation.methods import (
     MOST_PAIRS,
-    ContentUnchanged,
+    IdentityBaseline,
     Kind,
-    Made,
-    Painter,
+    Method,
+    ModelMethod,
+    Output,
     Pair,
     Sources,
-    StyleCopied,
-    Subject,
+    StyleCopyBaseline,
     choose_pairs,
     finished_in,
 )
 from adaattn_core.evaluation.peak_memory import paint_and_measure, peak_memory_gib
-from adaattn_core.evaluation.runner import Evaluation, Records, reduced
+from adaattn_core.evaluation.runner import Evaluation, Records, load_reduced
 from adaattn_core.evaluation.summary import not_measured, summarize, table
 from adaattn_core.io.images import load_image, save_image
 from adaattn_core.runtime.progress import CounterLine
@@ -116,23 +116,23 @@ def sources(pair: Pair) -> Sources:
 
 
 def test_content_unchanged_is_the_content(pair: Pair, sources: Sources) -> None:
-    assert ContentUnchanged().make(pair, sources).picture is sources.content
+    assert IdentityBaseline().make(pair, sources).picture is sources.content
 
 
 def test_style_copied_is_the_middle_of_the_style(pair: Pair, sources: Sources) -> None:
     """50 rows become 32, 100 columns 64, of which the middle 40 are left."""
-    made = StyleCopied().make(pair, sources).picture
+    made = StyleCopyBaseline().make(pair, sources).picture
     assert made.shape == sources.content.shape
     ramp = torch.linspace(0, 1, 100).expand(1, 3, 50, 100)
-    copied = StyleCopied().make(pair, Sources(sources.content, ramp)).picture
+    copied = StyleCopyBaseline().make(pair, Sources(sources.content, ramp)).picture
     assert torch.allclose(copied[0, 0, 0], torch.linspace(0, 1, 64)[12:52], atol=0.02)
 
 
 def test_a_model_paints_and_is_timed(pair: Pair, sources: Sources) -> None:
     model = small_model()
-    full = Painter("full", model, "m", "digest")
-    half = Painter("half", model, "m", "digest", strength=0.5)
-    none = Painter("none", model, "m", "digest", strength=0.0)
+    full = ModelMethod("full", model, "m", "digest")
+    half = ModelMethod("half", model, "m", "digest", strength=0.5)
+    none = ModelMethod("none", model, "m", "digest", strength=0.0)
     made = [one.make(pair, sources) for one in (none, half, full)]
     assert torch.equal(made[0].picture, sources.content)
     away = [float((one.picture - sources.content).abs().mean()) for one in made]
@@ -151,8 +151,10 @@ def test_finished_pictures_are_brought_to_the_contents_size(pair: Pair, sources:
 
 def test_large_sources_are_reduced(tmp_path: Path) -> None:
     write_pictures(tmp_path, ["wide"], size=(40, 60))
-    assert reduced(tmp_path / "wide.png", 20).shape == (1, 3, 20, 30)
-    assert reduced(tmp_path / "wide.png", 64).shape == reduced(tmp_path / "wide.png", 0).shape == (1, 3, 40, 60)
+    assert load_reduced(tmp_path / "wide.png", 20).shape == (1, 3, 20, 30)
+    assert (
+        load_reduced(tmp_path / "wide.png", 64).shape == load_reduced(tmp_path / "wide.png", 0).shape == (1, 3, 40, 60)
+    )
 
 
 # ---------------------------------------------------------------- the run
@@ -171,11 +173,11 @@ class Counting:
     def identity(self, pair: Pair) -> str:
         return f"brighter by {self.amount}"
 
-    def make(self, pair: Pair, sources: Sources) -> Made:
+    def make(self, pair: Pair, sources: Sources) -> Output:
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         self.calls += 1
-        return Made((sources.content + self.amount).clamp(0, 1), 2.0)
+        return Output((sources.content + self.amount).clamp(0, 1), 2.0)
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def folders(tmp_path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def start(
-    folders: tuple[list[Path], list[Path]], report: Path, *subjects: Subject, fresh: bool = False, size: int = 512
+    folders: tuple[list[Path], list[Path]], report: Path, *subjects: Method, fresh: bool = False, size: int = 512
 ) -> Evaluation:
     pairs = choose_pairs(*folders, [], None, 0)
     return Evaluation(narrow_panel(), subjects, pairs, Records.open(report / "results.jsonl", fresh), size)
@@ -200,7 +202,7 @@ def run(evaluation: Evaluation) -> CounterLine:
 
 
 def test_every_row_gets_every_number_of_every_pair(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    evaluation = start(folders, tmp_path, Counting(), ContentUnchanged(), StyleCopied())
+    evaluation = start(folders, tmp_path, Counting(), IdentityBaseline(), StyleCopyBaseline())
     bar = run(evaluation)
     assert bar.done == bar.total == 12
     complete = evaluation.complete()
@@ -216,17 +218,17 @@ def test_every_row_gets_every_number_of_every_pair(folders: tuple[list[Path], li
 
 
 def test_a_run_that_was_stopped_goes_on(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    whole = start(folders, tmp_path / ".", Counting(), ContentUnchanged())
+    whole = start(folders, tmp_path / ".", Counting(), IdentityBaseline())
     whole.records = Records(tmp_path / "whole.jsonl")
     run(whole)
 
-    stopped = start(folders, tmp_path, Counting(stop_at=2), ContentUnchanged())
+    stopped = start(folders, tmp_path, Counting(stop_at=2), IdentityBaseline())
     with pytest.raises(KeyboardInterrupt):
         run(stopped)
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"key": "half a li')  # a kill in the middle of writing
     counting = Counting()
-    resumed = start(folders, tmp_path, counting, ContentUnchanged())
+    resumed = start(folders, tmp_path, counting, IdentityBaseline())
     bar = run(resumed)
     assert counting.calls == 2  # of four
     assert bar.done == 8
@@ -253,7 +255,7 @@ def test_nothing_is_measured_twice_and_what_changed_is(folders: tuple[list[Path]
 
 def test_a_broken_picture_leaves_its_pairs_out(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     folders[1][0].write_bytes(folders[1][0].read_bytes()[:200])
-    evaluation = start(folders, tmp_path, Counting(), ContentUnchanged())
+    evaluation = start(folders, tmp_path, Counting(), IdentityBaseline())
     bar = run(evaluation)
     assert bar.done == 8
     assert names_of(list(evaluation.complete())) == ["sea__oil", "hill__oil"]
@@ -265,7 +267,7 @@ def test_a_broken_picture_leaves_its_pairs_out(folders: tuple[list[Path], list[P
 
 
 def test_a_picture_that_goes_leaves_its_pairs_out(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    evaluation = start(folders, tmp_path, ContentUnchanged())
+    evaluation = start(folders, tmp_path, IdentityBaseline())
     folders[1][0].unlink()
     run(evaluation)
     assert names_of(list(evaluation.complete())) == ["sea__oil", "hill__oil"]
@@ -276,7 +278,7 @@ def test_a_picture_that_goes_leaves_its_pairs_out(folders: tuple[list[Path], lis
 def test_one_pair_alone_has_no_intervals(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     line = "not measured: intervals (one pair says nothing of others; they need two or more)"
     for contents, alone in ((folders[0][:1], True), (folders[0], False)):
-        evaluation = start((contents, folders[1][:1]), tmp_path, ContentUnchanged())
+        evaluation = start((contents, folders[1][:1]), tmp_path, IdentityBaseline())
         run(evaluation)
         assert (line in not_measured(summarize(evaluation, 0, {}, {}, {}))) == alone
 
@@ -289,7 +291,7 @@ def test_a_broken_finished_picture_leaves_its_pair_out_for_all(
     subject = finished_in("done", done)
     pairs = choose_pairs(*folders, [subject], None, 0)
     records = Records.open(tmp_path / "results.jsonl")
-    evaluation = Evaluation(narrow_panel(), [subject, ContentUnchanged()], pairs, records)
+    evaluation = Evaluation(narrow_panel(), [subject, IdentityBaseline()], pairs, records)
     run(evaluation)
     assert names_of(list(evaluation.complete())) == ["hill__oil"]
     assert "sea__ink.png is not a picture that can be read" in evaluation.broken["sea__ink"]
@@ -298,7 +300,7 @@ def test_a_broken_finished_picture_leaves_its_pair_out_for_all(
 def test_nothing_left_to_judge_is_an_error(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     for path in folders[0]:
         path.write_bytes(b"no picture")
-    evaluation = start(folders, tmp_path, ContentUnchanged())
+    evaluation = start(folders, tmp_path, IdentityBaseline())
     run(evaluation)
     with pytest.raises(ValueError, match=r"none of the 4 pairs could be judged, the first because .*sea.png is not a"):
         summarize(evaluation, 0, {}, {}, {})
@@ -329,7 +331,7 @@ def test_few_pictures_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytes
 
 
 def test_summary_has_means_intervals_and_differences(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    evaluation = start(folders, tmp_path, Counting(), Counting("more", amount=0.3), ContentUnchanged())
+    evaluation = start(folders, tmp_path, Counting(), Counting("more", amount=0.3), IdentityBaseline())
     run(evaluation)
     report = summarize(evaluation, 0, {"counting": 1.5}, {"more": 30.0}, {"size": 512})
     assert json.loads(json.dumps(report)) == report
@@ -351,7 +353,7 @@ def test_summary_has_means_intervals_and_differences(folders: tuple[list[Path], 
 
 
 def test_table_for_a_terminal(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    evaluation = start(folders, tmp_path, Counting(), ContentUnchanged())
+    evaluation = start(folders, tmp_path, Counting(), IdentityBaseline())
     run(evaluation)
     lines = table(summarize(evaluation, 0, {"counting": 1.5}, {}, {})).splitlines()
     assert len(lines) == 3
@@ -365,7 +367,7 @@ def test_peak_memory_of_a_model_of_its_own(pair: Pair, tmp_path: Path) -> None:
     """A process that has torch and a small model takes some 0.3 to 1 GiB, whatever this one has eaten."""
     save_model(small_model(), tmp_path / "m.safetensors", dtype=torch.float32)
     ballast = torch.ones(400 * 2**20, dtype=torch.uint8)  # the child must not count it
-    painter = Painter("small", small_model(), str(tmp_path / "m.safetensors"), "digest", temperature=2.0)
+    painter = ModelMethod("small", small_model(), str(tmp_path / "m.safetensors"), "digest", temperature=2.0)
     peak = peak_memory_gib(painter, pair, 512)
     assert peak is not None and peak > 0.1
     job = {
@@ -377,4 +379,6 @@ def test_peak_memory_of_a_model_of_its_own(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_peak_memory_that_cannot_be_measured(pair: Pair, tmp_path: Path) -> None:
-    assert peak_memory_gib(Painter("gone", small_model(), str(tmp_path / "none.safetensors"), ""), pair, 512) is None
+    assert (
+        peak_memory_gib(ModelMethod("gone", small_model(), str(tmp_path / "none.safetensors"), ""), pair, 512) is None
+    )

@@ -19,7 +19,7 @@ from adaattn_core import save_model
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate as command
 from adaattn_core.errors import CheckpointError
-from adaattn_core.evaluation.methods import Painter
+from adaattn_core.evaluation.methods import ModelMethod
 from adaattn_core.evaluation.networks import LPIPS_LEVELS
 from adaattn_core.io.images import load_image
 from evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_pictures
@@ -134,13 +134,13 @@ def raise_error(line: str) -> Any:
 
 def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     painted: list[str] = []
-    make = Painter.make
+    make = ModelMethod.make
 
-    def noted(self: Painter, *rest: Any) -> Any:
+    def noted(self: ModelMethod, *rest: Any) -> Any:
         painted.append(self.name)
         return make(self, *rest)
 
-    monkeypatch.setattr(Painter, "make", noted)
+    monkeypatch.setattr(ModelMethod, "make", noted)
     run(f"{JUDGED} --model one=m.safetensors --show 2")
     assert painted == ["one"] * 4
     run(f"{JUDGED} --model one=m.safetensors --model two=m.safetensors,temperature=2 --show 2")
@@ -170,19 +170,19 @@ def test_an_interrupted_run_says_how_to_go_on(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     painted: list[str] = []
-    make = Painter.make
+    make = ModelMethod.make
 
-    def interrupted(self: Painter, *rest: Any) -> Any:
+    def interrupted(self: ModelMethod, *rest: Any) -> Any:
         if len(painted) == 2:
             raise KeyboardInterrupt
         painted.append(self.name)
         return make(self, *rest)
 
-    monkeypatch.setattr(Painter, "make", interrupted)
+    monkeypatch.setattr(ModelMethod, "make", interrupted)
     assert main(shlex.split(f"{JUDGED} --model m.safetensors")) == 130
     assert capsys.readouterr().err == ("adaattn: stopped; what is measured is in report. The same command goes on.\n")
     assert not Path("report/report.json").exists()
-    monkeypatch.setattr(Painter, "make", make)
+    monkeypatch.setattr(ModelMethod, "make", make)
     run(f"{JUDGED} --model m.safetensors")
     assert len(report()["pairs"]) == 4
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from adaattn_core import save_model
-from adaattn_core.benchmarking.scaling import work
-from adaattn_core.inference.memory_budget import Budget, content_budget
-from adaattn_core.inference.stages import finish
+from adaattn_core.benchmarking.scaling import flops
+from adaattn_core.inference.memory_budget import ChunkSizes, content_budget
+from adaattn_core.inference.stages import decode
 from adaattn_core.ops.chunked_attention import BLOCK_BYTES, block_bytes_on
 from benchmarks import gpu
 from small_models import picture, small_model
@@ -52,11 +52,11 @@ def test_nothing_on_the_way_waits_for_the_device(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("look", [lambda x: x.sum().item(), lambda x: bool(x.any()), lambda x: x.nonzero()])
 def test_a_wait_is_found(look: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch) -> None:
     def looked_at(*args: object) -> Tensor:
-        result = finish(*args)  # type: ignore[arg-type]
+        result = decode(*args)  # type: ignore[arg-type]
         look(result)
         return result
 
-    monkeypatch.setattr("benchmarks.gpu.finish", looked_at)
+    monkeypatch.setattr("benchmarks.gpu.decode", looked_at)
     monkeypatch.setattr("adaattn_core.inference.stages._in_range", lambda pictures: pictures.clamp(0, 1))
     assert gpu.waits(small_model(), CPU, 32) != []
 
@@ -68,14 +68,14 @@ def test_the_floor_is_arithmetic_or_traffic() -> None:
     traffic = gpu.floor_milliseconds(model, gpu.Rates(fast, fast, slow), 64)
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     assert traffic == pytest.approx(1000 * (weights + 3 * 4 * 3 * 64 * 64) / slow)
-    counted = work(model.config, 64)
+    counted = flops(model.config, 64)
     assert arithmetic == pytest.approx(1000 * (counted.convolutions + counted.attention) / slow)
 
 
 def test_accelerators_get_larger_blocks() -> None:
     model, content = small_model(), picture(64, 64)
     assert block_bytes_on(CPU) == BLOCK_BYTES < block_bytes_on(torch.device("cuda"))
-    assert content_budget(model, content, [], 1.0, None, 1) == Budget(items=1)
+    assert content_budget(model, content, [], 1.0, None, 1) == ChunkSizes(items=1)
     assert content_budget(model.to("meta"), content, [], 1.0, None, 1).block_bytes == block_bytes_on(
         torch.device("meta")
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core import ModelConfig
-from adaattn_core.inference.attention_map import INFERNO, attention_at, paint_heat, shades
+from adaattn_core.inference.attention_map import INFERNO, attention_map, overlay_heatmap, to_brightness
 from adaattn_core.inference.stages import extract_features
 from adaattn_core.models.attention import AdaAttention, stacked_key
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
@@ -30,32 +30,32 @@ def test_the_weights_are_those_that_paint(config: ModelConfig, level: str, tempe
     content, style = extract_features(model.encoder, picture(64, 96)), extract_features(model.encoder, picture(48, 80))
     attention = model.fusion.attention[level]
     assert isinstance(attention, AdaAttention)
-    encoded = attention.encode_style(stacked_key(style.named(), level), style.named()[level])
-    key = stacked_key(content.named(), level)
+    encoded = attention.encode_style(stacked_key(style.as_dict(), level), style.as_dict()[level])
+    key = stacked_key(content.as_dict(), level)
     mean, _ = attention.statistics(
         attention.query(key), (key.shape[-2], key.shape[-1]), encoded, temperature=temperature
     )
     rows, columns = mean.shape[-2:]
     for row, column in ((0, 0), (rows - 1, columns - 1), (1, 2)):
         point = ((column + 0.5) / columns, (row + 0.5) / rows)
-        weights = attention_at(model.fusion, content, style, point, level, temperature)
-        assert weights.shape[-2:] == style.named()[level].shape[-2:]
+        weights = attention_map(model.fusion, content, style, point, level, temperature)
+        assert weights.shape[-2:] == style.as_dict()[level].shape[-2:]
         torch.testing.assert_close(weights.sum(), torch.tensor(1.0), rtol=0, atol=1e-4)
         seen = weights.flatten() @ encoded.value[0]
         torch.testing.assert_close(seen, mean[0, :, row, column], rtol=1e-4, atol=1e-4)
 
 
 def test_the_edges_belong_to_the_picture() -> None:
-    corners = [attention_at(MODEL.fusion, CONTENT, STYLE, point, "relu3_1") for point in ((1.0, 1.0), (0.999, 0.999))]
+    corners = [attention_map(MODEL.fusion, CONTENT, STYLE, point, "relu3_1") for point in ((1.0, 1.0), (0.999, 0.999))]
     assert torch.equal(*corners)
 
 
 def test_one_style_for_a_batch_of_contents() -> None:
     contents = extract_features(MODEL.encoder, picture(64, 96, batch=3))
-    maps = attention_at(MODEL.fusion, contents, STYLE, (0.5, 0.5), "relu4_1")
+    maps = attention_map(MODEL.fusion, contents, STYLE, (0.5, 0.5), "relu4_1")
     one = extract_features(MODEL.encoder, contents.picture[1:2])
     assert maps.shape == (3, 6, 10)
-    torch.testing.assert_close(maps[1:2], attention_at(MODEL.fusion, one, STYLE, (0.5, 0.5), "relu4_1"))
+    torch.testing.assert_close(maps[1:2], attention_map(MODEL.fusion, one, STYLE, (0.5, 0.5), "relu4_1"))
 
 
 def heat(*values: float) -> Tensor:
@@ -63,7 +63,7 @@ def heat(*values: float) -> Tensor:
 
 
 def test_the_largest_weight_is_brightest_and_the_smallest_darkest() -> None:
-    painted = paint_heat(heat(0.2, 0.3, 0.4), picture(10, 30), opacity=1.0)
+    painted = overlay_heatmap(heat(0.2, 0.3, 0.4), picture(10, 30), opacity=1.0)
     assert painted.shape == (1, 3, 10, 30)
     assert painted[0, :, 0, 0].tolist() == pytest.approx(INFERNO[0])
     assert painted[0, :, 0, 29].tolist() == pytest.approx(INFERNO[-1])
@@ -74,7 +74,7 @@ def test_shades_are_in_proportion_where_a_quarter_is_lit_already() -> None:
     """The mean is 1/4, so the power is 1; and the same above a floor that all have."""
     wanted = heat(0.0, 0.0, 0.5, 0.0, 0.0, 1.0)
     for weights in (wanted, 0.1 + 0.2 * wanted):
-        torch.testing.assert_close(shades(weights), wanted)
+        torch.testing.assert_close(to_brightness(weights), wanted)
 
 
 def spread(sharpness: float) -> Tensor:
@@ -87,7 +87,7 @@ def spread(sharpness: float) -> Tensor:
 def test_a_map_can_be_read_whether_attention_is_even_or_peaked(sharpness: float) -> None:
     """Most of it is dark, and the best hundredth stands out from it, not the best position alone."""
     weights = spread(sharpness)
-    shown = shades(weights)
+    shown = to_brightness(weights)
     order = weights.flatten().argsort()
     assert bool((shown.flatten()[order].diff() >= 0).all())
     assert shown.min() == 0 and shown.max() == pytest.approx(1)
@@ -97,43 +97,43 @@ def test_a_map_can_be_read_whether_attention_is_even_or_peaked(sharpness: float)
 
 def test_even_attention_is_evenly_dark() -> None:
     """No noise out of rounding: a thousandth up or down is a hundredth of a shade at most."""
-    assert shades(torch.full((1, 9, 9), 1 / 81)).max() == 0
+    assert to_brightness(torch.full((1, 9, 9), 1 / 81)).max() == 0
     noise = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
-    assert shades(1 / 81 * (1 + 0.001 * noise)).max() <= 0.01
+    assert to_brightness(1 / 81 * (1 + 0.001 * noise)).max() <= 0.01
 
 
 def test_each_map_has_its_own_scale() -> None:
     one, other = spread(0.3), spread(3.0)
-    both = shades(torch.cat([one, other]))
-    torch.testing.assert_close(both, torch.cat([shades(one), shades(other)]))
+    both = to_brightness(torch.cat([one, other]))
+    torch.testing.assert_close(both, torch.cat([to_brightness(one), to_brightness(other)]))
 
 
 def test_without_opacity_it_is_the_picture_in_grey() -> None:
     style = picture(10, 30)
-    painted = paint_heat(heat(0.0, 1.0), style, opacity=0.0)
+    painted = overlay_heatmap(heat(0.0, 1.0), style, opacity=0.0)
     torch.testing.assert_close(painted, style.mean(dim=1, keepdim=True).expand(1, 3, 10, 30))
 
 
 def test_no_weights_at_all_are_dark() -> None:
-    assert paint_heat(heat(0.0, 0.0), picture(10, 30), opacity=1.0).max() < 0.1
+    assert overlay_heatmap(heat(0.0, 0.0), picture(10, 30), opacity=1.0).max() < 0.1
 
 
 ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "level": (
-        lambda: attention_at(MODEL.fusion, CONTENT, STYLE, (0.5, 0.5), "relu2_1"),
+        lambda: attention_map(MODEL.fusion, CONTENT, STYLE, (0.5, 0.5), "relu2_1"),
         "level is 'relu2_1'; this model's are relu3_1, relu4_1, relu5_1",
     ),
     "point": (
-        lambda: attention_at(MODEL.fusion, CONTENT, STYLE, (0.5, 1.5), "relu3_1"),
+        lambda: attention_map(MODEL.fusion, CONTENT, STYLE, (0.5, 1.5), "relu3_1"),
         "the point's y is 1.5; it must be between 0 and 1",
     ),
     "batch": (
-        lambda: attention_at(
+        lambda: attention_map(
             MODEL.fusion, CONTENT, extract_features(MODEL.encoder, picture(48, 80, batch=2)), (0.5, 0.5), "relu3_1"
         ),
         "the style has 2 pictures and the content 1; give 1 style",
     ),
-    "opacity": (lambda: paint_heat(heat(1.0), picture(10, 30), 2.0), "opacity is 2.0; it must be between 0 and 1"),
+    "opacity": (lambda: overlay_heatmap(heat(1.0), picture(10, 30), 2.0), "opacity is 2.0; it must be between 0 and 1"),
 }
 
 

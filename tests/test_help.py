@@ -174,7 +174,7 @@ def test_messages_are_those_of_the_code(node: str) -> None:
 @cache
 def _messages() -> list[str]:
     """Every text in the sources of the nodes and the library, with … for its placeholders."""
-    paths = [path for folder in ("adaattn_core", "nodes") for path in sorted((ROOT / folder).glob("*.py"))]
+    paths = [path for folder in ("adaattn_core", "nodes") for path in sorted((ROOT / folder).rglob("*.py"))]
     return [text for path in paths for text in _texts(ast.parse(path.read_text(encoding="utf-8")))]
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaattn_core.errors import CheckpointError
-from adaattn_core.evaluation.metric_suite import METRICS, Panel
+from adaattn_core.evaluation.metric_suite import METRICS, MetricSuite
 from adaattn_core.evaluation.metrics import lpips_distance
 from adaattn_core.evaluation.networks import (
     LPIPS_LEVELS,
@@ -217,21 +217,21 @@ def narrow_vgg19() -> VGGEncoder:
 
 def test_a_panel_measures_what_is_not_missing() -> None:
     without_vgg16 = ("style_vgg16", "gram", "cfsd", "lpips_vgg", "lpips_alex")
-    panel = Panel(narrow_vgg19(), missing=dict.fromkeys(without_vgg16, "no judge"))
-    content, style = (panel.look(picture(32, 48, seed=seed)) for seed in (1, 2))
-    found = panel.compare(content, content, panel.marks(style))
+    panel = MetricSuite(narrow_vgg19(), missing=dict.fromkeys(without_vgg16, "no judge"))
+    content, style = (panel.extract(picture(32, 48, seed=seed)) for seed in (1, 2))
+    found = panel.score(content, content, panel.style_statistics(style))
     assert set(found) == set(METRICS) - {*without_vgg16, "artfid"}
     assert found["ssim"] == pytest.approx(1) and found["content"] == 0
     assert found["style_vgg19"] > 0 and found["color"] > 0
-    assert panel.compare(style, style, panel.marks(style))["style_vgg19"] == 0
+    assert panel.score(style, style, panel.style_statistics(style))["style_vgg19"] == 0
 
 
 def test_a_panel_is_known_by_its_judges() -> None:
-    panel, other = (Panel(narrow_vgg19(), missing={}) for _ in range(2))
+    panel, other = (MetricSuite(narrow_vgg19(), missing={}) for _ in range(2))
     assert panel.identity() == other.identity()
     next(iter(other.vgg19.parameters())).add_(0.1)
     assert panel.identity() != other.identity()
-    other = Panel(narrow_vgg19(), missing={"ssim": "not wanted"})
+    other = MetricSuite(narrow_vgg19(), missing={"ssim": "not wanted"})
     assert panel.identity() != other.identity()
 
 

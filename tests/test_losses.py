@@ -12,11 +12,11 @@ from torch import Tensor
 
 from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from adaattn_core.training.losses import (
+    checkerboard_loss,
     content_loss,
     global_style_loss,
     local_feature_loss,
     local_target,
-    mesh_loss,
     normalize_activations,
     relative_style_loss,
 )
@@ -242,19 +242,19 @@ def test_a_silent_layer_stays_finite() -> None:
 def test_mesh_loss_by_hand() -> None:
     """Steps of 1, 1, 1 and 5 within four columns are 0.5, 0.5, 0.5 and 2.5 times their mean of 2; rows are equal."""
     columns = torch.tensor([0.0, 1, 2, 3, 8, 9, 10, 11, 16]).expand(1, 3, 9, 9)
-    assert float(mesh_loss(columns)) == pytest.approx(0.75**0.5)
-    assert float(mesh_loss(columns.transpose(-1, -2))) == pytest.approx(0.75**0.5)
+    assert float(checkerboard_loss(columns)) == pytest.approx(0.75**0.5)
+    assert float(checkerboard_loss(columns.transpose(-1, -2))) == pytest.approx(0.75**0.5)
     ramp = torch.arange(9.0).expand(1, 3, 9, 9)
-    assert float(mesh_loss(ramp)) == pytest.approx(0, abs=1e-6)
+    assert float(checkerboard_loss(ramp)) == pytest.approx(0, abs=1e-6)
     flat = torch.full((1, 3, 9, 9), 0.5, requires_grad=True)
-    mesh_loss(flat).backward()  # type: ignore[no-untyped-call]
-    assert float(mesh_loss(flat.detach())) == pytest.approx(0, abs=1e-6)
+    checkerboard_loss(flat).backward()  # type: ignore[no-untyped-call]
+    assert float(checkerboard_loss(flat.detach())) == pytest.approx(0, abs=1e-6)
     assert flat.grad is not None and bool(flat.grad.isfinite().all())
 
 
 def test_mesh_loss_evens_a_mesh_out() -> None:
     mesh = picture(32, 32, seed=5) + 0.3 * (torch.arange(32) % 4 == 0)
     mesh.requires_grad_()
-    mesh_loss(mesh).backward()  # type: ignore[no-untyped-call]
+    checkerboard_loss(mesh).backward()  # type: ignore[no-untyped-call]
     assert mesh.grad is not None
-    assert mesh_loss((mesh - 0.05 * mesh.grad / mesh.grad.abs().max()).detach()) < mesh_loss(mesh)
+    assert checkerboard_loss((mesh - 0.05 * mesh.grad / mesh.grad.abs().max()).detach()) < checkerboard_loss(mesh)

@@ -15,9 +15,9 @@ import torch
 
 from adaattn_core import encode_style, stylize
 from adaattn_core.inference import batching as windows
-from adaattn_core.inference.chunked import repaint_gradually
-from adaattn_core.inference.memory_budget import Budget, content_budget, content_floats, style_budget
-from adaattn_core.models.attention import AdaAttention, StyleLevel
+from adaattn_core.inference.chunked import apply_statistics_chunked
+from adaattn_core.inference.memory_budget import ChunkSizes, content_budget, content_floats, style_budget
+from adaattn_core.models.attention import AdaAttention, StyleKV
 from adaattn_core.models.config import COMPACT, ModelConfig
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
@@ -40,8 +40,8 @@ def test_a_level_painted_in_pieces_is_the_level_painted_at_once(
     styles = [encode_style(model, picture(45, 34, seed=seed)) for seed in (1, 2)]
     with torch.no_grad():
         statistics = model.fusion.statistics(content, styles, weights, temperature=2.0)
-        wanted = model.fusion.repaint(content, statistics, strength)
-    found = repaint_gradually(
+        wanted = model.fusion.apply_statistics(content, statistics, strength)
+    found = apply_statistics_chunked(
         model.fusion,
         dict(content),
         [dict(style) for style in styles],
@@ -59,7 +59,7 @@ def test_features_are_let_go_when_no_level_needs_them() -> None:
     model = small_model()
     content, style = model.encode(picture(64, 48)), encode_style(model, picture(32, 32))
     there: list[set[str]] = []
-    told = repaint_gradually(
+    told = apply_statistics_chunked(
         model.fusion, content, [style], [1.0], progress=lambda share: there.append({name[-7:] for name in content})
     )
     assert there[0] == {"relu3_1", "relu4_1", "relu5_1"}
@@ -74,7 +74,7 @@ def test_progress_rises_to_1_by_the_cost_of_each_level_and_style() -> None:
     """One block each, the deepest first. Content grids 2 x 2, 4 x 4, 8 x 8; styles 2 x 3, 3 x 5, 6 x 10 and squares."""
     model, told = small_model(), list[float]()
     styles = [dict(model.fusion.encode_style(model.encoder(picture(*size)))) for size in ((24, 40), (32, 32))]
-    repaint_gradually(model.fusion, model.encode(picture(32, 32)), styles, [0.5, 0.5], progress=told.append)
+    apply_statistics_chunked(model.fusion, model.encode(picture(32, 32)), styles, [0.5, 0.5], progress=told.append)
     costs = torch.tensor([4 * 6, 4 * 4, 16 * 15, 16 * 16, 64 * 60, 64 * 64])
     torch.testing.assert_close(torch.tensor(told), costs.cumsum(0) / costs.sum())
     assert told[-1] == 1.0
@@ -114,9 +114,9 @@ def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: py
 def test_no_limit_and_a_large_one_take_the_fastest_sizes() -> None:
     model, content = small_model(), picture(64, 64)
     styles = [encode_style(model, picture(32, 32))]
-    assert content_budget(model, content, styles, 1.0, None, 4) == Budget(items=4)
-    assert content_budget(model, content, styles, 1.0, 1000, 4) == Budget(items=4)
-    assert style_budget(model, content, None) == style_budget(model, content, 1000) == Budget()
+    assert content_budget(model, content, styles, 1.0, None, 4) == ChunkSizes(items=4)
+    assert content_budget(model, content, styles, 1.0, 1000, 4) == ChunkSizes(items=4)
+    assert style_budget(model, content, None) == style_budget(model, content, 1000) == ChunkSizes()
 
 
 def test_less_memory_makes_everything_smaller_and_then_warns(
@@ -149,10 +149,10 @@ def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("adaattn_core.inference.memory_budget.memory_in_use", lambda device: 0)
     model, content = small_model(), picture(64, 64)
     style = encode_style(model, picture(32, 32))
-    large = {
-        level: StyleLevel(one.key.repeat(1, 4000, 1), one.value.repeat(1, 4000, 1)) for level, one in style.items()
-    }
-    kept, gone = (content_budget(model, content, [large], 1.0, 0.025, 1, let_go) for let_go in (False, True))
+    large = {level: StyleKV(one.key.repeat(1, 4000, 1), one.value.repeat(1, 4000, 1)) for level, one in style.items()}
+    kept, gone = (
+        content_budget(model, content, [large], 1.0, 0.025, 1, release_styles) for release_styles in (False, True)
+    )
     assert gone.block_bytes > kept.block_bytes
     assert gone.positions >= kept.positions
 
@@ -181,8 +181,8 @@ PROBE = """
 import json, sys, torch
 sys.path.insert(0, {tests!r})
 from adaattn_core import stylize
-from adaattn_core.benchmarking.inference import peak_memory_bytes
-from adaattn_core.runtime.device import memory_in_use
+from adaattn_core.runtime.memory import memory_in_use, peak_memory_bytes
+
 from adaattn_core.models.model import ModelConfig
 from small_models import picture, small_model
 

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from adaattn_core import ModelConfig, stylize
 from adaattn_core.inference.mixing import mix_paintings
-from adaattn_core.inference.stages import Origin, Painting, encode_style_features, extract_features, finish, paint
+from adaattn_core.inference.stages import (
+    ModelFingerprint,
+    StylizedFeatures,
+    decode,
+    encode_style_features,
+    extract_features,
+    transfer,
+)
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
@@ -21,13 +28,15 @@ STYLES = [picture(45, 34, seed=1), picture(32, 48, seed=2), picture(40, 40, seed
 LEFT = (torch.arange(96) < 48).float().expand(1, 1, 64, 96)
 
 
-def painting(index: int = 0, mask: Tensor | None = None, strength: float = 1.0, content: Tensor = CONTENT) -> Painting:
+def painting(
+    index: int = 0, mask: Tensor | None = None, strength: float = 1.0, content: Tensor = CONTENT
+) -> StylizedFeatures:
     style = encode_style_features(MODEL.fusion, extract_features(MODEL.encoder, STYLES[index]))
-    return paint(MODEL.fusion, extract_features(MODEL.encoder, content), [style], strength=strength, mask=mask)
+    return transfer(MODEL.fusion, extract_features(MODEL.encoder, content), [style], strength=strength, mask=mask)
 
 
-def pixels(mixed: Painting) -> Tensor:
-    return finish(MODEL.decoder, mixed)
+def pixels(mixed: StylizedFeatures) -> Tensor:
+    return decode(MODEL.decoder, mixed)
 
 
 def assert_same(ours: Tensor, wanted: Tensor) -> None:
@@ -42,7 +51,7 @@ def test_mixing_paintings_is_mixing_styles(config: ModelConfig, strength: float)
     model, weights = small_model(config=config), [1.0, 2.0, 0.5]
     content = extract_features(model.encoder, CONTENT)
     paintings = [
-        paint(
+        transfer(
             model.fusion,
             content,
             [encode_style_features(model.fusion, extract_features(model.encoder, style))],
@@ -50,10 +59,10 @@ def test_mixing_paintings_is_mixing_styles(config: ModelConfig, strength: float)
         )
         for style in STYLES
     ]
-    result = finish(model.decoder, mix_paintings(paintings, weights))
+    result = decode(model.decoder, mix_paintings(paintings, weights))
     assert_same(result, stylize(model, CONTENT, STYLES, style_weights=weights, strength=strength))
     chained = mix_paintings([mix_paintings(paintings[:2], weights[:2]), paintings[2]], [3.0, 0.5])
-    assert_same(finish(model.decoder, chained), result)
+    assert_same(decode(model.decoder, chained), result)
 
 
 def test_one_painting_alone_is_itself() -> None:
@@ -133,7 +142,7 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         "Use the same content features for all of them.",
     ),
     "model": (
-        lambda: mix_paintings([painting(), painting()._replace(attention=Origin("01", "yours"))]),
+        lambda: mix_paintings([painting(), painting()._replace(attention=ModelFingerprint("01", "yours"))]),
         "painting 2 was made by another model than painting 1 (yours (01) and  ()); "
         "paintings to mix need one model. Use the same attention for all of them.",
     ),

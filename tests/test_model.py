@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast, nn
 
-from adaattn_core.models.attention import AdaAttention, StyleLevel, positions_mask, stacked_key
+from adaattn_core.models.attention import AdaAttention, StyleKV, mask_on_grid, stacked_key
 from adaattn_core.models.config import COMPACT, ModelConfig
 from adaattn_core.models.decoder import Decoder
 from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder, conv_names
-from adaattn_core.models.fusion import Fused, MultiLevelFusion, upsample_to
+from adaattn_core.models.fusion import FusedFeatures, MultiLevelFusion, upsample_to
 from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
@@ -140,13 +140,13 @@ def test_stacked_key_by_hand() -> None:
 
 def test_positions_mask_is_nearest_and_above_a_half() -> None:
     mask = torch.tensor([[0.2, 0.9, 0.6, 0.0], [1.0] * 4, [0.5, 1.0, 0.51, 1.0], [1.0] * 4])[None, None]
-    assert positions_mask(mask, (2, 2)).tolist() == [[False, True, False, True]]
+    assert mask_on_grid(mask, (2, 2)).tolist() == [[False, True, False, True]]
 
 
 def test_a_mask_too_small_for_the_grid_keeps_the_positions_it_touches() -> None:
     mask = torch.zeros(2, 1, 32, 32)
     mask[0, 0, 17, 5] = 1  # nearest resizing to 2 x 2 looks at rows and columns 0 and 16 only
-    assert positions_mask(mask, (2, 2)).tolist() == [[False, False, True, False], [False] * 4]
+    assert mask_on_grid(mask, (2, 2)).tolist() == [[False, False, True, False], [False] * 4]
 
 
 def seeded_attention(**options: Any) -> AdaAttention:
@@ -219,7 +219,7 @@ def test_attending_to_a_mask_is_attending_to_a_smaller_style() -> None:
     style = attention.encode_style(key, value, mask)
     assert style.mask is not None
     kept = style.mask[0]
-    cut = StyleLevel(style.key[:, kept], style.value[:, kept], None)
+    cut = StyleKV(style.key[:, kept], style.value[:, kept], None)
     query = attention.query(content)
     pairs = zip(*(attention.statistics(query, (4, 4), one) for one in (style, cut)), strict=True)
     for masked, smaller in pairs:
@@ -260,7 +260,7 @@ def test_repaint_by_hand() -> None:
     statistics = {"relu3_1": (torch.full_like(own, 10), torch.full_like(own, 3))}
     full = torch.tensor([10 - 3 / math.sqrt(2), 10 + 3 / math.sqrt(2)]).reshape(1, 1, 1, 2)
     for strength, wanted in ((1.0, full), (0.5, (own + full) / 2), (0.0, own)):
-        painted = fusion.repaint({"relu3_1": own}, statistics, strength)["relu3_1"]
+        painted = fusion.apply_statistics({"relu3_1": own}, statistics, strength)["relu3_1"]
         torch.testing.assert_close(painted, wanted, rtol=0, atol=2e-5)  # 1e-5 in the variance
 
 
@@ -268,7 +268,7 @@ def test_repainting_with_the_contents_own_statistics_gives_the_content() -> None
     model = small_model()
     content = model.encoder(picture(32, 48))
     statistics = {level: channel_mean_std(content[level]) for level in SMALL.levels}
-    for level, painted in model.fusion.repaint(content, statistics).items():
+    for level, painted in model.fusion.apply_statistics(content, statistics).items():
         assert_same(painted, content[level])
 
 
@@ -325,14 +325,14 @@ def test_decoder_by_hand() -> None:
     Values below 0 end at the first ReLU; the skip comes after the upsampled channels and is dropped by the copies.
     """
     deep = normals(1, 3, 2, 3)
-    painted = passing_decoder("nearest", skip=True)(Fused(deep, torch.full((1, 3, 3, 5), 9.0)), (11, 18))
+    painted = passing_decoder("nearest", skip=True)(FusedFeatures(deep, torch.full((1, 3, 3, 5), 9.0)), (11, 18))
     wanted = deep.relu().repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)[..., :11, :18]
     assert torch.equal(painted, wanted)
 
 
 def test_one_level_decoder_by_hand() -> None:
     deep = normals(1, 3, 3, 2).abs()
-    painted = passing_decoder("nearest", skip=False)(Fused(deep, None), (10, 7))
+    painted = passing_decoder("nearest", skip=False)(FusedFeatures(deep, None), (10, 7))
     assert torch.equal(painted, deep.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)[..., :10, :7])
 
 
@@ -340,12 +340,12 @@ def test_the_last_convolution_is_linear() -> None:
     decoder = passing_decoder("nearest", skip=False)
     last = [module for module in decoder.modules() if isinstance(module, nn.Conv2d)][-1]
     last.weight.neg_()
-    assert decoder(Fused(torch.ones(1, 3, 4, 4), None), (16, 16)).eq(-1).all()
+    assert decoder(FusedFeatures(torch.ones(1, 3, 4, 4), None), (16, 16)).eq(-1).all()
 
 
 def test_decoder_upsampling_is_as_asked() -> None:
     deep = normals(1, 3, 4, 4).abs()
-    painted = passing_decoder("bilinear", skip=False)(Fused(deep, None), (16, 16))
+    painted = passing_decoder("bilinear", skip=False)(FusedFeatures(deep, None), (16, 16))
     twice = F.interpolate(F.interpolate(deep, scale_factor=2, mode="bilinear"), scale_factor=2, mode="bilinear")
     torch.testing.assert_close(painted, twice)
 

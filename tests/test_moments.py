@@ -12,9 +12,9 @@ from torch import Tensor, autocast
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adaattn_core.ops.chunked_attention import BLOCK_BYTES, STD_FLOOR, Sums
-from adaattn_core.ops.key_pruning import Screen
-from adaattn_core.ops.moments import SIMILARITIES, Similarity, _weights, attention_moments
+from adaattn_core.ops.chunked_attention import BLOCK_BYTES, STD_FLOOR, OnlineMoments
+from adaattn_core.ops.key_pruning import KeyPruner
+from adaattn_core.ops.moments import SIMILARITIES, Similarity, attention_moments, attention_weights
 from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
 
 TINY_BLOCKS = 1
@@ -273,7 +273,7 @@ def test_no_weight_is_subnormal(dtype: torch.dtype) -> None:
     Nor is one 0: it would be the exponential of minus infinity, which takes Intel's library thirty times as long."""
     query = torch.ones(4, 1, dtype=dtype)
     logits = -torch.arange(4000, dtype=dtype).reshape(4, 1000) / 4
-    sums = Sums(query, 1)
+    sums = OnlineMoments(query, 1)
     for tile in torch.split(logits.clone(), 250, dim=1):
         weights = sums.softmax(tile)
         assert (weights > 1e-30).all()
@@ -287,7 +287,7 @@ def test_training_meets_no_subnormal_weight(masked: bool, dtype: torch.dtype) ->
     """They took an Intel processor nine times as long, there and back, as it takes without."""
     logits = (-torch.arange(4000, dtype=dtype).reshape(1, 4, 1000) / 4).requires_grad_()
     blocked = (torch.arange(1000) % 3 == 1)[None, None] if masked else None
-    weights = _weights(logits, blocked, "softmax", 1.0)
+    weights = attention_weights(logits, blocked, "softmax", 1.0)
     assert (weights > 1e-30).all()
     wanted = logits if blocked is None else logits.masked_fill(blocked, -torch.inf)
     torch.testing.assert_close(weights, wanted.softmax(dim=-1), rtol=1e-6, atol=1e-27)
@@ -400,7 +400,7 @@ def test_memory_is_bounded_where_style_positions_are_searched(monkeypatch: pytes
     monkeypatch.setattr("adaattn_core.ops.chunked_attention.GATHERED_ROWS", 64)
     monkeypatch.setattr("adaattn_core.ops.key_pruning.BREADTH_KEYS", 16)
     query, key, value = 4 * normals(1, 600, 8, seed=1), 4 * normals(1, 3000, 8, seed=2), normals(1, 3000, 4, seed=3)
-    assert Screen(query[0], key[0]).worthwhile()
+    assert KeyPruner(query[0], key[0]).worthwhile()
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         attention_moments(query, key, value, block_bytes=2**16)
     assert largest.numel <= 3000 * 9  # keys and what they lack in length; a group with all of them is 128 x 3000

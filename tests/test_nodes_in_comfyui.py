@@ -657,7 +657,7 @@ def test_out_of_memory_makes_strips_smaller(
         work = getattr(pack_module("adaattn_core.inference.stages"), name)
 
         def narrow(*args: Any, work: Callable[..., Any] = work, **options: Any) -> Any:
-            seen.append(options["strip_bytes"])
+            seen.append(options["tile_bytes"])
             if seen[-1] is None or seen[-1] > 2**21:
                 raise host.mm.OOM_EXCEPTION("out of memory")
             return work(*args, **options)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adaattn_core import save_image, save_model, stylize
 from adaattn_core.cli import main
-from adaattn_core.runtime.prefetch import overlapped
+from adaattn_core.runtime.prefetch import prefetch_map
 from small_models import picture, small_model
 
 Capture = pytest.CaptureFixture[str]
@@ -37,7 +37,7 @@ def test_everything_is_done_once_and_in_order(ahead: int) -> None:
         written.append(made)
         return str(made)
 
-    done = list(overlapped(range(8), lambda job: job * job, lambda job, read: read + job, write, ahead))
+    done = list(prefetch_map(range(8), lambda job: job * job, lambda job, read: read + job, write, ahead))
     assert written == [job * job + job for job in range(8)]
     assert done == [(job, str(job * job + job)) for job in range(8)]
 
@@ -50,7 +50,7 @@ def test_reading_and_writing_go_on_during_the_work() -> None:
         assert job == 2 or read[job + 1].wait(WAIT), "the next one is read during the work"
         assert job == 0 or written[job - 1].wait(WAIT), "the one before is written during the work"
 
-    list(overlapped(range(3), lambda job: read[job].set(), work, lambda job, _: written[job].set()))
+    list(prefetch_map(range(3), lambda job: read[job].set(), work, lambda job, _: written[job].set()))
 
 
 def test_few_jobs_wait_at_any_time() -> None:
@@ -76,7 +76,7 @@ def test_few_jobs_wait_at_any_time() -> None:
         time.sleep(0.005)
         waiting.discard(f"made {job}")
 
-    for _ in overlapped(range(30), read, work, write, ahead=2):
+    for _ in prefetch_map(range(30), read, work, write, ahead=2):
         pass
     assert 3 <= most <= 2 + 2 + 1  # read ahead, made, and the one that is worked on
 
@@ -95,7 +95,7 @@ def test_what_is_made_is_written_before_an_error_ends_it(error: type[BaseExcepti
         written.append(job)
 
     with pytest.raises(error):
-        list(overlapped(range(100), lambda job: job, work, write))
+        list(prefetch_map(range(100), lambda job: job, work, write))
     assert written == [0, 1]
 
 
@@ -111,7 +111,7 @@ def test_errors_of_the_threads_are_raised_here(step: str) -> None:
 
     read, write = (fail if name == step else plain for name in ("read", "write"))
     with pytest.raises(OSError, match="disk full"):
-        list(overlapped(range(100), read, plain, write))
+        list(prefetch_map(range(100), read, plain, write))
 
 
 # ---------------------------------------------------------------- folders

@@ -78,7 +78,9 @@ def shipped() -> list[str]:
 
 def test_all_that_the_pack_needs_is_shipped(shipped: list[str]) -> None:
     needed = ["__init__.py", "pyproject.toml", "LICENSE", "README.md", "adaattn_core/weights/compact.safetensors"]
-    needed += [f"{folder}/{path.name}" for folder in ("nodes", "adaattn_core") for path in (ROOT / folder).glob("*.py")]
+    needed += [
+        str(path.relative_to(ROOT)) for folder in ("nodes", "adaattn_core") for path in (ROOT / folder).rglob("*.py")
+    ]
     for folder in ("web", "locales", "example_workflows", "subgraphs", "examples"):
         needed += [path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.*") if path.is_file()]
     assert set(needed) - set(shipped) == set()

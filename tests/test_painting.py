@@ -13,17 +13,17 @@ from torch import Tensor
 from adaattn_core import ModelConfig, StyleTransferModel, stylize
 from adaattn_core.checkpoints.model_file import fingerprint
 from adaattn_core.inference import batching as windows
-from adaattn_core.inference.batching import batch_window, each_tensor, in_windows, joined
+from adaattn_core.inference.batching import concat_batches, each_tensor, run_batched, slice_batch
 from adaattn_core.inference.stages import (
     ImageFeatures,
-    Origin,
-    Painting,
+    ModelFingerprint,
+    StylizedFeatures,
     check_decoder,
     check_origin,
+    decode,
     encode_style_features,
     extract_features,
-    finish,
-    paint,
+    transfer,
 )
 from adaattn_core.models.attention import stacked_key
 from adaattn_core.models.encoder import ATTENTION_LEVELS
@@ -48,8 +48,10 @@ def encoded(model: StyleTransferModel, style: Tensor) -> StyleFeatures:
     return encode_style_features(model.fusion, extract_features(model.encoder, style))
 
 
-def painted(model: StyleTransferModel, content: Tensor = CONTENT, style: Tensor = STYLE, **options: float) -> Painting:
-    return paint(model.fusion, extract_features(model.encoder, content), [encoded(model, style)], **options)  # type: ignore[arg-type]
+def painted(
+    model: StyleTransferModel, content: Tensor = CONTENT, style: Tensor = STYLE, **options: float
+) -> StylizedFeatures:
+    return transfer(model.fusion, extract_features(model.encoder, content), [encoded(model, style)], **options)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- one after the other
@@ -61,7 +63,7 @@ def test_painting_leaves_features_and_style_as_they_were(config: ModelConfig) ->
     model = small_model(config=config)
     features, style = extract_features(model.encoder, CONTENT, config.levels), encoded(model, STYLE)
     before = [one.clone() for one in (*features.levels, *(level.key for level in style.values()))]
-    paint(model.fusion, features, [style])
+    transfer(model.fusion, features, [style])
     for one, kept in zip((*features.levels, *(level.key for level in style.values())), before, strict=True):
         assert torch.equal(one, kept)
 
@@ -76,7 +78,7 @@ def test_the_steps_make_what_stylize_makes(
     """Features of all levels, also those that the model does not read."""
     model = small_model(config=config)
     mask = torch.linspace(-0.3, 1.3, 50).clamp(0, 1).expand(1, 1, 37, 50) if masked else None
-    painting = paint(
+    painting = transfer(
         model.fusion,
         extract_features(model.encoder, CONTENT),
         [encoded(model, STYLE), encoded(model, OTHER)],
@@ -84,7 +86,7 @@ def test_the_steps_make_what_stylize_makes(
         strength=strength,
         mask=mask,
     )
-    result = finish(model.decoder, painting, keep_color=keep_color)
+    result = decode(model.decoder, painting, keep_color=keep_color)
     wanted = stylize(
         model, CONTENT, [STYLE, OTHER], style_weights=[3, 1], strength=strength, content_mask=mask,
         keep_color=keep_color,
@@ -96,24 +98,24 @@ def test_the_steps_make_what_stylize_makes(
 
 
 def test_features_are_the_encoders_with_their_picture(model: StyleTransferModel) -> None:
-    origin = Origin("0123", "some")
+    origin = ModelFingerprint("0123", "some")
     features = extract_features(model.encoder, 2 * CONTENT - 0.5, origin=origin)
     wanted = model.encoder((2 * CONTENT - 0.5).clamp(0, 1))
     for level in ATTENTION_LEVELS:
-        assert_same(features.named()[level], wanted[level])
-        assert_same(stacked_key(features.named(), level), stacked_key(wanted, level))
+        assert_same(features.as_dict()[level], wanted[level])
+        assert_same(stacked_key(features.as_dict(), level), stacked_key(wanted, level))
     assert torch.equal(features.picture, (2 * CONTENT - 0.5).clamp(0, 1)) and features.encoder == origin
     shallow = extract_features(model.encoder, features.picture, ["relu3_1"])
-    assert_same(stacked_key(shallow.named(), "relu3_1"), stacked_key(wanted, "relu3_1"))
+    assert_same(stacked_key(shallow.as_dict(), "relu3_1"), stacked_key(wanted, "relu3_1"))
     assert "relu4_1" not in shallow.names and len(shallow.names) == len(shallow.levels)
 
 
 def test_no_step_changes_what_it_is_given(model: StyleTransferModel) -> None:
     content, style = extract_features(model.encoder, CONTENT), extract_features(model.encoder, STYLE)
     before = each_tensor((content, style), torch.clone)
-    painting = paint(model.fusion, content, [encode_style_features(model.fusion, style)], strength=0.5)
+    painting = transfer(model.fusion, content, [encode_style_features(model.fusion, style)], strength=0.5)
     kept = each_tensor(painting, torch.clone)
-    finish(model.decoder, painting)
+    decode(model.decoder, painting)
     torch.testing.assert_close((content.levels, style.levels), (before[0].levels, before[1].levels), rtol=0, atol=0)
     assert torch.equal(painting.fused.deep, kept.fused.deep) and torch.equal(painting.content, kept.content)
     assert painting.own is not None and kept.own is not None and torch.equal(painting.own.deep, kept.own.deep)
@@ -123,10 +125,10 @@ def test_another_picture_shows_where_nothing_is_painted(model: StyleTransferMode
     mask = torch.zeros(1, 1, 37, 50)
     mask[..., 25:] = 1
     painting, ground = painted(model)._replace(mask=mask), picture(37, 50, seed=5)
-    result = finish(model.decoder, painting, picture=ground)
+    result = decode(model.decoder, painting, picture=ground)
     assert torch.equal(result[..., :25], ground[..., :25])
-    assert torch.equal(result[..., 25:], finish(model.decoder, painting)[..., 25:])
-    grey = finish(model.decoder, painting, picture=torch.full((1, 3, 37, 50), 0.5), keep_color=True)[..., 25:]
+    assert torch.equal(result[..., 25:], decode(model.decoder, painting)[..., 25:])
+    grey = decode(model.decoder, painting, picture=torch.full((1, 3, 37, 50), 0.5), keep_color=True)[..., 25:]
     torch.testing.assert_close(grey[:, 0], grey[:, 1], rtol=0, atol=2e-5)
 
 
@@ -135,31 +137,31 @@ def test_another_picture_shows_where_nothing_is_painted(model: StyleTransferMode
 
 def test_windows_joined_are_the_whole(model: StyleTransferModel) -> None:
     features = extract_features(model.encoder, picture(37, 50, batch=3))
-    parts = [batch_window(features, window) for window in (slice(0, 1), slice(1, 3))]
+    parts = [slice_batch(features, window) for window in (slice(0, 1), slice(1, 3))]
     assert [len(part.picture) for part in parts] == [1, 2]
-    whole = joined(parts)
+    whole = concat_batches(parts)
     assert isinstance(whole, ImageFeatures) and whole.encoder == features.encoder
     torch.testing.assert_close(whole.levels, features.levels, rtol=0, atol=0)
-    assert joined([features]) is features
+    assert concat_batches([features]) is features
 
 
 def test_a_window_keeps_what_all_items_share(model: StyleTransferModel) -> None:
     style = encoded(model, STYLE)
-    window = batch_window((style, None, "name", torch.zeros(4, 2)), slice(1, 3))
+    window = slice_batch((style, None, "name", torch.zeros(4, 2)), slice(1, 3))
     assert torch.equal(window[0]["relu3_1"].key, style["relu3_1"].key)
     assert window[1:3] == (None, "name") and window[3].shape == (2, 2)
 
 
 def test_a_painting_in_windows_is_the_painting(model: StyleTransferModel) -> None:
     content, style = extract_features(model.encoder, picture(37, 50, batch=3)), encoded(model, STYLE)
-    whole = paint(model.fusion, content, [style], strength=0.7)
+    whole = transfer(model.fusion, content, [style], strength=0.7)
     parts = [
-        paint(model.fusion, batch_window(content, window), [style], strength=0.7)
+        transfer(model.fusion, slice_batch(content, window), [style], strength=0.7)
         for window in (slice(0, 2), slice(2, 3))
     ]
-    torch.testing.assert_close(joined(parts).fused.deep, whole.fused.deep)
-    one = batch_window(whole, slice(1, 2))
-    torch.testing.assert_close(finish(model.decoder, one), finish(model.decoder, whole)[1:2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(concat_batches(parts).fused.deep, whole.fused.deep)
+    one = slice_batch(whole, slice(1, 2))
+    torch.testing.assert_close(decode(model.decoder, one), decode(model.decoder, whole)[1:2], rtol=0, atol=1e-6)
 
 
 # ---------------------------------------------------------------- in windows
@@ -180,7 +182,7 @@ def log_of_windows(
         progress(0.5)
         return window.start, window.stop
 
-    done = in_windows(run, torch.empty(batch, 3, side, side), block_bytes=block_bytes, progress=told.append)
+    done = run_batched(run, torch.empty(batch, 3, side, side), block_bytes=block_bytes, progress=told.append)
     assert [start for start, _ in done] == [0, *(stop for _, stop in done[:-1])] and done[-1][1] == batch
     return tried, told
 
@@ -214,7 +216,7 @@ def test_other_errors_are_not_tried_again() -> None:
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        in_windows(run, torch.empty(4, 3, 16, 16))
+        run_batched(run, torch.empty(4, 3, 16, 16))
     assert len(tried) == 1
 
 
@@ -267,9 +269,11 @@ def test_progress_stops_the_work(model: StyleTransferModel) -> None:
 
 
 def test_features_of_another_encoder_are_refused_by_name(model: StyleTransferModel) -> None:
-    ours, theirs = (Origin(fingerprint(small_model(seed).encoder), name) for seed, name in ((0, "mine"), (1, "yours")))
+    ours, theirs = (
+        ModelFingerprint(fingerprint(small_model(seed).encoder), name) for seed, name in ((0, "mine"), (1, "yours"))
+    )
     features = extract_features(model.encoder, CONTENT, origin=theirs)
-    check_origin(features, Origin(theirs.fingerprint, "the same under another name"), "mine", "content")
+    check_origin(features, ModelFingerprint(theirs.fingerprint, "the same under another name"), "mine", "content")
     text = (
         f"the content features come from the encoder yours ({theirs.fingerprint}), and the attention of mine reads "
         f"only those of its own encoder, mine ({ours.fingerprint}). "
@@ -280,14 +284,14 @@ def test_features_of_another_encoder_are_refused_by_name(model: StyleTransferMod
 
 
 def test_a_decoder_of_another_model_is_refused(model: StyleTransferModel) -> None:
-    painting = painted(model)._replace(attention=Origin("01", "mine"))
-    check_decoder(painting, Origin("01", "a copy"))
+    painting = painted(model)._replace(attention=ModelFingerprint("01", "mine"))
+    check_decoder(painting, ModelFingerprint("01", "a copy"))
     text = (
         "this was painted by the attention mine (01), and the decoder is that of yours (02). "
         "Use the decoder that was loaded with the attention."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        check_decoder(painting, Origin("02", "yours"))
+        check_decoder(painting, ModelFingerprint("02", "yours"))
 
 
 def test_a_model_and_its_file_have_one_fingerprint(model: StyleTransferModel) -> None:
@@ -308,12 +312,12 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
         "the style has 2 pictures and the content 3; give 1 style, or 3",
     ),
     "ground": (
-        lambda m: finish(m.decoder, painted(m), picture=picture(50, 37)),
+        lambda m: decode(m.decoder, painted(m), picture=picture(50, 37)),
         "the content image is 37x50 pixels, batch 1; the painting is 50x37 pixels, batch 1. "
         "Give the content that was painted, or one picture of its size.",
     ),
     "grounds": (
-        lambda m: finish(m.decoder, painted(m, picture(16, 16, batch=3)), picture=picture(16, 16, batch=2)),
+        lambda m: decode(m.decoder, painted(m, picture(16, 16, batch=3)), picture=picture(16, 16, batch=2)),
         "the content image is 16x16 pixels, batch 2; the painting is 16x16 pixels, batch 3. "
         "Give the content that was painted, or one picture of its size.",
     ),

@@ -19,7 +19,7 @@ from adaattn_core.checkpoints.published import DEEP_TABLE, IMAGE_DECODER, SHALLO
 from adaattn_core.models.attention import stacked_key
 from adaattn_core.models.config import IMAGE_LEVELS
 from adaattn_core.models.encoder import LEVELS, Features
-from adaattn_core.models.fusion import Fused
+from adaattn_core.models.fusion import FusedFeatures
 from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.training.losses import content_loss, global_style_loss, local_feature_loss
 from benchmarks import reference
@@ -53,10 +53,10 @@ def features(image_model: StyleTransferModel, oracle: dict[str, Tensor]) -> dict
     return {name: image_model.encoder(oracle[f"image.{name}"]) for name in ("content", "style")}
 
 
-def repainted(model: StyleTransferModel, content: Features, style: Features) -> tuple[Features, Fused]:
+def repainted(model: StyleTransferModel, content: Features, style: Features) -> tuple[Features, FusedFeatures]:
     """Each level's result, and these merged."""
     statistics = model.fusion.statistics(content, [model.fusion.encode_style(style)], [1.0])
-    painted = model.fusion.repaint(content, statistics)
+    painted = model.fusion.apply_statistics(content, statistics)
     return painted, model.fusion.merge(painted)
 
 
@@ -105,7 +105,7 @@ def test_region_mask_demo(published: Path, image_model: StyleTransferModel, orac
     content, style = (model.encoder(oracle[f"masks.{name}"]) for name in ("content", "style"))
     encoded = model.fusion.encode_style(style, oracle["masks.style_mask"])
     statistics = model.fusion.statistics(content, [encoded], [1.0], content_mask=oracle["masks.content_mask"])
-    painted = model.fusion.repaint(content, statistics)
+    painted = model.fusion.apply_statistics(content, statistics)
     check_stage("masks.fused_relu3_1", painted["relu3_1"])
     fused = model.fusion.merge(painted)
     check_stage("masks.merged", fused.deep)

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.ops.key_pruning import DROPPED, ROWS, Screen, flat, heaviest, largest, similar_groups
+from adaattn_core.ops.key_pruning import (
+    MAX_DROPPED_WEIGHT,
+    ROWS,
+    KeyPruner,
+    cluster_queries,
+    drop_smallest,
+    fast_argmax,
+    is_flat,
+)
 from adaattn_core.ops.moments import attention_moments
 
 
@@ -37,49 +45,49 @@ def test_what_is_left_out_weighs_nothing(channels: int, sharpness: float, rows: 
     query, key = (clustered(n, channels, sharpness, seed) for n, seed in ((200, 10), (500, 20)))
     weights = (query.double() @ key.double().T).softmax(dim=1)
     seen = torch.zeros(len(query), dtype=torch.bool)
-    screen = Screen(query, key, rows, tile_bytes)
+    screen = KeyPruner(query, key, rows, tile_bytes)
     for group in screen.groups:
         seen[group] = True
         left_out = torch.ones(len(key), dtype=torch.bool)
-        left_out[screen.positions(group)] = False
-        assert weights[group][:, left_out].sum(dim=1).max() < DROPPED / 2
+        left_out[screen.candidates(group)] = False
+        assert weights[group][:, left_out].sum(dim=1).max() < MAX_DROPPED_WEIGHT / 2
     assert seen.all()
 
 
 def test_peaked_attention_keeps_few_positions_and_flat_attention_is_not_searched() -> None:
     query, key = (clustered(n, 64, 4.0, seed) for n, seed in ((2000, 10), (500, 20)))
-    screen = Screen(query, key, 32)
-    kept = [len(screen.positions(group)) for group in screen.groups]
+    screen = KeyPruner(query, key, 32)
+    kept = [len(screen.candidates(group)) for group in screen.groups]
     assert sum(kept) < 0.3 * 500 * len(kept)
-    assert screen.worthwhile() and not flat(query, key)
-    assert flat(query / 20, key / 20) and not Screen(query / 20, key / 20, 32).worthwhile()
+    assert screen.worthwhile() and not is_flat(query, key)
+    assert is_flat(query / 20, key / 20) and not KeyPruner(query / 20, key / 20, 32).worthwhile()
 
 
 def test_a_search_is_given_up_where_groups_look_everywhere_though_single_rows_do_not() -> None:
     query = 4 * normals(64, 64, seed=1)  # each looks at itself, so all of them together at all
     rows = (query @ query.T).softmax(dim=1)
-    assert ((rows > DROPPED / 64).sum(dim=1) < 0.1 * 64).all()
-    assert flat(query, query)
-    assert not Screen(query, query, 64).worthwhile()
+    assert ((rows > MAX_DROPPED_WEIGHT / 64).sum(dim=1) < 0.1 * 64).all()
+    assert is_flat(query, query)
+    assert not KeyPruner(query, query, 64).worthwhile()
 
 
 def test_attention_is_not_flat_where_queries_that_are_alike_look_at_the_same_few_positions() -> None:
     """Queries of all kinds lie next to each other; all of them together look everywhere."""
     key = 4 * normals(64, 64, seed=1)
-    assert not flat(key.repeat(ROWS, 1), key)
+    assert not is_flat(key.repeat(ROWS, 1), key)
 
 
 def test_the_smallest_weights_are_left_out_up_to_a_sum() -> None:
     weights = torch.tensor([0.1, 1e-3, 0.4, 2e-3, 0.3, 1e-9])
-    assert sorted(heaviest(weights, 2 * 3.5e-3).tolist()) == [0, 2, 4]
-    assert sorted(heaviest(weights, 2 * 2.5e-3).tolist()) == [0, 2, 3, 4]
-    assert sorted(heaviest(weights, 0.0).tolist()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(drop_smallest(weights, 2 * 3.5e-3).tolist()) == [0, 2, 4]
+    assert sorted(drop_smallest(weights, 2 * 2.5e-3).tolist()) == [0, 2, 3, 4]
+    assert sorted(drop_smallest(weights, 0.0).tolist()) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("columns", [1, 100, 128, 129, 400])
 def test_largest_is_argmax(columns: int) -> None:
     numbers = normals(9, columns)
-    assert largest(numbers).tolist() == numbers.argmax(dim=1).tolist()
+    assert fast_argmax(numbers).tolist() == numbers.argmax(dim=1).tolist()
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, temperature: float, style_mask: Tensor | None) -> Tensor:
@@ -117,8 +125,8 @@ def test_screened_moments_are_those_written_out(
     mean, std = attention_moments(
         query.double(), key.double(), value.double(), temperature=temperature, style_mask=style_mask
     )
-    torch.testing.assert_close(mean, wanted[0], rtol=0, atol=DROPPED * spread)
-    torch.testing.assert_close(std.square(), wanted[1].square(), rtol=0, atol=1.25 * DROPPED * spread**2)
+    torch.testing.assert_close(mean, wanted[0], rtol=0, atol=MAX_DROPPED_WEIGHT * spread)
+    torch.testing.assert_close(std.square(), wanted[1].square(), rtol=0, atol=1.25 * MAX_DROPPED_WEIGHT * spread**2)
     mean, _ = attention_moments(query, key, value, temperature=temperature, style_mask=style_mask, progress=told.append)
     torch.testing.assert_close(mean.double(), wanted[0], rtol=0, atol=1e-4 * spread)
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 2
@@ -144,13 +152,13 @@ def test_groups_by_hand() -> None:
     points = torch.tensor(
         [[0.0, 9.0], [1.0, 0.0], [0.0, 1.0], [1.0, 10.0], [5.0, 10.0], [5.0, 0.0], [6.0, 9.0], [6.0, 1.0]]
     )
-    groups = similar_groups(points, 2)
+    groups = cluster_queries(points, 2)
     assert [sorted(group.tolist()) for group in groups] == [[1, 2], [5, 7], [0, 3], [4, 6]]
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 4), (4, 4), (5, 4), (100, 7), (257, 64)])
 def test_groups_hold_every_point_and_are_no_larger_than_asked(count: int, rows: int) -> None:
-    groups = similar_groups(normals(count, 3), rows)
+    groups = cluster_queries(normals(count, 3), rows)
     assert groups.shape[1] <= rows
     assert set(groups.flatten().tolist()) == set(range(count))
     assert groups.numel() < count + 2 ** math.ceil(math.log2(max(1, count / rows))) + 1

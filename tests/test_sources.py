@@ -19,7 +19,7 @@ from adaattn_core.training.dataloader import batches
 from adaattn_core.training.dataset import DataError, Sample, TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
-from adaattn_core.training.trainer import Run
+from adaattn_core.training.trainer import Trainer
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -99,15 +99,15 @@ def test_a_stopped_run_on_tar_files_ends_as_one_on_folders(pictures: Path, monke
     folders = tiny_settings(pictures, pictures / "whole")
     train(TrainConfig(**folders))
     stopped = TrainConfig(**folders | shards | {"output": str(pictures / "stopped"), "workers": 1})
-    original = Run.train_step
+    original = Trainer.train_step
 
-    def train_step(run: Run, batch: Any) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Any) -> dict[str, float]:
         if run.step == 3:
-            monkeypatch.setattr(Run, "train_step", original)
+            monkeypatch.setattr(Trainer, "train_step", original)
             raise KeyboardInterrupt
         return original(run, batch)
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(KeyboardInterrupt):
         train(stopped)
     train(stopped, resume=True)

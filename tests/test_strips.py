@@ -14,15 +14,15 @@ from torch.utils._pytree import tree_leaves
 
 from adaattn_core.models.attention import stacked_key
 from adaattn_core.models.config import ModelConfig
-from adaattn_core.models.encoder import LEVELS, on_grid
-from adaattn_core.models.fusion import Fused
-from adaattn_core.ops.tiling import Strip, strip_height, strips
+from adaattn_core.models.encoder import LEVELS, resize_to_level
+from adaattn_core.models.fusion import FusedFeatures
+from adaattn_core.ops.tiling import RowTile, row_tiles, tile_rows
 from small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 SMOOTH = replace(SMALL, upsample="bilinear")
 CONFIGS = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO, SMOOTH], ids=["image", "video", "bilinear"])
 SIZES = pytest.mark.parametrize("size", [(16, 16), (17, 63), (64, 33), (200, 16), (131, 77)])
-STRIP_BYTES = pytest.mark.parametrize("strip_bytes", [1, 20_000, 100_000, None])
+STRIP_BYTES = pytest.mark.parametrize("tile_bytes", [1, 20_000, 100_000, None])
 """Strips of two rows, of a few, of many, and the default: these pictures at once."""
 
 
@@ -31,7 +31,7 @@ def assert_same(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
-def plain_painting(fused: Fused, config: ModelConfig, size: tuple[int, int]) -> Tensor:
+def plain_painting(fused: FusedFeatures, config: ModelConfig, size: tuple[int, int]) -> Tensor:
     """The decoder with the whole picture at once, as in training."""
     with torch.enable_grad():
         return small_model(config=config).decoder(fused, size)  # type: ignore[no-any-return]
@@ -41,10 +41,10 @@ def plain_painting(fused: Fused, config: ModelConfig, size: tuple[int, int]) -> 
 @SIZES
 @STRIP_BYTES
 def test_encoding_in_strips_is_encoding_at_once(
-    config: ModelConfig, size: tuple[int, int], strip_bytes: int | None
+    config: ModelConfig, size: tuple[int, int], tile_bytes: int | None
 ) -> None:
     model, images = small_model(config=config), picture(*size, batch=2)
-    features, whole = model.encoder.encode(images, config.levels, strip_bytes), model.encoder(images, model.deepest)
+    features, whole = model.encoder.encode(images, config.levels, tile_bytes), model.encoder(images, model.deepest)
     for level in config.levels:
         assert_same(features[level], whole[level])
         assert_same(stacked_key(features, level), stacked_key(whole, level))
@@ -54,27 +54,27 @@ def test_encoding_in_strips_is_encoding_at_once(
 @SIZES
 @STRIP_BYTES
 def test_decoding_in_strips_is_decoding_at_once(
-    config: ModelConfig, size: tuple[int, int], strip_bytes: int | None
+    config: ModelConfig, size: tuple[int, int], tile_bytes: int | None
 ) -> None:
     model = small_model(config=config)
     fused = model.fusion.merge(model.encode(picture(*size, batch=2)))
-    assert_same(model.decoder.in_strips(fused, size, strip_bytes), plain_painting(fused, config, size))
+    assert_same(model.decoder.in_tiles(fused, size, tile_bytes), plain_painting(fused, config, size))
 
 
 @pytest.mark.parametrize("config", [SMALL, SMOOTH], ids=["nearest", "bilinear"])
 def test_a_margin_too_small_would_show(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests above can fail: one row less of margin, and strips differ from the whole by far more than rounding."""
+    """The tests above can fail: one row less of halo, and strips differ from the whole by far more than rounding."""
 
-    def too_small(rows: int, height: int, margin: int) -> Any:
-        return strips(rows, height, margin - 1)
+    def too_small(rows: int, height: int, halo: int) -> Any:
+        return row_tiles(rows, height, halo - 1)
 
     model, images = small_model(config=config), picture(64, 48)
     whole = model.encoder(images)
     fused = model.fusion.merge(whole)
     for module in ("encoder", "decoder"):
-        monkeypatch.setattr(f"adaattn_core.{module}.strips", too_small)
+        monkeypatch.setattr(f"adaattn_core.models.{module}.row_tiles", too_small)
     assert (model.encoder.encode(images, config.levels, 1)["relu5_1"] - whole["relu5_1"]).abs().max() > 1e-2
-    assert (model.decoder.in_strips(fused, (64, 48), 1) - plain_painting(fused, config, (64, 48))).abs().max() > 1e-2
+    assert (model.decoder.in_tiles(fused, (64, 48), 1) - plain_painting(fused, config, (64, 48))).abs().max() > 1e-2
 
 
 def test_features_for_attention_hold_each_level_where_it_is_read() -> None:
@@ -93,20 +93,20 @@ def test_levels_kept_on_a_grid_are_those_resized_to_it() -> None:
     features, whole = model.encode(images), model.encoder(images)
     for name in LEVELS[:2]:
         for level in SMALL.levels:
-            assert_same(on_grid(features, name, level), on_grid(whole, name, level))
+            assert_same(resize_to_level(features, name, level), resize_to_level(whole, name, level))
 
 
 def test_strips_make_up_the_grid() -> None:
-    assert list(strips(10, 4, 3)) == [Strip(0, 4, 0, 7), Strip(4, 8, 1, 10), Strip(8, 10, 5, 10)]
-    assert Strip(4, 8, 1, 10).cut(torch.arange(1.0, 10)[None, None, :, None]).flatten().tolist() == [4, 5, 6, 7]
+    assert list(row_tiles(10, 4, 3)) == [RowTile(0, 4, 0, 7), RowTile(4, 8, 1, 10), RowTile(8, 10, 5, 10)]
+    assert RowTile(4, 8, 1, 10).cut(torch.arange(1.0, 10)[None, None, :, None]).flatten().tolist() == [4, 5, 6, 7]
 
 
 def test_strips_fill_the_memory_given_but_are_never_mostly_margin() -> None:
     row = torch.zeros(2, 3, 5, 100)  # 2 x 100 x 16 channels x 4 bytes: 12800 a row
-    assert strip_height(row, 16, 3, strip_bytes=12800 * 9) == 8
-    assert strip_height(row, 16, 3, strip_bytes=1) == 2
-    assert strip_height(row.bfloat16(), 16, 3, strip_bytes=12800 * 9) == 18
-    assert strip_height(row.expand(2, 3, 5, 100), 10**6, 3) == 48
+    assert tile_rows(row, 16, 3, tile_bytes=12800 * 9) == 8
+    assert tile_rows(row, 16, 3, tile_bytes=1) == 2
+    assert tile_rows(row.bfloat16(), 16, 3, tile_bytes=12800 * 9) == 18
+    assert tile_rows(row.expand(2, 3, 5, 100), 10**6, 3) == 48
 
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -130,6 +130,6 @@ def test_strips_bound_the_memory_of_encoding_and_decoding() -> None:
         plain_painting(fused, SMALL, (256, 64))
     with LargestTensor() as striped:  # type: ignore[no-untyped-call]
         model.encoder.encode(images, SMALL.levels, 1)
-        model.decoder.in_strips(fused, (256, 64), 1)
+        model.decoder.in_tiles(fused, (256, 64), 1)
     assert whole.numel >= 6 * 256 * 64
     assert striped.numel <= 3 * 256 * 64

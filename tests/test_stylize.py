@@ -101,15 +101,15 @@ def test_half_precision_is_close_on_real_pictures(dtype: torch.dtype, content: s
 
 
 def test_half_precision_is_the_decoders_and_what_leads_to_attention_stays_exact() -> None:
-    model = small_model().paint_in(torch.bfloat16)
+    model = small_model().set_precision(torch.bfloat16)
     assert model.precision == torch.bfloat16
     assert {p.dtype for part in (model.encoder, model.fusion.attention) for p in part.parameters()} == {torch.float32}
     assert {p.dtype for p in model.fusion.merge_conv.parameters()} == {torch.bfloat16}
     dtypes = [p.dtype for p in model.decoder.parameters()]
     assert set(dtypes[:4]) == {torch.bfloat16} and set(dtypes[4:]) == {torch.float32}  # weights and biases of two
-    dtypes = [p.dtype for p in small_model().paint_in(torch.float16).decoder.parameters()]
+    dtypes = [p.dtype for p in small_model().set_precision(torch.float16).decoder.parameters()]
     assert set(dtypes[:-2]) == {torch.float16} and set(dtypes[-2:]) == {torch.float32}  # the picture's own rounding
-    assert {p.dtype for p in small_model().paint_in(torch.float64).parameters()} == {torch.float64}
+    assert {p.dtype for p in small_model().set_precision(torch.float64).parameters()} == {torch.float64}
 
 
 def test_little_memory_gives_the_same_picture(model: StyleTransferModel) -> None:

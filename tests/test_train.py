@@ -40,16 +40,16 @@ from adaattn_core.errors import CheckpointError, ImageError
 from adaattn_core.models.config import ModelConfig
 from adaattn_core.models.encoder import LEVELS, Features, VGGEncoder
 from adaattn_core.models.model import StyleTransferModel
-from adaattn_core.runtime.distributed import Ranks
+from adaattn_core.runtime.distributed import DistributedContext
 from adaattn_core.runtime.signals import Terminated
-from adaattn_core.train import Run, TrainingError
+from adaattn_core.train import Trainer, TrainingError
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataset import Batch, DataError, Sample, TrainingPairs, collate
 from adaattn_core.training.loop import train
 from adaattn_core.training.losses import global_style_loss
-from adaattn_core.training.objective import part_of_batch, partners
+from adaattn_core.training.objective import pair_indices, part_of_batch
 from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
-from adaattn_core.training.run_log import COLUMNS, TrainLog
+from adaattn_core.training.run_log import COLUMNS, RunLogger
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -77,7 +77,7 @@ def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return partial(replace, TrainConfig(**tiny_settings(pictures, tmp_path / "run")))
 
 
-def first_batch(run: Run) -> Batch:
+def first_batch(run: Trainer) -> Batch:
     return collate([run.pairs[index] for index in range(run.config.batch)])
 
 
@@ -106,15 +106,15 @@ def assert_same_files(one: Path, other: Path) -> None:
 
 def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C when that step would start, once."""
-    original = Run.train_step
+    original = Trainer.train_step
 
-    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Batch) -> dict[str, float]:
         if run.step == step:
-            monkeypatch.setattr(Run, "train_step", original)
+            monkeypatch.setattr(Trainer, "train_step", original)
             raise KeyboardInterrupt
         return original(run, batch)
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
 
 
 # ---------------------------------------------------------------- stopping and going on
@@ -138,7 +138,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
 
 
 def test_the_seed_changes_the_run(configure: Configure, tmp_path: Path) -> None:
-    losses = [Run(configure(seed=seed, **STYLE_ONLY)) for seed in (0, 0, 1)]
+    losses = [Trainer(configure(seed=seed, **STYLE_ONLY)) for seed in (0, 0, 1)]
     found = [run.train_step(first_batch(run)) for run in losses]
     assert found[0] == found[1] != found[2]
 
@@ -156,18 +156,18 @@ def test_a_stop_in_the_middle_of_an_update_keeps_the_last_save(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(checkpoint_every=1)
-    original = Run._update_ema
+    original = Trainer._update_ema
 
-    def update(run: Run) -> None:
+    def update(run: Trainer) -> None:
         if run.step == 3:
             raise KeyboardInterrupt  # the optimizer has moved the weights by now, their average has not followed
         original(run)
 
-    monkeypatch.setattr(Run, "_update_ema", update)
+    monkeypatch.setattr(Trainer, "_update_ema", update)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 3
-    monkeypatch.setattr(Run, "_update_ema", original)
+    monkeypatch.setattr(Trainer, "_update_ema", original)
     train(config, resume=True)
     whole = configure(output=str(tmp_path / "whole"))
     train(whole)
@@ -175,7 +175,7 @@ def test_a_stop_in_the_middle_of_an_update_keeps_the_last_save(
 
 
 def test_a_save_that_fails_leaves_the_save_before(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(configure())
+    run = Trainer(configure())
     (run.folder / "checkpoints").mkdir(parents=True)
     run.save()
     before = (run.folder / CHECKPOINT).read_bytes()
@@ -199,15 +199,15 @@ def test_a_save_that_fails_leaves_the_save_before(configure: Configure, monkeypa
 def kill_before(step: int, number: int, monkeypatch: pytest.MonkeyPatch, inside: bool = False) -> None:
     """A signal when that step would start, or in the middle of its update, once."""
     method = "_update_ema" if inside else "train_step"
-    original = getattr(Run, method)
+    original = getattr(Trainer, method)
 
-    def killed(run: Run, *arguments: Any) -> Any:
+    def killed(run: Trainer, *arguments: Any) -> Any:
         if run.step == step:
-            monkeypatch.setattr(Run, method, original)
+            monkeypatch.setattr(Trainer, method, original)
             os.kill(os.getpid(), number)
         return original(run, *arguments)
 
-    monkeypatch.setattr(Run, method, killed)
+    monkeypatch.setattr(Trainer, method, killed)
 
 
 @pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
@@ -232,13 +232,13 @@ def test_a_signal_saves_and_ends_the_run(
 def test_a_signal_during_the_last_save_does_no_harm(
     number: int, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, original = configure(), Run.save
+    config, original = configure(), Trainer.save
 
-    def save(run: Run) -> None:
+    def save(run: Trainer) -> None:
         os.kill(os.getpid(), number)
         original(run)
 
-    monkeypatch.setattr(Run, "save", save)
+    monkeypatch.setattr(Trainer, "save", save)
     kill_before(2, signal.SIGTERM, monkeypatch)
     with pytest.raises(Terminated):
         train(config)
@@ -246,16 +246,16 @@ def test_a_signal_during_the_last_save_does_no_harm(
 
 
 def test_a_worker_that_is_killed_costs_nothing(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, original = configure(workers=1), Run.train_step
+    config, original = configure(workers=1), Trainer.train_step
 
-    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Batch) -> dict[str, float]:
         if run.step == 1:
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGKILL)
                 child.join()
         return original(run, batch)
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(TrainingError, match=r"^step \d: a process that reads pictures was killed, as .* \(now 1\) if"):
         train(config)
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] in (1, 2)
@@ -264,16 +264,16 @@ def test_a_worker_that_is_killed_costs_nothing(configure: Configure, monkeypatch
 def test_a_worker_that_is_killed_in_an_update_lets_it_end(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, original = configure(workers=1), Run._update_ema
+    config, original = configure(workers=1), Trainer._update_ema
 
-    def update(run: Run) -> None:
+    def update(run: Trainer) -> None:
         if run.step == 1:
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGKILL)
                 os.waitid(os.P_PID, child.pid or 0, os.WEXITED | os.WNOWAIT)  # the system knows, and has told us
         original(run)
 
-    monkeypatch.setattr(Run, "_update_ema", update)
+    monkeypatch.setattr(Trainer, "_update_ema", update)
     with pytest.raises(TrainingError, match=r"^step \d: a process that reads pictures was killed"):
         train(config)
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] >= 2
@@ -409,7 +409,7 @@ def test_nan_stops_the_run_and_leaves_the_last_save(
 
 
 def test_a_bad_gradient_changes_no_weight(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(configure(**STYLE_ONLY))
+    run = Trainer(configure(**STYLE_ONLY))
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     next(run.model.decoder.parameters()).register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
     with pytest.raises(TrainingError, match=r"^step 0: the gradient became (nan|inf)\. Nothing is saved yet: start"):
@@ -436,10 +436,10 @@ def test_weights_that_ran_away_are_not_saved(configure: Configure) -> None:
 def test_no_memory_is_said_in_one_line(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Batch) -> dict[str, float]:
         raise error
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(TrainingError) as caught:
         train(configure())
     assert str(caught.value) == "step 0: cpu has no memory left. Make --batch (now 2) or --crop (now 32) smaller."
@@ -539,22 +539,22 @@ def test_a_disk_that_fills_up_while_training_is_one_line(
     stop_before(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(config)
-    original = TrainLog.add
+    original = RunLogger.add
 
-    def add(record: TrainLog, *arguments: Any) -> None:
+    def add(record: RunLogger, *arguments: Any) -> None:
         record.file.close()
         record.file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115  # closed with the log
         record.writer = csv.DictWriter(record.file, COLUMNS)
         original(record, *arguments)
 
-    monkeypatch.setattr(TrainLog, "add", add)
+    monkeypatch.setattr(RunLogger, "add", add)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(config).items() if type(value) is str]
     numbers = {name: value for name, value in asdict(config).items() if type(value) in (int, float)}
     flags += [f"--{name.replace('_', '-')}={value}" for name, value in numbers.items()]
     assert main(["train", "--resume", *[flag for flag in flags if not flag.endswith("=")]]) == 2
     assert capsys.readouterr().err == "adaattn: disk full. Free some space or choose another disk.\n"
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
-    monkeypatch.setattr(TrainLog, "add", original)
+    monkeypatch.setattr(RunLogger, "add", original)
     train(config, resume=True)
 
 
@@ -648,7 +648,7 @@ def damaged(whole: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("damage", damaged(b""))
 def test_a_damaged_checkpoint_is_refused(damage: str, configure: Configure) -> None:
-    run = Run(configure())
+    run = Trainer(configure())
     path = run.folder / CHECKPOINT
     path.parent.mkdir(parents=True)
     run.save()
@@ -661,7 +661,7 @@ def test_a_damaged_checkpoint_is_refused(damage: str, configure: Configure) -> N
 
 
 def test_of_a_damaged_checkpoint_the_one_before_it_is_named(configure: Configure) -> None:
-    run = Run(configure())
+    run = Trainer(configure())
     path = run.folder / CHECKPOINT
     path.parent.mkdir(parents=True)
     for step in (1, 2, 3):
@@ -685,7 +685,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what is learnt
 
 
-def fall(run: Run, loss: str) -> float:
+def fall(run: Trainer, loss: str) -> float:
     """Last loss over first, of one batch again and again for the whole run."""
     batch = first_batch(run)
     losses = [run.train_step(batch)[loss] for _ in range(run.total)]
@@ -693,7 +693,7 @@ def fall(run: Run, loss: str) -> float:
 
 
 def test_distilling_lowers_its_loss(configure: Configure) -> None:
-    run = Run(configure(distill_steps=40, reconstruct_steps=0, steps=0, pretrain_lr=1e-3))
+    run = Trainer(configure(distill_steps=40, reconstruct_steps=0, steps=0, pretrain_lr=1e-3))
     run.fit_encoder()
     decoder = [value.clone() for value in run.model.decoder.state_dict().values()]
     assert fall(run, "distill") < 0.3
@@ -701,14 +701,14 @@ def test_distilling_lowers_its_loss(configure: Configure) -> None:
 
 
 def test_reconstructing_lowers_its_loss(configure: Configure) -> None:
-    run = Run(configure(distill_steps=0, reconstruct_steps=150, steps=0, pretrain_lr=1e-3))
+    run = Trainer(configure(distill_steps=0, reconstruct_steps=150, steps=0, pretrain_lr=1e-3))
     run.fit_encoder()
     assert fall(run, "pixel") < 0.5
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_pair_is_overfitted(precision: str, configure: Configure) -> None:
-    run = Run(configure(**STYLE_ONLY, steps=40, lr=1e-3, batch=1, precision=precision))
+    run = Trainer(configure(**STYLE_ONLY, steps=40, lr=1e-3, batch=1, precision=precision))
     run.fit_encoder()
     assert fall(run, "total") < 0.3
     assert all(value.dtype == torch.float32 for value in run.model.state_dict().values())
@@ -716,7 +716,7 @@ def test_one_pair_is_overfitted(precision: str, configure: Configure) -> None:
 
 def test_a_new_encoder_is_fitted_to_the_vgg(configure: Configure) -> None:
     config = configure(distill_steps=1)
-    runs = Run(config), Run(config)
+    runs = Trainer(config), Trainer(config)
     runs[1].fit_encoder()
     losses = [run.train_step(first_batch(run))["distill"] for run in runs]
     assert losses[1] < 0.5 * losses[0]
@@ -725,7 +725,7 @@ def test_a_new_encoder_is_fitted_to_the_vgg(configure: Configure) -> None:
 def test_an_encoder_larger_than_the_vgg_starts_at_random(
     configure: Configure, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = Run(configure(width=0.5))
+    run = Trainer(configure(width=0.5))
     before = run.model.encoder.state_dict()["layers.conv3_1.weight"].clone()
     run.fit_encoder()
     assert torch.equal(run.model.encoder.state_dict()["layers.conv3_1.weight"], before)
@@ -796,7 +796,7 @@ def test_learning_rates_by_hand(configure: Configure) -> None:
 
 
 def test_the_optimizer_gets_these_learning_rates(configure: Configure) -> None:
-    run = Run(configure(**STYLE_ONLY, steps=4, lr=1e-3))
+    run = Trainer(configure(**STYLE_ONLY, steps=4, lr=1e-3))
     for step in range(4):
         run.train_step(first_batch(run))
         rest, encoder = (group["lr"] for group in run.optimizer.param_groups)
@@ -808,7 +808,7 @@ def test_the_optimizer_gets_these_learning_rates(configure: Configure) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_the_deep_levels_take_their_share_of_the_learning_rates(share: float, configure: Configure) -> None:
-    run = Run(configure(**STYLE_ONLY, steps=2, lr=1e-3, deep_lr_scale=share))
+    run = Trainer(configure(**STYLE_ONLY, steps=2, lr=1e-3, deep_lr_scale=share))
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.train_step(first_batch(run))
     encoder, rest = run.config.learning_rates(0)
@@ -819,7 +819,7 @@ def test_the_deep_levels_take_their_share_of_the_learning_rates(share: float, co
 
 
 def test_every_stage_starts_with_a_fresh_optimizer(configure: Configure) -> None:
-    run = Run(configure())
+    run = Trainer(configure())
     for step in range(6):
         run.train_step(first_batch(run))
         counts = {int(state["step"]) for state in run.optimizer.state.values()}
@@ -827,7 +827,7 @@ def test_every_stage_starts_with_a_fresh_optimizer(configure: Configure) -> None
 
 
 def test_averaged_weights_by_hand(configure: Configure) -> None:
-    run = Run(configure(steps=3, distill_steps=1, reconstruct_steps=0, lr=1e-2))
+    run = Trainer(configure(steps=3, distill_steps=1, reconstruct_steps=0, lr=1e-2))
     seen: list[Tensor] = []
     for _ in range(4):
         run.train_step(first_batch(run))
@@ -841,12 +841,12 @@ def test_averaged_weights_by_hand(configure: Configure) -> None:
     averaged = run.averaged_model().state_dict()["decoder.deep.weight"]
     assert torch.equal(averaged, run.ema["decoder.deep.weight"])
     long = configure(steps=100_000)
-    assert long.averaging(90_000) == long.ema_decay == 0.999
+    assert long.ema_decay_at(90_000) == long.ema_decay == 0.999
 
 
 def test_long_gradients_are_shortened(configure: Configure) -> None:
     def gradient(clip_norm: float) -> tuple[float, float]:
-        run = Run(configure(**STYLE_ONLY, clip_norm=clip_norm))
+        run = Trainer(configure(**STYLE_ONLY, clip_norm=clip_norm))
         reported = run.train_step(first_batch(run))["gradient_norm"]
         parts = [p.grad.norm() for p in run.model.parameters() if p.grad is not None]
         return reported, float(torch.stack(parts).norm())
@@ -860,7 +860,7 @@ def test_long_gradients_are_shortened(configure: Configure) -> None:
 def test_adamw_shrinks_what_adam_leaves(configure: Configure) -> None:
     weights = {}
     for decay in (0.0, 0.5):
-        run = Run(configure(**STYLE_ONLY, optimizer="adamw", weight_decay=decay, lr=0.1))
+        run = Trainer(configure(**STYLE_ONLY, optimizer="adamw", weight_decay=decay, lr=0.1))
         before = run.model.decoder.state_dict()["deep.weight"].clone()
         run.train_step(first_batch(run))
         weights[decay] = run.model.decoder.state_dict()["deep.weight"]
@@ -868,14 +868,14 @@ def test_adamw_shrinks_what_adam_leaves(configure: Configure) -> None:
 
 
 def test_the_total_is_the_weighted_sum(configure: Configure) -> None:
-    run = Run(configure(distill_steps=0, reconstruct_steps=0, content_weight=7.0, pixel_weight=5.0))
+    run = Trainer(configure(distill_steps=0, reconstruct_steps=0, content_weight=7.0, pixel_weight=5.0))
     losses = run.train_step(first_batch(run))
     total = 10 * losses["global"] + 3 * losses["local"] + 7 * losses["content"] + 5 * losses["pixel"]
     assert losses["total"] == pytest.approx(total, rel=1e-5)
 
 
 def test_each_content_is_painted_in_several_styles(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(configure(**STYLE_ONLY | {"self_pairs": 0.25}, batch=4, styles_per_content=2))
+    run = Trainer(configure(**STYLE_ONLY | {"self_pairs": 0.25}, batch=4, styles_per_content=2))
     batch = first_batch(run)
     seen: list[Tensor] = []
     original = adaattn_core.training.objective.style_losses
@@ -900,13 +900,13 @@ def test_each_content_is_painted_in_several_styles(configure: Configure, monkeyp
 
 
 def test_more_styles_than_the_batch_has_are_all_of_it() -> None:
-    contents, styles = partners(3, own=1, styles_per_content=9)
+    contents, styles = pair_indices(3, own=1, styles_per_content=9)
     assert len(set(zip(contents.tolist(), styles.tolist(), strict=True))) == 1 + 2 * 2
 
 
 @pytest.mark.parametrize("settings", [{"optimizer": "muon"}, {"relative_style": True}, {"styles_per_content": 2}])
 def test_pairs_are_overfitted_with(settings: dict[str, Any], configure: Configure) -> None:
-    run = Run(configure(**STYLE_ONLY, steps=40, lr=1e-3, **settings))
+    run = Trainer(configure(**STYLE_ONLY, steps=40, lr=1e-3, **settings))
     run.fit_encoder()
     assert fall(run, "total") < 0.6
 
@@ -915,16 +915,16 @@ def test_pairs_are_overfitted_with(settings: dict[str, Any], configure: Configur
 def test_a_decoder_that_lost_the_deep_levels_is_told(
     dead: bool, configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = Run.train_step
+    original = Trainer.train_step
 
-    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Batch) -> dict[str, float]:
         record = original(run, batch)
         if dead:
             assert run.model.decoder.deep is not None and run.model.decoder.deep.bias is not None
             run.model.decoder.deep.bias.data.fill_(-1e4)
         return record
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     train(configure(distill_steps=0, reconstruct_steps=0), progress=False)
     line = (
         "step 2: the decoder no longer sees relu4_1 and relu5_1 (its deep convolution is below 0 everywhere); "
@@ -934,14 +934,14 @@ def test_a_decoder_that_lost_the_deep_levels_is_told(
 
 
 def test_self_pairs_alone_need_no_style_loss(configure: Configure) -> None:
-    run = Run(configure(distill_steps=0, reconstruct_steps=0, self_pairs=1.0))
+    run = Trainer(configure(distill_steps=0, reconstruct_steps=0, self_pairs=1.0))
     assert run.train_step(first_batch(run)).keys() == {"pixel", "total", "gradient_norm"}
 
 
 def test_a_run_starts_from_weights(configure: Configure, tmp_path: Path) -> None:
     first = configure(steps=1, distill_steps=0, reconstruct_steps=0)
     file = train(first)
-    run = Run(configure(init=str(file), output=str(tmp_path / "second"), **STYLE_ONLY, width=1.0))
+    run = Trainer(configure(init=str(file), output=str(tmp_path / "second"), **STYLE_ONLY, width=1.0))
     assert run.model.config == first.model_config(), "the file's architecture is taken over"
     for name, value in load_model(file).state_dict().items():
         assert torch.equal(run.model.state_dict()[name], value)
@@ -959,7 +959,9 @@ def test_a_frozen_encoder_is_the_vgg_and_stays_so(
             {f"{name.removeprefix('layers.')}": x for name, x in VGGEncoder().state_dict().items()}, tmp_path / "v.pth"
         )
     frozen = {"architecture": "base", "width": 1.0, "freeze_encoder": True, "optimizer": "adamw", "weight_decay": 0.1}
-    run = Run(configure(vgg=str(tmp_path / "v.pth"), batch=1, reconstruct_steps=0, steps=2, self_pairs=0.0, **frozen))
+    run = Trainer(
+        configure(vgg=str(tmp_path / "v.pth"), batch=1, reconstruct_steps=0, steps=2, self_pairs=0.0, **frozen)
+    )
     vgg = {name: value.clone() for name, value in run.vgg.state_dict().items()}
     assert [run.config.stage(step)[0] for step in (0, 1)] == ["style", "style"], "there is nothing to distill"
     decoder = run.model.decoder.state_dict()["deep.weight"].clone()
@@ -972,9 +974,9 @@ def test_a_frozen_encoder_is_the_vgg_and_stays_so(
 # ---------------------------------------------------------------- parts of a batch
 
 
-def step_in_parts(configure: Configure, parts: int, **settings: Any) -> tuple[list[dict[str, float]], Run]:
+def step_in_parts(configure: Configure, parts: int, **settings: Any) -> tuple[list[dict[str, float]], Trainer]:
     """The losses of all steps, and the run."""
-    run = Run(configure(accumulate=parts, **settings))
+    run = Trainer(configure(accumulate=parts, **settings))
     size = run.config.batch
     whole = [collate([run.pairs[step * size + item] for item in range(size)]) for step in range(run.total)]
     return [run.train_step(batch) for batch in whole], run
@@ -1032,7 +1034,7 @@ def test_shares_of_uneven_parts_by_hand(configure: Configure) -> None:
 def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, text: str, configure: Configure) -> None:
     config = configure(batch=batch, accumulate=2)
     with pytest.raises(ValueError) as caught:
-        Run(config, ranks=Ranks(0, processes))
+        Trainer(config, ranks=DistributedContext(0, processes))
     assert str(caught.value) == (
         f"batch is {batch}; it must be a multiple of {2 * processes} ({processes} processes, each with 2 parts one "
         f"after another). Use --batch {text}."

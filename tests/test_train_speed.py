@@ -15,7 +15,14 @@ from torch import nn
 
 import adaattn_core.commands.bench_train
 import adaattn_core.training.trainer
-from adaattn_core.benchmarking.training import Rates, painted, prepared, rates, verdict, write_random_vgg
+from adaattn_core.benchmarking.training import (
+    Rates,
+    describe_bottleneck,
+    painted,
+    rates,
+    warmed_up_trainer,
+    write_random_vgg,
+)
 from adaattn_core.checkpoints.vgg import load_vgg
 from adaattn_core.cli import main
 from adaattn_core.train import TrainingError
@@ -23,7 +30,7 @@ from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataset import Batch, TrainingPairs, collate
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
-from adaattn_core.training.trainer import Run
+from adaattn_core.training.trainer import Trainer
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
@@ -43,7 +50,7 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     return partial(replace, TrainConfig(**tiny_settings(tmp_path, tmp_path / "run") | style_only))
 
 
-def first_batch(run: Run) -> Batch:
+def first_batch(run: Trainer) -> Batch:
     return collate([run.pairs[index] for index in range(run.config.batch)])
 
 
@@ -51,7 +58,7 @@ def first_batch(run: Run) -> Batch:
 
 
 def test_float16_leaves_out_steps_that_overflow(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(configure(precision="float16", steps=40, lr=3e-4))
+    run = Trainer(configure(precision="float16", steps=40, lr=3e-4))
     run.fit_encoder()
     batch, before = first_batch(run), {name: value.clone() for name, value in run.model.state_dict().items()}
     run.loss_scale = 2.0**40
@@ -70,7 +77,7 @@ def test_float16_leaves_out_steps_that_overflow(configure: Configure, monkeypatc
 def test_the_loss_scale_changes_no_gradient(configure: Configure) -> None:
     norms = []
     for scale in (1.0, 16.0):
-        run = Run(configure())
+        run = Trainer(configure())
         run.loss_scale = scale  # of a float32 run, which has none: a power of two, so that nothing is rounded
         norms.append(run.train_step(first_batch(run))["gradient_norm"])
     assert norms[1] == pytest.approx(norms[0], rel=1e-6)
@@ -81,15 +88,15 @@ def test_a_stopped_float16_run_ends_as_an_uninterrupted_one(
 ) -> None:
     whole = configure(precision="float16", steps=4, output=str(tmp_path / "whole"))
     train(whole)
-    original, stopped = Run.train_step, replace(whole, output=str(tmp_path / "stopped"))
+    original, stopped = Trainer.train_step, replace(whole, output=str(tmp_path / "stopped"))
 
-    def train_step(run: Run, batch: Batch) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Batch) -> dict[str, float]:
         if run.step == 2:
-            monkeypatch.setattr(Run, "train_step", original)
+            monkeypatch.setattr(Trainer, "train_step", original)
             raise KeyboardInterrupt
         return original(run, batch)
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(KeyboardInterrupt):
         train(stopped)
     train(stopped, resume=True)
@@ -104,7 +111,7 @@ def test_a_stopped_float16_run_ends_as_an_uninterrupted_one(
 def test_what_takes_the_time_is_compiled(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    run = Run(configure())
+    run = Trainer(configure())
     run.compile()
     assert compiled == [run.model.encoder, run.model.decoder, run.vgg]
     train(configure(compile=True, steps=1))
@@ -125,7 +132,7 @@ def test_a_missing_compiler_is_said_in_one_line(configure: Configure, monkeypatc
             raise BackendError("backend='inductor' raised:\nmany lines") from cause
 
     monkeypatch.setattr(nn.Module, "compile", lambda module: None)
-    monkeypatch.setattr(Run, "train_step", failing)
+    monkeypatch.setattr(Trainer, "train_step", failing)
     with pytest.raises(TrainingError) as caught:
         train(configure(compile=True))
     assert str(caught.value) == (
@@ -138,14 +145,14 @@ def test_a_missing_compiler_is_said_in_one_line(configure: Configure, monkeypatc
 
 
 def test_waiting_for_pictures_is_measured(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, original = prepared(configure(batch=2)), TrainingPairs.__getitem__
+    run, original = warmed_up_trainer(configure(batch=2)), TrainingPairs.__getitem__
 
     def slow(pairs: TrainingPairs, index: int) -> Any:
         time.sleep(0.02)
         return original(pairs, index)
 
     monkeypatch.setattr(TrainingPairs, "__getitem__", slow)
-    monkeypatch.setattr(Run, "train_step", lambda run, batch: time.sleep(0.01))
+    monkeypatch.setattr(Trainer, "train_step", lambda run, batch: time.sleep(0.01))
     found = rates(run, workers=0, steps=3)
     assert found.read < 50 and found.steps < 20  # pairs in at least 20 ms each, steps in 50
     assert found.pictures == pytest.approx(2 * found.steps)
@@ -156,11 +163,11 @@ def test_waiting_for_pictures_is_measured(configure: Configure, monkeypatch: pyt
 def test_the_verdict_by_hand() -> None:
     """A step computes for 0.25 s and wants 8 pairs: 32 a second, of which one worker gives 10."""
     starving = [Rates(0, 10, 0.95, 7.6, 0.76), Rates(1, 10, 1.25, 10, 0.6875)]
-    assert verdict(starving, 8, "cuda") == (
+    assert describe_bottleneck(starving, 8, "cuda") == (
         "Bottleneck: reading pictures. With --workers 1 a step waits for 69% of its time. 4 workers on cores of their "
         "own would keep up; so would smaller files."
     )
-    assert verdict([*starving, Rates(4, 64, 4, 32, 0)], 8, "cuda") == (
+    assert describe_bottleneck([*starving, Rates(4, 64, 4, 32, 0)], 8, "cuda") == (
         "Bottleneck: the computation (cuda): 0.25 s a step, while pictures come 2.0 times as fast as they are used. "
         "--workers 4 keeps up."
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from adaattn_core.runtime.progress import CounterLine, progress_bar
 from adaattn_core.training.dataset import TrainingPairs
 from adaattn_core.training.loss_plot import HEIGHT, WIDTH, log_ticks, loss_curve_svg, running_mean, step_ticks, thinned
-from adaattn_core.training.run_log import COLUMNS, TrainLog
+from adaattn_core.training.run_log import COLUMNS, RunLogger
 from small_models import small_model
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,7 +32,7 @@ def written_rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_every_step_is_a_row(tmp_path: Path) -> None:
-    with TrainLog(tmp_path, 0) as record:
+    with RunLogger(tmp_path, 0) as record:
         record.add(1, "distill", {"total": 2.0, "distill": 2.0, "gradient_norm": 0.1234567})
         rows = written_rows(tmp_path)
         assert rows[0]["step"] == "1" and rows[0]["total"] == "2", "a row is there as soon as its step is done"
@@ -46,14 +46,14 @@ def test_every_step_is_a_row(tmp_path: Path) -> None:
 
 
 def fill(folder: Path, steps: int) -> None:
-    with TrainLog(folder, 0) as record:
+    with RunLogger(folder, 0) as record:
         for step in range(1, steps + 1):
             record.add(step, "style", {"total": float(step)})
 
 
 def test_a_resumed_run_drops_the_rows_past_its_save(tmp_path: Path) -> None:
     fill(tmp_path, 5)
-    with TrainLog(tmp_path, 3) as record:
+    with RunLogger(tmp_path, 3) as record:
         record.add(4, "style", {"total": 40.0})
     assert [row["total"] for row in written_rows(tmp_path)] == ["1", "2", "3", "40"]
 
@@ -62,14 +62,14 @@ def test_a_row_cut_short_is_dropped(tmp_path: Path) -> None:
     fill(tmp_path, 12)
     whole = (tmp_path / "losses.csv").read_text()
     (tmp_path / "losses.csv").write_text(whole[: whole.index("12,style") + 1])  # a kill while step 12 was written
-    with TrainLog(tmp_path, 11):
+    with RunLogger(tmp_path, 11):
         pass
     assert [row["step"] for row in written_rows(tmp_path)] == [str(step) for step in range(1, 12)]
 
 
 def test_a_new_run_starts_a_new_log(tmp_path: Path) -> None:
     fill(tmp_path, 3)
-    with TrainLog(tmp_path, 0):
+    with RunLogger(tmp_path, 0):
         pass
     assert written_rows(tmp_path) == []
 
@@ -91,7 +91,7 @@ def test_samples_are_the_last_style_pairs(length: int, self_items: int, columns:
     (tmp_path / "samples").mkdir()
     (tmp_path / "pictures").mkdir()
     pairs = make_pairs(tmp_path / "pictures", length, self_items)
-    with TrainLog(tmp_path, 0) as record:
+    with RunLogger(tmp_path, 0) as record:
         for step in (3, 12):
             record.sample(small_model(), pairs, step)
     with Image.open(tmp_path / "samples" / "step-000003.jpg") as sheet:

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from adaattn_core.errors import ImageError
-from adaattn_core.inference.temporal import SIGMA, Steady, agreement, optical_flow, sharpen_like, warp
+from adaattn_core.inference.temporal import (
+    SIGMA,
+    TemporalSmoother,
+    match_sharpness,
+    occlusion_weight,
+    optical_flow,
+    warp,
+)
 from adaattn_core.io.images import from_numpy
 from adaattn_core.io.video_reader import Clip, open_clip
 from adaattn_core.io.video_writer import FORMATS, open_writer
@@ -321,7 +328,7 @@ def test_importing_loads_neither_package() -> None:
 def test_a_missing_package_is_told(here: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError) as caught:
-        _ = open_clip("in.mp4") if package == "av" else Steady(0.5)
+        _ = open_clip("in.mp4") if package == "av" else TemporalSmoother(0.5)
     assert str(caught.value) == ('adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"')
 
 
@@ -346,7 +353,7 @@ def test_a_still_clip_no_longer_flickers() -> None:
     frame's own noise again, by 1 / s at the most."""
     contents = [picture(48, 64)] * 12
     painted = flickering(contents)
-    steady = Steady(0.7)
+    steady = TemporalSmoother(0.7)
     results = [steady(content, one) for content, one in zip(contents, painted, strict=True)]
     assert torch.equal(results[0], painted[0])
     assert change(results) < 0.45 * change(painted)
@@ -356,7 +363,7 @@ def test_a_moving_picture_is_followed() -> None:
     """The paint moves with the picture, so nothing may be mixed with what it has left."""
     contents = frames(64, 96, count=8)
     inverted = [1 - one for one in contents]
-    steady = Steady(0.9)
+    steady = TemporalSmoother(0.9)
     for content, painted in zip(contents, inverted, strict=True):
         result = steady(content, painted)
     inner = (..., slice(8, -8), slice(8, -24))
@@ -395,21 +402,21 @@ def test_warp_takes_from_where_the_flow_points_and_knows_the_border() -> None:
 def test_agreement_is_gone_around_a_difference() -> None:
     difference = torch.zeros(1, 1, 40, 40)
     difference[..., 20, 20] = 100 * SIGMA
-    weight = agreement(difference)
+    weight = occlusion_weight(difference)
     assert weight[0, 0, 20, 26] < 0.1 < 0.99 < weight[0, 0, 20, 32]
 
 
 def test_detail_is_raised_to_the_models_strength() -> None:
     model = picture(64, 64)
     faint = 0.5 + (model - 0.5) * 0.5
-    raised = sharpen_like(faint, model, largest=4)
+    raised = match_sharpness(faint, model, largest=4)
     spread = [float((one - one.mean()).abs().mean()) for one in (faint, raised, model)]
     assert spread[0] < spread[1] <= spread[2] * 1.05
-    assert torch.allclose(sharpen_like(model, faint, largest=4), model, atol=1e-6), "never lowered"
+    assert torch.allclose(match_sharpness(model, faint, largest=4), model, atol=1e-6), "never lowered"
 
 
 def test_a_cut_starts_anew() -> None:
-    steady = Steady(0.9)
+    steady = TemporalSmoother(0.9)
     dark, light = picture(48, 64, seed=1) * 0.3, 1 - picture(48, 64, seed=2) * 0.3
     steady(dark, dark)
     assert torch.equal(steady(light, light), light)
@@ -417,15 +424,15 @@ def test_a_cut_starts_anew() -> None:
 
 def test_without_steadiness_every_frame_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    steady = Steady(0)
+    steady = TemporalSmoother(0)
     for content, painted in zip(frames(), flickering(frames()), strict=True):
         assert steady(content, painted) is painted
 
 
 def test_steady_says_what_it_needs() -> None:
     with pytest.raises(ValueError, match="steady is 1.5; it must be between 0 and 1"):
-        Steady(1.5)
+        TemporalSmoother(1.5)
     with pytest.raises(
         ValueError, match=r"content is \(1, 3, 16, 16\), painted \(1, 3, 16, 18\); one frame of one size"
     ):
-        Steady(0.5)(picture(16, 16), picture(16, 18))
+        TemporalSmoother(0.5)(picture(16, 16), picture(16, 18))

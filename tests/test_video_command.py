@@ -18,7 +18,7 @@ from torch import Tensor
 from adaattn_core import encode_style, load_image, load_model, save_image, save_model, stylize
 from adaattn_core.cli import main
 from adaattn_core.commands import video as command
-from adaattn_core.inference.temporal import Steady
+from adaattn_core.inference.temporal import TemporalSmoother
 from adaattn_core.io.images import from_numpy
 from adaattn_core.io.video_reader import open_clip
 from adaattn_core.io.video_writer import Writer
@@ -107,7 +107,7 @@ def test_a_clip_is_painted_and_named_on_one_line(folder: Path, capsys: Capture) 
     pictures, times = read_clip("out/a.mp4")
     assert times == [Fraction(number, 8) for number in range(6)]
     assert sound_packets("out/a.mp4") == sound_packets("in.mp4")
-    steady = Steady()
+    steady = TemporalSmoother()
     images = contents()
     for found, content, one in zip(pictures, images, painted(images), strict=True):
         expected = steady(content, one)
@@ -121,7 +121,7 @@ def test_without_steadiness_every_frame_is_painted_by_itself(folder: Path, writt
 
 def test_steadiness_is_that_of_the_library(folder: Path, written: list[Tensor]) -> None:
     run(f"video in.mp4 -o out/a.mp4 --steady .5 {PAINT}")
-    steady, images = Steady(0.5), contents()
+    steady, images = TemporalSmoother(0.5), contents()
     expected = [steady(content, one) for content, one in zip(images, painted(images), strict=True)]
     assert_all_equal(written, expected)
 
@@ -186,21 +186,21 @@ def test_frames_wait_in_small_numbers(folder: Path, monkeypatch: pytest.MonkeyPa
     """Decoded ones that are not written yet: memory does not grow with the clip."""
     write_clip("long.mp4", frames(count=30))
     waiting, most = 0, 0
-    read, write = command.Painter.read, command.Painter.write
+    read, write = command.VideoJob.read, command.VideoJob.write
 
-    def reading(self: command.Painter, frame: Any) -> Tensor:
+    def reading(self: command.VideoJob, frame: Any) -> Tensor:
         nonlocal waiting, most
         waiting += 1
         most = max(most, waiting)
         return read(self, frame)
 
-    def writing(self: command.Painter, frame: Any, made: Any) -> None:
+    def writing(self: command.VideoJob, frame: Any, made: Any) -> None:
         nonlocal waiting
         write(self, frame, made)
         waiting -= 1
 
-    monkeypatch.setattr(command.Painter, "read", reading)
-    monkeypatch.setattr(command.Painter, "write", writing)
+    monkeypatch.setattr(command.VideoJob, "read", reading)
+    monkeypatch.setattr(command.VideoJob, "write", writing)
     run(f"video long.mp4 -o out/a.mp4 {PAINT}")
     assert waiting == 0 < most <= 7
 
@@ -271,7 +271,7 @@ def test_missing_packages_are_told(complain: Callable[..., str], monkeypatch: py
 @pytest.mark.parametrize("step", ["read", "paint", "write"])
 def test_ctrl_c_leaves_nothing_behind(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     done = 0
-    work = getattr(command.Painter, step)
+    work = getattr(command.VideoJob, step)
 
     def interrupted(*args: Any) -> Any:
         nonlocal done
@@ -280,7 +280,7 @@ def test_ctrl_c_leaves_nothing_behind(complain: Callable[..., str], monkeypatch:
             raise KeyboardInterrupt
         return work(*args)
 
-    monkeypatch.setattr(command.Painter, step, interrupted)
+    monkeypatch.setattr(command.VideoJob, step, interrupted)
     assert complain(f"video in.mp4 -o out/a.mp4 {PAINT}", 130) == "interrupted"
 
 
@@ -303,7 +303,7 @@ FULL = Path("/dev/full")
 @pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refuses every byte, exists on Linux only")
 def test_a_full_disk(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary file is a link to a device that is always full."""
-    monkeypatch.setattr("adaattn_core.io.images.secrets.token_hex", lambda length: "0")
+    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", lambda length: "0")
     os.symlink(FULL, "out/.adaattn-0.mkv")
     line = complain(f"video in.mp4 -o out/a.mkv {PAINT}")
     assert line == "disk full while writing out/a.mkv. Free some space or choose another disk."

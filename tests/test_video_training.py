@@ -25,12 +25,12 @@ from adaattn_core.models.config import COMPACT, VIDEO_LEVELS, ModelConfig
 from adaattn_core.models.encoder import LEVELS, Features
 from adaattn_core.ops.statistics import normalize_channels
 from adaattn_core.training.config import TrainConfig
-from adaattn_core.training.dataset import DataError, TrainingPairs, collate, moved_crops
+from adaattn_core.training.dataset import DataError, TrainingPairs, collate, synthetic_motion_pair
 from adaattn_core.training.loop import train
 from adaattn_core.training.losses import color_loss, identity_loss, image_similarity_loss, local_target
-from adaattn_core.training.objective import frames_of
+from adaattn_core.training.objective import split_frames
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
-from adaattn_core.training.trainer import Run
+from adaattn_core.training.trainer import Trainer
 from small_models import picture, small_model
 from tiny_training import small_vgg, tiny_settings, write_pictures
 
@@ -103,7 +103,7 @@ def test_a_still_is_moved_a_little() -> None:
     still = Image.fromarray(np.stack([columns, rows, rows], axis=-1).astype(np.uint8))
     offsets = []
     for seed in range(40):
-        one, other = moved_crops(still, CROP, (1.0, 2.0), torch.Generator().manual_seed(seed))
+        one, other = synthetic_motion_pair(still, CROP, (1.0, 2.0), torch.Generator().manual_seed(seed))
         side, zoomed = (255 * float(x[1].amax() - x[1].amin()) + 1 for x in (one, other))
         assert abs(zoomed - side) < 0.03 * side + 1.5, f"seed {seed}"  # rows are counted in whole ones
         offsets.append(255 * float((other - one)[1].mean()) / side)
@@ -222,7 +222,7 @@ def normalized_rows(key: torch.Tensor) -> torch.Tensor:
 # ---------------------------------------------------------------- runs
 
 
-def fall(run: Run, loss: str) -> float:
+def fall(run: Trainer, loss: str) -> float:
     """Last loss over first, of one batch again and again."""
     batch = collate([run.pairs[index] for index in range(run.config.batch)])
     losses = [run.train_step(batch)[loss] for _ in range(run.total)]
@@ -240,7 +240,7 @@ def test_the_config_is_the_papers() -> None:
 
 
 def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(configure(batch=4, self_pairs=0.25))
+    run = Trainer(configure(batch=4, self_pairs=0.25))
     batch = collate([run.pairs[index] for index in range(4)])
     seen: list[Any] = []
     original = adaattn_core.training.objective.style_losses
@@ -257,7 +257,7 @@ def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch:
     assert torch.equal(style[styles], torch.cat([batch.style[1:]] * 2))
     alone = run.model(batch.target[1:], batch.style[1:])
     assert torch.allclose(painted[3:], alone, atol=1e-5)
-    halves = frames_of({"relu1_1": painted})
+    halves = split_frames({"relu1_1": painted})
     assert torch.equal(halves[1]["relu1_1"], painted[3:])
 
 
@@ -266,7 +266,7 @@ QUIET: dict[str, Any] = {"steps": 12, "lr": 1e-3, "self_pairs": 0.0, "global_wei
 
 
 def test_a_frame_pair_is_learnt(configure: Configure) -> None:
-    run = Run(configure(**QUIET, similarity_weight=100.0))
+    run = Trainer(configure(**QUIET, similarity_weight=100.0))
     run.fit_encoder()
     run.fit_attention()
     assert fall(run, "similarity") < 0.8
@@ -274,13 +274,13 @@ def test_a_frame_pair_is_learnt(configure: Configure) -> None:
 
 @pytest.mark.parametrize(("loss", "share"), [("identity", 0.75), ("color", 0.5), ("mesh", 0.6)])
 def test_an_optional_loss_is_learnt(loss: str, share: float, configure: Configure) -> None:
-    run = Run(configure(**QUIET, kind="image", **{f"{loss}_weight": 100.0}))
+    run = Trainer(configure(**QUIET, kind="image", **{f"{loss}_weight": 100.0}))
     run.fit_encoder()
     assert fall(run, loss) < share
 
 
 def test_the_total_counts_the_optional_losses(configure: Configure) -> None:
-    run = Run(configure(identity_weight=2.0, color_weight=5.0, mesh_weight=4.0, similarity_weight=7.0))
+    run = Trainer(configure(identity_weight=2.0, color_weight=5.0, mesh_weight=4.0, similarity_weight=7.0))
     losses = run.train_step(collate([run.pairs[index] for index in range(2)]))
     weights = {"global": 10, "local": 3, "pixel": 20, "identity": 2, "color": 5, "mesh": 4, "similarity": 7}
     assert losses["total"] == pytest.approx(sum(weight * losses[name] for name, weight in weights.items()), rel=1e-5)
@@ -288,7 +288,7 @@ def test_the_total_counts_the_optional_losses(configure: Configure) -> None:
 
 def test_parts_of_a_batch_of_frames_have_the_losses_of_the_whole(configure: Configure) -> None:
     settings = {"batch": 8, "crop": 48, "self_pairs": 0.25, "identity_weight": 1.0, "color_weight": 1.0, "steps": 1}
-    runs = [Run(configure(accumulate=parts, **settings)) for parts in (1, 4)]
+    runs = [Trainer(configure(accumulate=parts, **settings)) for parts in (1, 4)]
     batch = collate([runs[0].pairs[index] for index in range(8)])
     whole, parts = (run.train_step(batch) for run in runs)
     assert parts == pytest.approx(whole, rel=2e-3)  # oneDNN rounds otherwise in a batch of another size
@@ -301,15 +301,15 @@ def test_a_stopped_video_run_ends_as_an_uninterrupted_one(
     settings = {"frame_gap": frame_gap, "identity_weight": 1.0, "color_weight": 1.0}
     whole, stopped = configure(output=str(tmp_path / "whole"), **settings), configure(workers=1, **settings)
     train(whole)
-    original = Run.train_step
+    original = Trainer.train_step
 
-    def train_step(run: Run, batch: Any) -> dict[str, float]:
+    def train_step(run: Trainer, batch: Any) -> dict[str, float]:
         if run.step == 2:
-            monkeypatch.setattr(Run, "train_step", original)
+            monkeypatch.setattr(Trainer, "train_step", original)
             raise KeyboardInterrupt
         return original(run, batch)
 
-    monkeypatch.setattr(Run, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(KeyboardInterrupt):
         train(stopped)
     file = train(stopped, resume=True)
@@ -327,7 +327,7 @@ def test_a_frozen_vgg_trains_a_video_model(configure: Configure, monkeypatch: py
         channels=(8, 8, 16, 32, 32), encoder_convs=(2, 2, 2, 2, 1), levels=VIDEO_LEVELS, similarity="cosine"
     )
     monkeypatch.setattr(TrainConfig, "model_config", lambda _: small)  # the loss network of this test is as narrow
-    run = Run(config)
+    run = Trainer(config)
     before = {name: value.clone() for name, value in run.model.encoder.state_dict().items()}
     key = run.model.fusion.state_dict()["attention.relu3_1.key_proj.weight"].clone()
     assert "similarity" in run.train_step(collate([run.pairs[0]]))
@@ -346,7 +346,7 @@ def test_weights_of_the_other_kind_are_refused(file: str, kind: str, configure: 
 
 
 def test_image_runs_know_nothing_of_frames(configure: Configure) -> None:
-    run = Run(configure(kind="image"))
+    run = Trainer(configure(kind="image"))
     losses = run.train_step(collate([run.pairs[index] for index in range(2)]))
     assert losses.keys() == {"pixel", "global", "local", "total", "gradient_norm"}
     saved = json.loads(json.dumps(losses))

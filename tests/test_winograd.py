@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast
 
-from adaattn_core.models.encoder import ReflectConv2d, pad_one
+from adaattn_core.models.encoder import ReflectConv2d, reflect_pad1
 from adaattn_core.ops import winograd
 
 
@@ -25,20 +25,20 @@ def test_it_is_the_direct_convolution(
     monkeypatch.setattr(winograd, "KERNEL_BYTES", 4 * limit)
     x, weight, bias = normals(batch, 64, *size), normals(160, 64, 3, 3, seed=1) / 24, normals(160)
     for layout in (torch.contiguous_format, torch.channels_last):
-        found = winograd.convolve(x.to(memory_format=layout), weight.to(memory_format=layout), bias)
-        wanted = F.conv2d(pad_one(x.double()), weight.double(), bias.double())
+        found = winograd.conv3x3(x.to(memory_format=layout), weight.to(memory_format=layout), bias)
+        wanted = F.conv2d(reflect_pad1(x.double()), weight.double(), bias.double())
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)
 
 
 def test_it_is_for_wide_convolutions_without_gradients() -> None:
     x, weight = normals(1, 64, 9, 9), normals(64, 64, 3, 3)
-    assert not winograd.preferred(x, weight)
+    assert not winograd.is_faster(x, weight)
     with torch.no_grad():
-        assert winograd.preferred(x, weight)
-        assert not winograd.preferred(x, weight[:3])
-        assert winograd.preferred(x.bfloat16(), weight.bfloat16())
-        assert not winograd.preferred(x.double(), weight.double())
-        assert not winograd.preferred(x.to("meta"), weight.to("meta"))
+        assert winograd.is_faster(x, weight)
+        assert not winograd.is_faster(x, weight[:3])
+        assert winograd.is_faster(x.bfloat16(), weight.bfloat16())
+        assert not winograd.is_faster(x.double(), weight.double())
+        assert not winograd.is_faster(x.to("meta"), weight.to("meta"))
 
 
 def test_a_convolution_with_gradients_is_the_one_without() -> None:

@@ -25,7 +25,7 @@ import adaattn_core.training.trainer
 from adaattn_core.cli import main
 from adaattn_core.models.encoder import ReflectConv2d, VGGEncoder
 from adaattn_core.training.dataset import DataError
-from adaattn_core.training.trainer import Run
+from adaattn_core.training.trainer import Trainer
 
 TROUBLED_STEP = 3
 
@@ -81,16 +81,16 @@ TROUBLES: dict[str, Callable[[], Tensor | None]] = {"stop": stop, "vanish": vani
 
 
 def bring_trouble(kind: str) -> None:
-    original = Run._losses
+    original = Trainer._losses
 
-    def losses(run: Run, *images: Tensor, own: int) -> dict[str, Tensor]:
+    def losses(run: Trainer, *images: Tensor, own: int) -> dict[str, Tensor]:
         found = original(run, *images, own=own)
         if run.ranks.rank != 1 or run.step != TROUBLED_STEP:
             return found
         factor = TROUBLES[kind]()
         return found if factor is None else {name: factor * loss for name, loss in found.items()}
 
-    setattr(Run, "_losses", losses)  # noqa: B010  # an assignment would need two of mypy's exceptions
+    setattr(Trainer, "_losses", losses)  # noqa: B010  # an assignment would need two of mypy's exceptions
 
 
 if __name__ == "__main__":

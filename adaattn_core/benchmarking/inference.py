@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..checkpoints.model_file import BUILT_IN, find_model, load_model, read_metadata, ready
+from ..checkpoints.model_file import BUILT_IN, find_model, load_model, prepare_for_inference, read_metadata
 from ..checkpoints.published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE
 from ..checkpoints.vgg import published_indices
 from ..inference.stylize import encode_style, stylize
@@ -129,14 +129,14 @@ def measure(subject: str, size: int, weights: Path | None = None) -> dict[str, f
         counter = FlopCounterMode(display=False)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # counters see what their own thread does
-        with counter as arithmetic, Traffic() as traffic:  # type: ignore[no-untyped-call]
+        with counter as arithmetic, MemoryTraffic() as traffic:  # type: ignore[no-untyped-call]
             paint(content)
         torch.set_num_threads(threads)
     gflop, gigabytes = arithmetic.get_total_flops() / 1e9, traffic.bytes / 1e9
     return {"seconds": min(seconds), "gflop": gflop, "gigabytes": gigabytes, "peak_gib": peak / 2**30}
 
 
-class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MemoryTraffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of what operations read and write; those that only look at a tensor in another way are left out."""
 
     bytes = 0
@@ -180,7 +180,7 @@ def _painter(subject: str, style: Tensor, weights: Path | None) -> Callable[[Ten
         return lambda content: reference.stylize(files, content, style, sampling)
     name, _, variant = subject.partition("-")
     dtype = torch.bfloat16 if variant == "bfloat16" else torch.float32
-    model = load_model(dtype=dtype) if name == "compact" else ready(full_size().paint_in(dtype))
+    model = load_model(dtype=dtype) if name == "compact" else prepare_for_inference(full_size().set_precision(dtype))
     if variant == "cached":
         painted = encode_style(model, style)
         return lambda content: stylize(model, content, painted)

@@ -19,7 +19,7 @@ from ..models.encoder import LEVELS
 MEGA = 1e6
 
 
-class Curve(NamedTuple):
+class CostCurve(NamedTuple):
     """constant + linear * p + square * p^2, none of them negative; p in million pixels."""
 
     constant: float
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     attention: float
 
 
-def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> Curve:
+def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> CostCurve:
     """The curve with the least relative error: without weights, the largest picture alone would decide.
 
     Args:
@@ -55,7 +55,7 @@ def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> Curve:
     pixels = torch.tensor([side * side / MEGA for side in sides], dtype=torch.float64)
     wanted = torch.tensor(values, dtype=torch.float64)
     columns = torch.stack([pixels**power for power in range(degree + 1)], dim=1) / wanted[:, None]
-    best, smallest = Curve(0, 0, 0), float("inf")
+    best, smallest = CostCurve(0, 0, 0), float("inf")
     # Least squares without negative coefficients: those that would be are 0, so all choices of the others are tried.
     for powers in (chosen for count in range(1, degree + 2) for chosen in combinations(range(degree + 1), count)):
         some = columns[:, powers]
@@ -63,7 +63,7 @@ def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> Curve:
         error = float((some @ found - 1).square().sum())
         if bool((found >= 0).all()) and error < smallest:
             numbers = dict(zip(powers, found.tolist(), strict=True))
-            best, smallest = Curve(*(numbers.get(power, 0.0) for power in range(3))), error
+            best, smallest = CostCurve(*(numbers.get(power, 0.0) for power in range(3))), error
     return best
 
 
@@ -72,7 +72,7 @@ def crossover(linear: float, square: float) -> int | None:
     return round((linear / square * MEGA) ** 0.5) if square > 0 else None
 
 
-def work(config: ModelConfig, side: int) -> Work:
+def flops(config: ModelConfig, side: int) -> Work:
     """Arithmetic for a square content and a style of its size, every pair of positions counted."""
     grids = [ceil(side / 2**block) ** 2 for block in range(len(LEVELS))]
     widths, deepest = config.channels, LEVELS.index(config.levels[-1])
@@ -133,7 +133,7 @@ def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: 
         point = {"size": size, "seconds_fit": seconds.at(size), "peak_gib_fit": memory.at(size)}
         point |= {name: row[name] for name in ("seconds", "peak_gib", "gflop", "gigabytes") if name in row}
         if config is not None:
-            counted = work(config, size)
+            counted = flops(config, size)
             point |= {"gflop_convolutions": counted.convolutions / 1e9, "gflop_attention": counted.attention / 1e9}
         points.append(point)
     found = {
@@ -144,7 +144,7 @@ def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: 
         "points": points,
     }
     if config is not None:
-        counted = work(config, 1024)
+        counted = flops(config, 1024)
         pixels = 1024**2 / MEGA
         found["crossover_by_arithmetic"] = crossover(counted.convolutions / pixels, counted.attention / pixels**2)
     return found

@@ -19,7 +19,7 @@ from ..models.encoder import ReflectConv2d, VGGEncoder
 from ..training.config import TrainConfig
 from ..training.dataloader import batches
 from ..training.dataset import Batch
-from ..training.trainer import Run
+from ..training.trainer import Trainer
 
 ENDLESS = 1_000_000
 """Steps of the run that is measured: no worker must run out of items."""
@@ -48,9 +48,9 @@ class Rates(NamedTuple):
         return (1 - self.waiting) / self.steps
 
 
-def prepared(config: TrainConfig) -> Run:
+def warmed_up_trainer(config: TrainConfig) -> Trainer:
     """A run of the style stage that writes nothing, its slow first two steps done."""
-    run = Run(replace(config, steps=ENDLESS, distill_steps=0, reconstruct_steps=0))
+    run = Trainer(replace(config, steps=ENDLESS, distill_steps=0, reconstruct_steps=0))
     if config.compile:
         run.compile()
     for batch in islice(batches(run.pairs, 0, workers=0), 2):
@@ -58,7 +58,7 @@ def prepared(config: TrainConfig) -> Run:
     return run
 
 
-def rates(run: Run, workers: int, steps: int) -> Rates:
+def rates(run: Trainer, workers: int, steps: int) -> Rates:
     """Rates with so many workers, over `steps` steps."""
     batch = run.config.batch
     loaded = batches(run.pairs, run.step, workers)
@@ -91,7 +91,7 @@ def painted(config: TrainConfig) -> int:
     return config.self_items + others * min(config.styles_per_content, max(1, others)) * frames
 
 
-def verdict(found: Sequence[Rates], batch: int, device: str) -> str:
+def describe_bottleneck(found: Sequence[Rates], batch: int, device: str) -> str:
     """What holds the fastest of these up, in a sentence or two."""
     best = max(found, key=lambda row: row.steps)
     wanted = batch / best.compute_seconds

@@ -122,7 +122,7 @@ def load_model(
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
         device: where the weights go.
-        dtype: of the decoder; what leads to attention stays in float32, see `StyleTransferModel.paint_in`.
+        dtype: of the decoder; what leads to attention stays in float32, see `StyleTransferModel.set_precision`.
 
     Returns:
         the model in eval mode, without gradients, in channels_last memory format.
@@ -136,16 +136,16 @@ def load_model(
     # Copies: what lies in the mapped file would keep all of it in memory, beside the weights in their own format.
     weights = {key: value.to(torch.float32, copy=True) for key, value in read_tensors(path).items()}
     load_strict(model, weights, str(path))
-    return ready(model.paint_in(dtype), device)
+    return prepare_for_inference(model.set_precision(dtype), device)
 
 
-def empty_model(config: ModelConfig) -> StyleTransferModel:
+def build_on_meta(config: ModelConfig) -> StyleTransferModel:
     """A model without storage for its weights; made in no time, and drawing nothing from the global generator."""
     with torch.device("meta"):
         return StyleTransferModel(config)
 
 
-def ready(model: StyleTransferModel, device: str | torch.device = "cpu") -> StyleTransferModel:
+def prepare_for_inference(model: StyleTransferModel, device: str | torch.device = "cpu") -> StyleTransferModel:
     """The model as `stylize` wants it: eval mode, no gradients, channels_last."""
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval().requires_grad_(False)
@@ -196,7 +196,7 @@ def _model_of(path: Path, metadata: Mapping[str, str]) -> StyleTransferModel:
             f"{path} has version {metadata.get('version')!r}, this library reads {VERSION!r}. Update adaattn."
         )
     try:
-        return empty_model(ModelConfig.from_dict(json.loads(metadata["config"])))
+        return build_on_meta(ModelConfig.from_dict(json.loads(metadata["config"])))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} has a config that cannot be read: {error}.") from error
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..models.config import VIDEO_LEVELS, ModelConfig
 from ..models.model import StyleTransferModel
-from .model_file import empty_model, load_strict, read_tensors, ready
+from .model_file import build_on_meta, load_strict, prepare_for_inference, read_tensors
 from .vgg import load_vgg
 
 # Published AdaAttN checkpoints
@@ -87,9 +87,9 @@ def convert_published(folder: str | Path, encoder: str | Path) -> StyleTransferM
         )
     tensors |= renamed(decoder, {key: f"decoder.{name}" for key, name in decoder_table.items()}, folder / DECODER_FILE)
     tensors |= {f"encoder.{key}": value for key, value in load_vgg(encoder).state_dict().items()}
-    model = empty_model(config)
+    model = build_on_meta(config)
     load_strict(model, tensors, str(folder))
-    return ready(model)
+    return prepare_for_inference(model)
 
 
 def _shallow_file(folder: Path) -> Path:

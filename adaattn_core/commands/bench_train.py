@@ -8,7 +8,14 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-from ..benchmarking.training import Rates, prepared, rates, verdict, write_pictures, write_random_vgg
+from ..benchmarking.training import (
+    Rates,
+    describe_bottleneck,
+    rates,
+    warmed_up_trainer,
+    write_pictures,
+    write_random_vgg,
+)
 from ..training.config import TrainConfig
 from .options import count, whole
 from .train import add_settings, given_settings
@@ -37,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="adaattn-") as folder:
         config = _config(given_settings(args), Path(folder))
-        measured = prepared(config)
+        measured = warmed_up_trainer(config)
         print(_title(config, str(measured.device), str(measured.autocast_dtype or "float32")))
         found = []
         for workers in args.worker_counts:
             found.append(rates(measured, workers, args.measured_steps))
             print(_line(found[-1]), flush=True)
-    print(verdict(found, config.batch, str(measured.device)))
+    print(describe_bottleneck(found, config.batch, str(measured.device)))
     return 0
 
 

@@ -20,8 +20,16 @@ from ..checkpoints.vgg import load_vgg
 from ..errors import CheckpointError
 from ..evaluation.ablation import attending_at
 from ..evaluation.artfid import ArtFIDError, art_fid
-from ..evaluation.methods import ContentUnchanged, Finished, Painter, StyleCopied, Subject, choose_pairs, finished_in
-from ..evaluation.metric_suite import Panel
+from ..evaluation.methods import (
+    ExistingImages,
+    IdentityBaseline,
+    Method,
+    ModelMethod,
+    StyleCopyBaseline,
+    choose_pairs,
+    finished_in,
+)
+from ..evaluation.metric_suite import MetricSuite
 from ..evaluation.networks import load_lpips_alex, load_lpips_heads, load_vgg16, package_lpips_heads, ready_judge
 from ..evaluation.peak_memory import peak_memory_gib
 from ..evaluation.report import render
@@ -78,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--show", type=whole, default=8, metavar="N", help="pairs to show as pictures (default: 8)")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run into REPORT_DIR did")
-    parser.add_argument("--device", default="auto", help="see adaattn info (default: the best there is)")
+    parser.add_argument("--device", default="auto", help="on_result adaattn info (default: the best there is)")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the models; auto is float32")
 
 
@@ -102,13 +110,13 @@ def run(args: argparse.Namespace) -> int:
     pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
     names = args.model or ([] if folders else [BUILT_IN])
     painters = [painter for text in names for painter in _painters(text, args)]
-    subjects: list[Subject] = [*painters, *folders, ContentUnchanged(), StyleCopied()]
+    subjects: list[Method] = [*painters, *folders, IdentityBaseline(), StyleCopyBaseline()]
     _check_names(subjects)
     panel = load_panel(args)
     make_folder(args.output)
     evaluation = Evaluation(panel, subjects, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
     gallery = Gallery(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
-    evaluation.see = partial(gallery.see, evaluation)
+    evaluation.on_result = partial(gallery.see, evaluation)
     bar = progress_bar(len(pairs) * len(subjects), unit="picture")
     try:
         with bar:
@@ -137,7 +145,7 @@ def _tell(report: dict[str, Any], folder: Path) -> None:
 # Judges
 
 
-def load_panel(args: argparse.Namespace) -> Panel:
+def load_panel(args: argparse.Namespace) -> MetricSuite:
     """The judges that the options name; those that need not be there and are not say why."""
     device = pick_device(args.device)
     missing = {} if args.artfid else {"artfid": "not asked for; add --artfid"}
@@ -159,13 +167,13 @@ def load_panel(args: argparse.Namespace) -> Panel:
         alex = load_lpips_alex(device)
     except CheckpointError as error:
         missing["lpips_alex"] = str(error)
-    return Panel(vgg19, vgg16, heads if vgg16 else None, alex, missing)
+    return MetricSuite(vgg19, vgg16, heads if vgg16 else None, alex, missing)
 
 
 # Rows
 
 
-def _painters(text: str, args: argparse.Namespace) -> list[Painter]:
+def _painters(text: str, args: argparse.Namespace) -> list[ModelMethod]:
     """The row that a --model asks for, and its ablations after it."""
     label, name, options = _parse_model(text)
     first = _painter(label, name, options, args)
@@ -180,7 +188,7 @@ def _painters(text: str, args: argparse.Namespace) -> list[Painter]:
     return [first, *(_painter(f"{label}, {what}", name, options | change, args) for what, change in changes)]
 
 
-def _painter(label: str, name: str, options: dict[str, Any], args: argparse.Namespace) -> Painter:
+def _painter(label: str, name: str, options: dict[str, Any], args: argparse.Namespace) -> ModelMethod:
     path = find_model(name)
     model = open_model(argparse.Namespace(model=name, device=args.device, precision=args.precision))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -188,7 +196,7 @@ def _painter(label: str, name: str, options: dict[str, Any], args: argparse.Name
         levels = options["levels"]
         options = {key: value for key, value in options.items() if key != "levels"}
         model, digest = attending_at(model, levels), f"{digest} at {'+'.join(levels) or 'none'}"
-    return Painter(label, model, name, digest, **options)
+    return ModelMethod(label, model, name, digest, **options)
 
 
 def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
@@ -216,7 +224,7 @@ def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
     return label or _label(name), name, options
 
 
-def _folder(text: str) -> Finished:
+def _folder(text: str) -> ExistingImages:
     label, folder = _parse_label(text)
     return finished_in(label or Path(folder).name, folder)
 
@@ -242,7 +250,7 @@ def _levels(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split("+"))
 
 
-def _check_names(subjects: list[Subject]) -> None:
+def _check_names(subjects: list[Method]) -> None:
     names = [subject.name for subject in subjects]
     for name in names:
         if names.count(name) > 1:
@@ -257,7 +265,7 @@ def _peaks(evaluation: Evaluation) -> dict[str, float | None]:
     complete = evaluation.complete()
     peaks: dict[str, float | None] = {}
     for index, subject in enumerate(evaluation.subjects):
-        if isinstance(subject, Painter) and complete:
+        if isinstance(subject, ModelMethod) and complete:
             pair = max(complete, key=lambda pair: complete[pair][index]["pixels"])  # noqa: B023 (used at once)
             key = "peak " + evaluation.key(subject, pair)
             if key not in evaluation.records.found:

@@ -22,9 +22,9 @@ from ..io.images import WRITE_FORMATS, load_alpha, load_image, load_mask, save_i
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
 from ..ops.resize import resize_image
-from ..runtime.distributed import Ranks
+from ..runtime.distributed import DistributedContext
 from ..runtime.memory import is_out_of_memory
-from ..runtime.prefetch import AHEAD, overlapped
+from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import progress_bar
 from .errors import explain
 from .options import (
@@ -79,7 +79,7 @@ def _add_region_options(group: argparse._ArgumentGroup) -> None:
     add_style_mask_option(group)
 
 
-class Group(NamedTuple):
+class StyleMix(NamedTuple):
     """Results that share their styles, which are mixed."""
 
     styles: list[Path]
@@ -104,21 +104,21 @@ class Failure(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    ranks, groups = Ranks.of_environment(), plan(args)
+    ranks, groups = DistributedContext.from_env(), plan(args)
     share = share_of(groups, ranks)
     rest = share_of(groups, ranks, skip_existing=args.resume)
     total, there = _count(rest), _count(share) - _count(rest)
-    painter = Painter(args, ranks, alone=_count(groups) == 1)
+    painter = StylizeJob(args, ranks, alone=_count(groups) == 1)
     jobs = (
         Job(*result, styles)
         for group in rest
         for styles in [Styles(group.styles, group.masks, args)]
         for result in group.results
     )
-    ahead = 0 if args.max_memory_gb else AHEAD  # a limit leaves no room for pictures that wait
+    ahead = 0 if args.max_memory_gb else PREFETCH  # a limit leaves no room for pictures that wait
     written: list[str | Failure] = []
-    with progress_bar(total, unit="picture", enabled=None if total > 1 and ranks.is_writer else False) as bar:
-        for _, one in overlapped(jobs, painter.read, painter.paint, painter.write, ahead):
+    with progress_bar(total, unit="picture", enabled=None if total > 1 and ranks.is_main_process else False) as bar:
+        for _, one in prefetch_map(jobs, painter.read, painter.paint, painter.write, ahead):
             written.append(one)
             bar.update()
     who = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
@@ -134,11 +134,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _count(groups: Sequence[Group]) -> int:
+def _count(groups: Sequence[StyleMix]) -> int:
     return sum(len(group.results) for group in groups)
 
 
-def share_of(groups: Sequence[Group], ranks: Ranks, skip_existing: bool = False) -> list[Group]:
+def share_of(groups: Sequence[StyleMix], ranks: DistributedContext, skip_existing: bool = False) -> list[StyleMix]:
     """The results that this process makes, of those that all processes make: every `world`-th.
 
     Which are there already counts only after that: processes that looked at different times would disagree.
@@ -153,8 +153,8 @@ def share_of(groups: Sequence[Group], ranks: Ranks, skip_existing: bool = False)
     return [group for group in shares if group.results]
 
 
-class Painter:
-    """Reads, paints and writes one picture after the other; each step in a thread of its own, see `overlapped`.
+class StylizeJob:
+    """Reads, paints and writes one picture after the other; each step in a thread of its own, see `prefetch_map`.
 
     The model is loaded after the first pictures: a wrong one is told at once.
 
@@ -162,7 +162,7 @@ class Painter:
         alone: there is one picture to make, whose failure is the command's. Of several, a failed one is left out.
     """
 
-    def __init__(self, args: argparse.Namespace, ranks: Ranks, alone: bool) -> None:
+    def __init__(self, args: argparse.Namespace, ranks: DistributedContext, alone: bool) -> None:
         self.args, self.alone = args, alone
         self.mask = load_mask(args.content_mask) if args.content_mask else None
         find_model(args.model)
@@ -221,7 +221,7 @@ class Painter:
 # What is made of what, and where it goes
 
 
-def plan(args: argparse.Namespace) -> list[Group]:
+def plan(args: argparse.Namespace) -> list[StyleMix]:
     """All results, with their paths checked.
 
     Raises:
@@ -238,7 +238,7 @@ def plan(args: argparse.Namespace) -> list[Group]:
     check_no_input_among(outputs, [*contents, *styles, *masks, args.content_mask or NO_MASK])
     make_folder(outputs[0].parent)
     remaining = iter(outputs)
-    return [Group(mix, mix_masks, [(content, next(remaining)) for content in contents]) for mix, mix_masks in mixes]
+    return [StyleMix(mix, mix_masks, [(content, next(remaining)) for content in contents]) for mix, mix_masks in mixes]
 
 
 def _outputs(output: str, names: Sequence[str]) -> list[Path]:

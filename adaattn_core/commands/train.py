@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..runtime.distributed import PeerError, Ranks
+from ..runtime.distributed import DistributedContext, PeerError
 from ..runtime.signals import Terminated
 from ..training.config import TrainConfig
 from ..training.loop import train
@@ -65,20 +65,20 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise ValueError(f"{', '.join(missing)} missing. Give them as flags or in a --config file.")
     config = TrainConfig(**given)
-    is_writer = Ranks.of_environment().is_writer
-    if not is_writer:  # the writer speaks for all
+    is_main_process = DistributedContext.from_env().is_main_process
+    if not is_main_process:  # the writer speaks for all
         logging.getLogger("adaattn_core").setLevel(logging.DEBUG if args.verbose else logging.ERROR)
     try:
         model = train(config, resume=args.resume, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
         has_save = (Path(config.output) / CHECKPOINT).is_file()
         done = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"
-        if is_writer:
+        if is_main_process:
             print(f"adaattn: stopped; {done}.", file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except PeerError:
         return FAILED
-    if is_writer:
+    if is_main_process:
         print(model)
     return 0
 

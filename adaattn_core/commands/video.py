@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..checkpoints.model_file import find_model
 from ..inference.stylize import stylize
-from ..inference.temporal import DEFAULT_STEADY, Steady
+from ..inference.temporal import DEFAULT_STEADY, TemporalSmoother
 from ..io.video_reader import Clip, Frame, open_clip
 from ..io.video_writer import DEFAULT_CRF, LARGEST_CRF, Writer, check_clip_output, open_writer
 from ..ops.resize import resize_image
 from ..runtime.device import pick_device
-from ..runtime.prefetch import AHEAD, overlapped
+from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import progress_bar
 from .options import (
     add_memory_option,
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     with open_clip(args.content) as clip:
         styles.read()
         with open_writer(args.output, clip, crf=args.crf, seconds=args.seconds) as writer:
-            _paint(args, clip, Painter(args, device, clip, styles, writer))
+            _paint(args, clip, VideoJob(args, device, clip, styles, writer))
     size, frames = f"{writer.size[1]}x{writer.size[0]}", f"{writer.frames} frame{'s' if writer.frames > 1 else ''}"
     print(f"{args.output}  {size}, {frames}, {time.monotonic() - started:.1f} s")
     return 0
@@ -113,23 +113,23 @@ def plan(args: argparse.Namespace) -> Styles:
     return Styles(paths, masks, args)
 
 
-def _paint(args: argparse.Namespace, clip: Clip, painter: Painter) -> None:
-    ahead = 0 if args.max_memory_gb else AHEAD
-    frames = overlapped(clip.frames(args.seconds), painter.read, painter.paint, painter.write, ahead)
+def _paint(args: argparse.Namespace, clip: Clip, painter: VideoJob) -> None:
+    ahead = 0 if args.max_memory_gb else PREFETCH
+    frames = prefetch_map(clip.frames(args.seconds), painter.read, painter.paint, painter.write, ahead)
     # The bar outside: its threads must have ended before the files are closed.
     with progress_bar(clip.count(args.seconds), unit="frame") as bar, closing(frames):
         for _ in frames:
             bar.update()
 
 
-class Painter:
-    """Reads, paints and writes one frame after the other; each step in a thread of its own, see `overlapped`."""
+class VideoJob:
+    """Reads, paints and writes one frame after the other; each step in a thread of its own, see `prefetch_map`."""
 
     def __init__(
         self, args: argparse.Namespace, device: torch.device, clip: Clip, styles: Styles, writer: Writer
     ) -> None:
         self.args, self.clip, self.styles, self.writer = args, clip, styles, writer
-        self.steady = Steady(args.steady)
+        self.steady = TemporalSmoother(args.steady)
         self.model = open_model(args, device)
 
     def read(self, frame: Frame) -> Tensor:

@@ -47,7 +47,7 @@ class Sources(NamedTuple):
     style: Tensor
 
 
-class Made(NamedTuple):
+class Output(NamedTuple):
     """A finished picture of the content's size.
 
     seconds: what it took; None where it was not made here. resized: whether it had another size.
@@ -58,7 +58,7 @@ class Made(NamedTuple):
     resized: bool = False
 
 
-class Subject(Protocol):
+class Method(Protocol):
     """One row of the table."""
 
     @property
@@ -70,12 +70,12 @@ class Subject(Protocol):
     def identity(self, pair: Pair) -> str:
         """Changes with whatever changes the picture, besides the sources."""
 
-    def make(self, pair: Pair, sources: Sources) -> Made:
+    def make(self, pair: Pair, sources: Sources) -> Output:
         """Raises an ImageError where there is no picture to be had."""
 
 
 @dataclass(frozen=True)
-class ContentUnchanged:
+class IdentityBaseline:
     """The best that a content metric can say, and what a style metric says when nothing was done."""
 
     name: str = "content unchanged"
@@ -84,12 +84,12 @@ class ContentUnchanged:
     def identity(self, pair: Pair) -> str:
         return self.name
 
-    def make(self, pair: Pair, sources: Sources) -> Made:
-        return Made(sources.content)
+    def make(self, pair: Pair, sources: Sources) -> Output:
+        return Output(sources.content)
 
 
 @dataclass(frozen=True)
-class StyleCopied:
+class StyleCopyBaseline:
     """The style picture itself, its middle cut to the content's shape: all style, no content."""
 
     name: str = "style copied"
@@ -98,17 +98,17 @@ class StyleCopied:
     def identity(self, pair: Pair) -> str:
         return self.name
 
-    def make(self, pair: Pair, sources: Sources) -> Made:
+    def make(self, pair: Pair, sources: Sources) -> Output:
         height, width = sources.content.shape[-2:]
         rows, columns = sources.style.shape[-2:]
         scale = max(height / rows, width / columns)
         size = max(height, round(rows * scale)), max(width, round(columns * scale))
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        return Made(resize_image(sources.style, size=size)[..., top : top + height, left : left + width])
+        return Output(resize_image(sources.style, size=size)[..., top : top + height, left : left + width])
 
 
 @dataclass(frozen=True)
-class Painter:
+class ModelMethod:
     """A model, with the settings it paints with.
 
     Args:
@@ -130,7 +130,7 @@ class Painter:
         dtype = self.model.precision
         return f"{self.digest} {dtype} {self.attention} {self.temperature} {self.strength}"
 
-    def make(self, pair: Pair, sources: Sources) -> Made:
+    def make(self, pair: Pair, sources: Sources) -> Output:
         started = time.perf_counter()
         picture = stylize(
             self.model,
@@ -140,11 +140,11 @@ class Painter:
             temperature=self.temperature,
             strength=self.strength,
         )
-        return Made(picture, time.perf_counter() - started)
+        return Output(picture, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
-class Finished:
+class ExistingImages:
     """Pictures that another program made.
 
     Args:
@@ -160,14 +160,14 @@ class Finished:
     def identity(self, pair: Pair) -> str:
         return file_identity(self.files[pair.name])
 
-    def make(self, pair: Pair, sources: Sources) -> Made:
+    def make(self, pair: Pair, sources: Sources) -> Output:
         picture, size = load_image(self.files[pair.name]), sources.content.shape[-2:]
-        return Made(resize_image(picture, size=(size[0], size[1])), resized=picture.shape[-2:] != size)
+        return Output(resize_image(picture, size=(size[0], size[1])), resized=picture.shape[-2:] != size)
 
 
-def finished_in(name: str, folder: str | Path) -> Finished:
+def finished_in(name: str, folder: str | Path) -> ExistingImages:
     """The pictures of a folder called CONTENT__STYLE.*, as a subject."""
-    return Finished(name, str(folder), by_stem(find_images([folder])))
+    return ExistingImages(name, str(folder), by_stem(find_images([folder])))
 
 
 def file_identity(path: Path) -> str:
@@ -194,7 +194,7 @@ def by_stem(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def choose_pairs(
-    contents: Sequence[Path], styles: Sequence[Path], folders: Sequence[Finished], count: int | None, seed: int
+    contents: Sequence[Path], styles: Sequence[Path], folders: Sequence[ExistingImages], count: int | None, seed: int
 ) -> list[Pair]:
     """Pairs that every subject is judged on: those present in every folder, or else each content with each style.
 
@@ -234,7 +234,7 @@ class _Product(Sequence[Pair]):
 
 
 def _common_pairs(
-    folders: Sequence[Finished], contents: Mapping[str, Path], styles: Mapping[str, Path]
+    folders: Sequence[ExistingImages], contents: Mapping[str, Path], styles: Mapping[str, Path]
 ) -> Sequence[Pair]:
     names: set[str] | None = None
     for folder in folders:

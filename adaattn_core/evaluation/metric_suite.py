@@ -56,7 +56,7 @@ METRICS: dict[str, Metric] = {
 """Name -> metric, in the order of the table. Each but ArtFID has a number per picture."""
 
 
-class Look(NamedTuple):
+class PictureFeatures(NamedTuple):
     """A picture and what the judges see in it."""
 
     picture: Tensor
@@ -64,7 +64,7 @@ class Look(NamedTuple):
     vgg16: Features
 
 
-class StyleMarks(NamedTuple):
+class StyleStatistics(NamedTuple):
     """What of a style its metrics compare: small, so that many can be kept."""
 
     vgg19: Mapping[str, Tensor]
@@ -74,7 +74,7 @@ class StyleMarks(NamedTuple):
 
 
 @dataclass
-class Panel:
+class MetricSuite:
     """Judges of one evaluation.
 
     Args:
@@ -104,15 +104,15 @@ class Panel:
         return digest.hexdigest()[:12]
 
     @torch.inference_mode()
-    def look(self, picture: Tensor) -> Look:
+    def extract(self, picture: Tensor) -> PictureFeatures:
         """(1, 3, H, W) in [0, 1] -> what the judges see, on their device."""
         first = next(self.vgg19.parameters())
         picture = picture.to(first.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        return Look(picture, self.vgg19(picture), self.vgg16(picture) if self.vgg16 is not None else {})
+        return PictureFeatures(picture, self.vgg19(picture), self.vgg16(picture) if self.vgg16 is not None else {})
 
     @torch.inference_mode()
-    def marks(self, look: Look) -> StyleMarks:
-        return StyleMarks(
+    def style_statistics(self, look: PictureFeatures) -> StyleStatistics:
+        return StyleStatistics(
             channel_statistics(look.vgg19, LEVELS),
             channel_statistics(look.vgg16, VGG16_STYLE_LEVELS) if look.vgg16 else {},
             gram_matrices(look.vgg16, VGG16_STYLE_LEVELS) if look.vgg16 else {},
@@ -120,9 +120,9 @@ class Panel:
         )
 
     @torch.inference_mode()
-    def compare(self, stylized: Look, content: Look, style: StyleMarks) -> dict[str, float]:
+    def score(self, stylized: PictureFeatures, content: PictureFeatures, style: StyleStatistics) -> dict[str, float]:
         """Every metric of `metrics` for one picture of the content's size."""
-        marks = self.marks(stylized)
+        marks = self.style_statistics(stylized)
         found = {
             "style_vgg19": statistics_distance(marks.vgg19, style.vgg19),
             "color": color_quantile_distance(marks.color, style.color),

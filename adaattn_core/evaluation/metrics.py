@@ -1,6 +1,6 @@
 """Numbers for stylised pictures: how much of the content is kept, how much of the style is taken. Pure functions.
 
-Pictures are (B, 3, H, W) RGB in [0, 1]; features are a judge network's (see `judges`), level name -> (B, C, H, W).
+Pictures are (B, 3, H, W) RGB in [0, 1]; features are a judge network's (see `networks`), level name -> (B, C, H, W).
 Every metric gives one number per picture, (B,) float32. None of them is a person's opinion: docs/evaluation.md says how
 little some agree with people, and why every table needs the rows "content unchanged" and "style copied".
 """

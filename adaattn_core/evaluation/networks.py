@@ -28,7 +28,7 @@ LPIPS_LEVELS = (*VGG16_STYLE_LEVELS, "relu5_3")
 
 NO_LPIPS = "the lpips package is not installed: pip install lpips"
 
-Judge = TypeVar("Judge", bound=nn.Module)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class VGG16(nn.Module):
@@ -138,7 +138,7 @@ def _head(tensors: Mapping[str, Tensor], index: int) -> Tensor | None:
     return None
 
 
-def ready_judge(judge: Judge, device: torch.device) -> Judge:
+def ready_judge(judge: Network, device: torch.device) -> Network:
     """On its device, in the memory format that convolutions are fastest in, without gradients."""
     judge.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return judge.eval().requires_grad_(False)

@@ -13,11 +13,11 @@ import torch
 from ..checkpoints.model_file import load_model
 from ..inference.stylize import stylize
 from ..runtime.memory import peak_memory_bytes
-from .methods import Painter, Pair
-from .runner import reduced
+from .methods import ModelMethod, Pair
+from .runner import load_reduced
 
 
-def peak_memory_gib(painter: Painter, pair: Pair, size: int) -> float | None:
+def peak_memory_gib(painter: ModelMethod, pair: Pair, size: int) -> float | None:
     """GiB that a process needs to load the model and paint the pair: of the device, where that has its own memory.
 
     None where the system cannot tell, or the process fails: a missing number must not end an evaluation.
@@ -44,7 +44,7 @@ def paint_and_measure(job: dict[str, Any]) -> float:
     """In the process of its own: see `peak_memory_gib`."""
     device = torch.device(job["device"])
     model = load_model(job["source"], device=device, dtype=getattr(torch, job["dtype"]))
-    content, style = (reduced(Path(job[name]), job["size"]) for name in ("content", "style"))
+    content, style = (load_reduced(Path(job[name]), job["size"]) for name in ("content", "style"))
     stylize(model, content, style, **job["options"])
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
     return peak / 2**30

@@ -21,10 +21,10 @@ from ..io.files import atomic_path
 from ..io.images import load_image
 from ..ops.resize import resize_image
 from ..runtime.progress import Progress
-from .methods import Made, Pair, Sources, Subject, file_identity
-from .metric_suite import Look, Panel, StyleMarks
+from .methods import Method, Output, Pair, Sources, file_identity
+from .metric_suite import MetricSuite, PictureFeatures, StyleStatistics
 
-KEPT_STYLES = 200
+STYLE_CACHE_SIZE = 200
 """Styles whose marks stay in memory, about 1.5 MB each."""
 
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ class Records:
         self.found[record["key"]] = record
 
 
-def no_one(subject: Subject, pair: Pair, made: Made) -> None:
+def ignore(subject: Method, pair: Pair, made: Output) -> None:
     """Looks at no picture."""
 
 
@@ -69,22 +69,22 @@ class Evaluation:
 
     Args:
         size: contents and styles with a longer short side are reduced to this one; 0 keeps them.
-        see: called with each picture that is judged.
+        on_result: called with each picture that is judged.
     """
 
-    panel: Panel
-    subjects: Sequence[Subject]
+    panel: MetricSuite
+    subjects: Sequence[Method]
     pairs: Sequence[Pair]
     records: Records
     size: int = 512
-    see: Callable[[Subject, Pair, Made], None] = no_one
+    on_result: Callable[[Method, Pair, Output], None] = ignore
     broken: dict[str, str] = field(default_factory=dict)
     """Pair name -> why one of its pictures cannot be read."""
 
     def run(self, bar: Progress) -> None:
         """Measure what has not been measured before; a pair with a picture that cannot be read goes to `broken`."""
-        contents: dict[Path, Look] = {}
-        styles: dict[Path, StyleMarks] = {}
+        contents: dict[Path, PictureFeatures] = {}
+        styles: dict[Path, StyleStatistics] = {}
         for pair in self.pairs:
             missing = [subject for subject in self.subjects if self.record(subject, pair) is None]
             bar.update(len(self.subjects) - len(missing))
@@ -96,21 +96,27 @@ class Evaluation:
                 bar.update(len(missing))
 
     def _judge(
-        self, pair: Pair, subjects: Sequence[Subject], contents: dict[Path, Look], styles: dict[Path, StyleMarks]
+        self,
+        pair: Pair,
+        subjects: Sequence[Method],
+        contents: dict[Path, PictureFeatures],
+        styles: dict[Path, StyleStatistics],
     ) -> None:
         sources = self.sources(pair)
         if pair.content not in contents:
             contents.clear()  # pairs of one content follow each other, and a look takes 300 MB
-            contents[pair.content] = self.panel.look(sources.content)
+            contents[pair.content] = self.panel.extract(sources.content)
         content = contents[pair.content]
-        marks = styles.get(pair.style) or self.panel.marks(self.panel.look(sources.style))
-        if len(styles) < KEPT_STYLES:  # a full house stays: styles come in turn, so the oldest is the next one needed
+        marks = styles.get(pair.style) or self.panel.style_statistics(self.panel.extract(sources.style))
+        if (
+            len(styles) < STYLE_CACHE_SIZE
+        ):  # a full house stays: styles come in turn, so the oldest is the next one needed
             styles[pair.style] = marks
         for subject in subjects:
             made = subject.make(pair, sources)
             unchanged = made.picture is sources.content
-            values = self.panel.compare(content if unchanged else self.panel.look(made.picture), content, marks)
-            self.see(subject, pair, made)
+            values = self.panel.score(content if unchanged else self.panel.extract(made.picture), content, marks)
+            self.on_result(subject, pair, made)
             self.records.add({
                 "key": self.key(subject, pair), "subject": subject.name, "content": pair.content.stem,
                 "style": pair.style.stem, "seconds": made.seconds, "resized": made.resized,
@@ -118,9 +124,9 @@ class Evaluation:
             })  # fmt: skip
 
     def sources(self, pair: Pair) -> Sources:
-        return Sources(*(reduced(path, self.size) for path in pair))
+        return Sources(*(load_reduced(path, self.size) for path in pair))
 
-    def key(self, subject: Subject, pair: Pair) -> str:
+    def key(self, subject: Method, pair: Pair) -> str:
         """Of a record: changes with whatever changes its numbers."""
         files = [file_identity(path) for path in pair]
         told = json.dumps([self._judges, self.size, files, subject.identity(pair)])
@@ -130,7 +136,7 @@ class Evaluation:
     def _judges(self) -> str:
         return self.panel.identity()
 
-    def record(self, subject: Subject, pair: Pair) -> Record | None:
+    def record(self, subject: Method, pair: Pair) -> Record | None:
         return self.records.found.get(self.key(subject, pair))
 
     def complete(self) -> dict[Pair, list[Record]]:
@@ -144,7 +150,7 @@ class Evaluation:
         return found
 
 
-def reduced(path: Path, size: int) -> Tensor:
+def load_reduced(path: Path, size: int) -> Tensor:
     """A picture whose short side is at most `size`; 0 keeps it."""
     picture = load_image(path)
     return resize_image(picture, short_side=size) if 0 < size < min(picture.shape[-2:]) else picture

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..io.files import atomic_path
 from ..io.images import to_pil
 from ..ops.resize import resize_image
-from .methods import Made, Pair, Subject
+from .methods import Method, Output, Pair
 from .report import Strip
 from .runner import Evaluation, Record
 
@@ -33,7 +33,7 @@ class Gallery:
         self.folder = folder
         self.shown = {pairs[index * len(pairs) // count] for index in range(count)} if count else set()
 
-    def see(self, evaluation: Evaluation, subject: Subject, pair: Pair, made: Made) -> None:
+    def see(self, evaluation: Evaluation, subject: Method, pair: Pair, made: Output) -> None:
         """Keep a picture if it is to be shown."""
         if pair in self.shown and subject.kind != "reference":
             self._keep(self._path(evaluation, subject, pair), made.picture)
@@ -64,7 +64,7 @@ class Gallery:
             strips.append(Strip(pair.name, width / height, pictures, words))
         return strips
 
-    def _path(self, evaluation: Evaluation, subject: Subject, pair: Pair) -> Path:
+    def _path(self, evaluation: Evaluation, subject: Method, pair: Pair) -> Path:
         return self.folder / f"{evaluation.key(subject, pair)}.jpg"
 
     def _keep(self, path: Path, picture: Tensor) -> None:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..models.attention import AdaAttention, cell_means, stacked_key
+from ..models.attention import AdaAttention, masked_avg_pool, stacked_key
 from ..models.fusion import MultiLevelFusion
-from ..ops.moments import _unit, _weights
-from ..ops.statistics import widened
+from ..ops.moments import attention_weights, unit_vectors
+from ..ops.statistics import to_float32
 from .stages import ImageFeatures
 from .validation import check_items, check_unit
 
@@ -26,7 +26,7 @@ EVEN = 0.1
 """Where the smallest weight is this near to the largest, as a share of it, a map dims: else rounding would be lit."""
 
 
-def attention_at(
+def attention_map(
     fusion: MultiLevelFusion,
     content: ImageFeatures,
     style: ImageFeatures,
@@ -57,14 +57,14 @@ def attention_at(
     attention = fusion.attention[level]
     assert isinstance(attention, AdaAttention)
     with torch.no_grad():
-        content_key = stacked_key(content.named(), level)
-        style_key = cell_means(stacked_key(style.named(), level), attention.cell)
+        content_key = stacked_key(content.as_dict(), level)
+        style_key = masked_avg_pool(stacked_key(style.as_dict(), level), attention.cell)
         height, width = content_key.shape[-2:]
         row, column = min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
         dtype = attention.query_proj.weight.dtype
         query = attention.query_proj(content_key[..., row : row + 1, column : column + 1].to(dtype))
         key = attention.key_proj(style_key.to(dtype))
-        weights = _attended(widened(query), widened(key), attention, temperature)
+        weights = _attended(to_float32(query), to_float32(key), attention, temperature)
     return rearrange(weights, "b 1 (h w) -> b h w", h=style_key.shape[-2])
 
 
@@ -73,13 +73,13 @@ def _attended(query: Tensor, key: Tensor, attention: AdaAttention, temperature: 
     queries = rearrange(query, "b k h w -> b (h w) k")
     keys = rearrange(key, "b k h w -> b (h w) k").expand(len(queries), -1, -1)
     if attention.similarity == "cosine":
-        queries, keys = _unit(queries), _unit(keys)
+        queries, keys = unit_vectors(queries), unit_vectors(keys)
     else:
         queries = queries / temperature
-    return _weights(torch.bmm(queries, keys.mT), None, attention.similarity, temperature)
+    return attention_weights(torch.bmm(queries, keys.mT), None, attention.similarity, temperature)
 
 
-def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:
+def overlay_heatmap(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:
     """Weights as colours over a grey version of the picture they belong to: each map from its least to its most.
 
     Args:
@@ -91,7 +91,7 @@ def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor
         (B, 3, H, W) float32 in [0, 1].
     """
     check_unit("opacity", opacity)
-    heat = shades(weights)
+    heat = to_brightness(weights)
     heat = F.interpolate(heat[:, None], size=picture.shape[-2:], mode="bilinear").clamp(0, 1)
     steps = torch.tensor(INFERNO, device=heat.device)
     place = heat[:, 0] * (len(steps) - 1)
@@ -101,7 +101,7 @@ def paint_heat(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor
     return torch.lerp(grey, rearrange(colours, "b h w c -> b c h w"), opacity)
 
 
-def shades(weights: Tensor) -> Tensor:
+def to_brightness(weights: Tensor) -> Tensor:
     """How bright to show weights: 0 the smallest of a map, 1 its largest, in between by their order.
 
     A scale in proportion to the weights would show a peak and nothing else, or, of attention that is nearly even, one

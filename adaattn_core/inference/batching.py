@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops.chunked_attention import BLOCK_BYTES
-from ..runtime.memory import free_memory, is_out_of_memory
+from ..runtime.memory import empty_cache, is_out_of_memory
 from ..runtime.progress import ProgressCallback, sub_progress
 
 WINDOW_PIXELS = 2**21
@@ -37,13 +37,13 @@ def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN40
     return value
 
 
-def batch_window(value: T, window: slice) -> T:
+def slice_batch(value: T, window: slice) -> T:
     """Some items of a batch; what is there once for all of them stays."""
     return each_tensor(value, lambda x: x if len(x) == 1 else x[window])
 
 
-def joined(parts: Sequence[T]) -> T:
-    """Parts of a batch, one after the other: the inverse of `batch_window`. What is no tensor comes from the first."""
+def concat_batches(parts: Sequence[T]) -> T:
+    """Parts of a batch, one after the other: the inverse of `slice_batch`. What is no tensor comes from the first."""
     whole: T = _join(parts)
     return whole
 
@@ -60,7 +60,7 @@ def _join(parts: Sequence[Any]) -> Any:  # noqa: ANN401 (whatever was nested com
     return first
 
 
-def in_windows(
+def run_batched(
     run: Callable[[slice, int, ProgressCallback | None], T],
     pictures: Tensor,
     *,
@@ -79,7 +79,7 @@ def in_windows(
     """
     results: list[T] = []
     batch, done = len(pictures), 0
-    size = items or window_items(pictures)
+    size = items or batch_size_for(pictures)
     while done < batch:
         stop = min(done + size, batch)
         try:
@@ -92,11 +92,11 @@ def in_windows(
             if progress is not None:
                 progress(done / batch)
             continue
-        free_memory()  # after the except block: the error holds on to what the failed attempt allocated
+        empty_cache()  # after the except block: the error holds on to what the failed attempt allocated
         size, block_bytes = ((stop - done) // 2, block_bytes) if stop - done > 1 else (1, block_bytes // 2)
     return results
 
 
-def window_items(pictures: Tensor) -> int:
+def batch_size_for(pictures: Tensor) -> int:
     """As many items as have WINDOW_PIXELS, so that memory does not grow with the batch."""
     return max(1, WINDOW_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))

@@ -1,4 +1,4 @@
-"""Repainting a level piece by piece: what `MultiLevelFusion.statistics` and `repaint` do together, in less memory.
+"""Repainting a level piece by piece: what `MultiLevelFusion.statistics` and `apply_statistics` do together, in less memory.
 
 Keys, queries, means and deviations exist for some rows of a level at a time; only what is read again (features) and
 what is made (painted features) is there whole. Letters: B batch, C channels of the level, K key channels, H W grid.
@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..models.attention import PIECE_POSITIONS, AdaAttention, KeyRows
+from ..models.attention import PIECE_POSITIONS, AdaAttention, LazyStackedKey
 from ..models.encoder import Features
 from ..models.fusion import MultiLevelFusion, StyleFeatures
 from ..ops.chunked_attention import BLOCK_BYTES
-from ..ops.statistics import widened
-from ..ops.tiling import canvas
-from ..runtime.memory import trim_memory
+from ..ops.statistics import to_float32
+from ..ops.tiling import empty_channels_last
+from ..runtime.memory import malloc_trim
 from ..runtime.progress import ProgressCallback, sub_progress
 
 
 @torch.no_grad()
-def repaint_gradually(
+def apply_statistics_chunked(
     fusion: MultiLevelFusion,
     content: Features,
     styles: Sequence[StyleFeatures],
@@ -42,7 +42,7 @@ def repaint_gradually(
         content: features; what no level still needs is taken out on the way, so that its memory is free.
         styles: results of `encode_style`; levels that are done are taken out of them, too.
         weights, temperature, block_bytes: see `MultiLevelFusion.statistics`.
-        strength: see `MultiLevelFusion.repaint`.
+        strength: see `MultiLevelFusion.apply_statistics`.
         positions: content positions of a piece of the first level, at least a row; of deeper ones, with wider keys,
             as many as take the same memory.
         reuse: paint over the features themselves, at full strength: their memory is not needed twice.
@@ -60,7 +60,7 @@ def repaint_gradually(
     for level in reversed(fusion.levels):
         part = sub_progress(progress, done / total, (done + costs[level]) / total)
         some = positions * _key_width(fusion, fusion.levels[0]) // _key_width(fusion, level)
-        attention = _Level(fusion, level, styles, weights, temperature, block_bytes)
+        attention = _LevelRunner(fusion, level, styles, weights, temperature, block_bytes)
         painted[level] = attention.repainted(content, strength, some, reuse, part)
         done += costs[level]
         for name in [name for name in content if name == level or name.endswith(f"@{level}")]:
@@ -68,11 +68,11 @@ def repaint_gradually(
         for style in styles:
             del style[level]
         del attention
-        trim_memory(painted[level].device)
+        malloc_trim(painted[level].device)
     return painted
 
 
-class _Level:
+class _LevelRunner:
     """One level's attention, with what it paints with."""
 
     def __init__(
@@ -94,18 +94,18 @@ class _Level:
         self, content: Features, strength: float, positions: int, reuse: bool, progress: ProgressCallback | None
     ) -> Tensor:
         """(B, C, H, W)."""
-        own, keys = content[self.level], KeyRows(content, self.level)
+        own, keys = content[self.level], LazyStackedKey(content, self.level)
         height, width = own.shape[-2:]
         step = max(1, positions // (len(own) * width))
-        painted = own if reuse and strength == 1 else canvas(own, own.shape[1], height, width)
+        painted = own if reuse and strength == 1 else empty_channels_last(own, own.shape[1], height, width)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
             told = sub_progress(progress, rows.start / height, rows.stop / height)
             mean, std = self._statistics(self.attention.query(keys[rows]), (rows.stop - rows.start, width), told)
-            full = keys.own(rows).mul_(std).add_(mean)
-            painted[:, :, rows] = full if strength == 1 else torch.lerp(widened(own[:, :, rows]), full, strength)
+            full = keys.normalized_level(rows).mul_(std).add_(mean)
+            painted[:, :, rows] = full if strength == 1 else torch.lerp(to_float32(own[:, :, rows]), full, strength)
             del mean, std, full
-            trim_memory(own.device)
+            malloc_trim(own.device)
         return painted
 
     def _statistics(

@@ -22,10 +22,10 @@ from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.chunked_attention import BLOCK_BYTES, block_bytes_on, tiles_at_once
 from ..ops.key_pruning import GATHERED_ROWS
-from ..ops.tiling import STRIP_BYTES, strip_height
+from ..ops.tiling import TILE_BYTES, tile_rows
 from ..ops.winograd import kernel_bytes
 from ..runtime.memory import memory_in_use
-from ..runtime.threads import at_once
+from ..runtime.threads import worker_count
 
 logger = logging.getLogger(__name__)
 
@@ -33,35 +33,35 @@ FLOAT_BYTES = 4
 SPARE = 0.25
 """Share of the room under a limit left to what is not counted: an allocator's gaps, buffers of libraries.
 The test's process of 128 MiB of room stays 10 to 23 below it by this; with .15 it was once 0.7 above."""
-LAYER_COPIES = 7
+CONV_WORKSPACE_LAYERS = 7
 """Of a strip's widest layer: what a convolution reads, what it writes, and 2.25 times as much as windows of it, and
 again transformed; see winograd.py. Beside them there is a piece of a kernel."""
 SMALLEST_BLOCK = 2**18
 SMALLEST_PIECE = 2**10
 
 
-class Budget(NamedTuple):
+class ChunkSizes(NamedTuple):
     """How much is done at once; the defaults are the fastest.
 
-    strip_bytes: see `strips.strip_height`. block_bytes: of a block of attention weights. positions: of the content, in
-    a piece of a level. items: of a batch; None takes as many as `windows.in_windows` does by itself.
+    tile_bytes: see `strips.tile_rows`. block_bytes: of a block of attention weights. positions: of the content, in
+    a piece of a level. items: of a batch; None takes as many as `windows.run_batched` does by itself.
     """
 
-    strip_bytes: int | None = None
+    tile_bytes: int | None = None
     block_bytes: int = BLOCK_BYTES
     positions: int = PIECE_POSITIONS
     items: int | None = None
 
-    def with_blocks_of(self, block_bytes: int) -> Budget:
+    def with_blocks_of(self, block_bytes: int) -> ChunkSizes:
         """All sizes smaller in the proportion of the blocks: for when memory ran out nevertheless."""
         if block_bytes >= self.block_bytes:
             return self
         share = block_bytes / self.block_bytes
-        strip_bytes = STRIP_BYTES if self.strip_bytes is None else self.strip_bytes
-        return Budget(max(1, int(share * strip_bytes)), block_bytes, max(1, int(share * self.positions)), self.items)
+        tile_bytes = TILE_BYTES if self.tile_bytes is None else self.tile_bytes
+        return ChunkSizes(max(1, int(share * tile_bytes)), block_bytes, max(1, int(share * self.positions)), self.items)
 
 
-def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> Budget:
+def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> ChunkSizes:
     """Sizes for encoding a style, all pictures of it at once."""
     return _budget(model, style, 0, style_floats(model), max_memory_gb, "style")
 
@@ -73,15 +73,17 @@ def content_budget(
     strength: float,
     max_memory_gb: float | None,
     items: int,
-    let_go: bool = False,
-) -> Budget:
+    release_styles: bool = False,
+) -> ChunkSizes:
     """Sizes for painting contents in styles, at most `items` at once; fewer where so many do not fit.
 
-    `let_go` says that the styles are there for this alone, so that their deep levels are free when relu3_1 is painted.
+    `release_styles` says that the styles are there for this alone, so that their deep levels are free when relu3_1 is painted.
     """
-    floats, keys = content_floats(model.config, strength), _style_work(styles, let_go and items >= len(content))
+    floats, keys = content_floats(model.config, strength), _style_work(styles, release_styles and items >= len(content))
     while items > 1 and max_memory_gb is not None:
-        if _left(model, content[:items], keys, floats, max_memory_gb) > _work(model, content[:items], Budget()):
+        if _available_bytes(model, content[:items], keys, floats, max_memory_gb) > _workspace_bytes(
+            model, content[:items], ChunkSizes()
+        ):
             break
         items //= 2
     budget = _budget(model, content[:items], keys, floats, max_memory_gb, "content")
@@ -95,17 +97,17 @@ def _budget(
     floats: float,
     max_memory_gb: float | None,
     role: str,
-) -> Budget:
-    fastest = Budget(block_bytes=block_bytes_on(_device(model)))
+) -> ChunkSizes:
+    fastest = ChunkSizes(block_bytes=block_bytes_on(_device(model)))
     if max_memory_gb is None:
         return fastest
     if not max_memory_gb > 0:
         raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
-    left = _left(model, picture, keys, floats, max_memory_gb)
-    if left >= _work(model, picture, fastest):
+    left = _available_bytes(model, picture, keys, floats, max_memory_gb)
+    if left >= _workspace_bytes(model, picture, fastest):
         return fastest
-    smallest = Budget(1, SMALLEST_BLOCK, SMALLEST_PIECE)
-    lacking = _work(model, picture, smallest) - left
+    smallest = ChunkSizes(1, SMALLEST_BLOCK, SMALLEST_PIECE)
+    lacking = _workspace_bytes(model, picture, smallest) - left
     if lacking > 0:
         needed = max_memory_gb + lacking / (1 - SPARE) / 2**30
         logger.warning(
@@ -115,14 +117,14 @@ def _budget(
         )  # fmt: skip
         return smallest
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
-    return Budget(
-        max(1, (left - _kernel_bytes(model.config)) // LAYER_COPIES - 2 * margin * row),
+    return ChunkSizes(
+        max(1, (left - _kernel_bytes(model.config)) // CONV_WORKSPACE_LAYERS - 2 * margin * row),
         min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
         min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
 
 
-def _left(model: StyleTransferModel, picture: Tensor, keys: int, floats: float, max_memory_gb: float) -> int:
+def _available_bytes(model: StyleTransferModel, picture: Tensor, keys: int, floats: float, max_memory_gb: float) -> int:
     """Bytes of the limit that neither the process, nor what is there whole, nor the work on the styles' keys takes."""
     pixels = len(picture) * picture.shape[-2] * picture.shape[-1]
     used = memory_in_use(_device(model))
@@ -181,13 +183,13 @@ def _encoding(config: ModelConfig) -> float:
     )
 
 
-def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
+def _workspace_bytes(model: StyleTransferModel, picture: Tensor, budget: ChunkSizes) -> int:
     """Bytes that sizes come to: convolutions and attention take turns."""
     channels_row, margin = _row_bytes(model.config, picture), _margin(model.config)
     row = picture[..., :1, :]
     per_position = channels_row // max(1, FLOAT_BYTES * len(picture) * picture.shape[-1])
-    height = strip_height(row, per_position, margin, budget.strip_bytes)
-    convolutions = LAYER_COPIES * channels_row * min(height + 2 * margin, picture.shape[-2])
+    height = tile_rows(row, per_position, margin, budget.tile_bytes)
+    convolutions = CONV_WORKSPACE_LAYERS * channels_row * min(height + 2 * margin, picture.shape[-2])
     convolutions += _kernel_bytes(model.config)
     attention = 0
     widths = _widths(model)
@@ -203,7 +205,7 @@ def _work(model: StyleTransferModel, picture: Tensor, budget: Budget) -> int:
     return max(convolutions, budget.block_bytes + beside + attention)
 
 
-def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
+def _style_work(styles: Sequence[StyleFeatures], release_styles: bool) -> int:
     """Bytes that attention makes of a level's keys and values: the keys' leading components, and for each thread some
     rows of keys and values gathered. Less what has been let go of by then."""
     if not styles:
@@ -213,8 +215,8 @@ def _style_work(styles: Sequence[StyleFeatures], let_go: bool) -> int:
         pairs = [(style[level].key, style[level].value) for style in styles]
         work = max(key.numel() for key, _ in pairs)
         gathered = max(GATHERED_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
-        most = max(most, work + at_once(pairs[0][0].device) * gathered - freed)
-        freed += sum(key.numel() + value.numel() for key, value in pairs) if let_go else 0
+        most = max(most, work + worker_count(pairs[0][0].device) * gathered - freed)
+        freed += sum(key.numel() + value.numel() for key, value in pairs) if release_styles else 0
     return FLOAT_BYTES * most
 
 

@@ -9,15 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..models.fusion import Fused
+from ..models.fusion import FusedFeatures
 from ..ops.masks import resize_mask
-from .stages import Painting
-from .validation import style_shares
+from .stages import StylizedFeatures
+from .validation import normalize_weights
 
 
 def mix_paintings(
-    paintings: Sequence[Painting], weights: Sequence[float] | None = None, masks: Sequence[Tensor | None] | None = None
-) -> Painting:
+    paintings: Sequence[StylizedFeatures],
+    weights: Sequence[float] | None = None,
+    masks: Sequence[Tensor | None] | None = None,
+) -> StylizedFeatures:
     """Paintings of one content, averaged.
 
     Without masks this is the same as mixing the styles' statistics: what follows them is linear up to the decoder, and
@@ -34,7 +36,7 @@ def mix_paintings(
     Raises:
         ValueError: another content or attention, or numbers out of their range.
     """
-    shares = style_shares(weights, len(paintings))
+    shares = normalize_weights(weights, len(paintings))
     masks = list(masks) if masks is not None else [None] * len(paintings)
     if len(masks) != len(paintings):
         raise ValueError(f"{len(masks)} masks came for {len(paintings)} paintings; give one (or None) for each")
@@ -46,7 +48,7 @@ def mix_paintings(
     used = [paintings[index] for index in kept]
     skips = [one.fused.skip for one in used if one.fused.skip is not None]
     return used[0]._replace(
-        fused=Fused(mixed.grids([one.fused.deep for one in used]), mixed.grids(skips) if skips else None),
+        fused=FusedFeatures(mixed.grids([one.fused.deep for one in used]), mixed.grids(skips) if skips else None),
         own=next((one.own for one in used if one.own is not None), None),
         strength=mixed.strengths([one.strength for one in used]),
         mask=mixed.area(),
@@ -100,7 +102,7 @@ def _sum_of(values: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, (value.float() * share.to(value.device) for value, share in pairs))
 
 
-def _check_same_content(first: Painting, other: Painting, number: int) -> None:
+def _check_same_content(first: StylizedFeatures, other: StylizedFeatures, number: int) -> None:
     if first.attention.fingerprint != other.attention.fingerprint:
         raise ValueError(
             f"painting {number} was made by another model than painting 1 ({other.attention} and {first.attention}); "

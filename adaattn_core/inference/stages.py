@@ -18,13 +18,13 @@ from torch import Tensor
 from ..models.attention import PIECE_POSITIONS
 from ..models.decoder import Decoder
 from ..models.encoder import ATTENTION_LEVELS, Features, VGGEncoder
-from ..models.fusion import Fused, MultiLevelFusion, StyleFeatures
+from ..models.fusion import FusedFeatures, MultiLevelFusion, StyleFeatures
 from ..ops.chunked_attention import BLOCK_BYTES
 from ..ops.color import keep_color as keep_content_color
-from ..runtime.device import true_float32
+from ..runtime.device import disable_tf32
 from ..runtime.progress import ProgressCallback
-from .chunked import repaint_gradually
-from .validation import as_large, check_batch, check_picture, check_unit, style_shares
+from .chunked import apply_statistics_chunked
+from .validation import check_batch, check_picture, check_unit, expand_to_batch, normalize_weights
 
 Attention = Literal["exact", "sampled"]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -33,7 +33,7 @@ SAMPLED_POSITIONS = 4096
 """Style positions that sampled attention keeps on relu3_1: 64 x 64, as in the published code."""
 
 
-class Origin(NamedTuple):
+class ModelFingerprint(NamedTuple):
     """What made a result: the fingerprint of its weights tells it from others, its name tells a person."""
 
     fingerprint: str = ""
@@ -43,7 +43,7 @@ class Origin(NamedTuple):
         return f"{self.name} ({self.fingerprint})"
 
 
-UNKNOWN = Origin()
+UNKNOWN = ModelFingerprint()
 
 
 class ImageFeatures(NamedTuple):
@@ -56,14 +56,14 @@ class ImageFeatures(NamedTuple):
     picture: Tensor
     names: tuple[str, ...]
     levels: tuple[Tensor, ...]
-    encoder: Origin = UNKNOWN
+    encoder: ModelFingerprint = UNKNOWN
 
-    def named(self) -> Features:
+    def as_dict(self) -> Features:
         """Level name -> features, as the model's parts take them."""
         return dict(zip(self.names, self.levels, strict=True))
 
 
-class Painting(NamedTuple):
+class StylizedFeatures(NamedTuple):
     """Contents repainted in features: all that it takes to make the pictures.
 
     fused: what the decoder paints. own: the content's own features merged the same way, None where the strength is 1.
@@ -71,12 +71,12 @@ class Painting(NamedTuple):
     attention: which one it was.
     """
 
-    fused: Fused
-    own: Fused | None
+    fused: FusedFeatures
+    own: FusedFeatures | None
     content: Tensor
     strength: Tensor
     mask: Tensor | None
-    attention: Origin = UNKNOWN
+    attention: ModelFingerprint = UNKNOWN
 
 
 def extract_features(
@@ -85,8 +85,8 @@ def extract_features(
     levels: Sequence[str] = ATTENTION_LEVELS,
     *,
     role: str = "picture",
-    origin: Origin = UNKNOWN,
-    strip_bytes: int | None = None,
+    origin: ModelFingerprint = UNKNOWN,
+    tile_bytes: int | None = None,
 ) -> ImageFeatures:
     """Features of pictures, on the encoder's device and in its dtype.
 
@@ -96,13 +96,13 @@ def extract_features(
         levels: with attention, shallow to deep.
         role: names the picture in errors.
         origin: of the encoder, kept with the features.
-        strip_bytes: see `strips.strip_height`.
+        tile_bytes: see `strips.tile_rows`.
 
     Raises:
         ValueError: a wrong shape or type, a side under 16 pixels, NaN.
     """
     check_picture(pictures, role)
-    return encode_checked(encoder, pictures, levels, origin=origin, strip_bytes=strip_bytes)
+    return encode_checked(encoder, pictures, levels, origin=origin, tile_bytes=tile_bytes)
 
 
 def encode_checked(
@@ -110,14 +110,14 @@ def encode_checked(
     pictures: Tensor,
     levels: Sequence[str] = ATTENTION_LEVELS,
     *,
-    origin: Origin = UNKNOWN,
-    strip_bytes: int | None = None,
+    origin: ModelFingerprint = UNKNOWN,
+    tile_bytes: int | None = None,
 ) -> ImageFeatures:
     """`extract_features` of pictures that `check_picture` has looked at."""
     weight = encoder.conv0.weight
-    with torch.no_grad(), true_float32(weight.device):
+    with torch.no_grad(), disable_tf32(weight.device):
         pictures = _in_range(pictures.float())
-        features = encoder.encode(pictures.to(weight.device, weight.dtype), levels, strip_bytes)
+        features = encoder.encode(pictures.to(weight.device, weight.dtype), levels, tile_bytes)
     return ImageFeatures(pictures, tuple(features), tuple(features.values()), origin)
 
 
@@ -155,12 +155,12 @@ def encode_style_features(
     if mask is not None and not bool((mask > 0.5).flatten(1).any(dim=1).all()):
         raise ValueError("the style mask is empty: no part of the style is left to look at. Paint some of it white.")
     samples = SAMPLED_POSITIONS if attention == "sampled" else None
-    with torch.no_grad(), true_float32(style.levels[0].device):
+    with torch.no_grad(), disable_tf32(style.levels[0].device):
         mask = None if mask is None else mask.to(style.levels[0].device)
-        return fusion.encode_style(style.named(), mask, samples, torch.Generator().manual_seed(seed))
+        return fusion.encode_style(style.as_dict(), mask, samples, torch.Generator().manual_seed(seed))
 
 
-def paint(
+def transfer(
     fusion: MultiLevelFusion,
     content: ImageFeatures,
     styles: Sequence[StyleFeatures],
@@ -172,7 +172,7 @@ def paint(
     block_bytes: int = BLOCK_BYTES,
     positions: int = PIECE_POSITIONS,
     progress: ProgressCallback | None = None,
-) -> Painting:
+) -> StylizedFeatures:
     """Contents repainted in features, in one style or a mix.
 
     Args:
@@ -192,11 +192,11 @@ def paint(
         ValueError: an argument out of its range, or batches that do not pair up.
     """
     check_unit("strength", strength)
-    shares = style_shares(weights, len(styles))
+    shares = normalize_weights(weights, len(styles))
     for style in styles:
         check_batch(style, len(content.picture))
     return use_up(
-        fusion, content.named(), content.picture, [dict(style) for style in styles], shares, strength=strength,
+        fusion, content.as_dict(), content.picture, [dict(style) for style in styles], shares, strength=strength,
         temperature=temperature, mask=mask, block_bytes=block_bytes, positions=positions, progress=progress,
     )  # fmt: skip
 
@@ -215,31 +215,31 @@ def use_up(
     positions: int = PIECE_POSITIONS,
     reuse: bool = False,
     progress: ProgressCallback | None = None,
-) -> Painting:
+) -> StylizedFeatures:
     """`paint`, with arguments that are known to be right and are taken apart: each level's features and keys leave
     `seen` and `styles` when they have been used, so that their memory is free if nobody else holds them. `reuse` says
     that nobody does, and that the features may be painted over."""
-    with torch.no_grad(), true_float32(seen[fusion.levels[0]].device):
+    with torch.no_grad(), disable_tf32(seen[fusion.levels[0]].device):
         own = fusion.merge({level: seen[level] for level in fusion.levels}) if strength < 1 else None
         if own is not None and strength == 0:
             fused = own
         else:
-            painted = repaint_gradually(
+            painted = apply_statistics_chunked(
                 fusion, seen, styles, shares, strength=strength, temperature=temperature, block_bytes=block_bytes,
                 positions=positions, reuse=reuse, progress=progress,
             )  # fmt: skip
             fused = fusion.merge(painted)
     level = torch.full((1, 1, 1, 1), strength, device=picture.device)
-    return Painting(fused, own, picture, level, mask)
+    return StylizedFeatures(fused, own, picture, level, mask)
 
 
-def finish(
+def decode(
     decoder: Decoder,
-    painting: Painting,
+    painting: StylizedFeatures,
     *,
     picture: Tensor | None = None,
     keep_color: bool = False,
-    strip_bytes: int | None = None,
+    tile_bytes: int | None = None,
 ) -> Tensor:
     """Pixels of a painting.
 
@@ -249,7 +249,7 @@ def finish(
     Args:
         decoder: of the model whose attention painted.
         painting: features on its device.
-        strip_bytes: see `strips.strip_height`.
+        tile_bytes: see `strips.tile_rows`.
         picture: (B or 1, 3, H, W) on the content's device: what shows where nothing is painted, and gives the
             colours; None is the content.
         keep_color: take only brightness from the result.
@@ -258,29 +258,29 @@ def finish(
         (B, 3, H, W) float32 in [0, 1], on the content's device. Where the mask is 0 it is the picture, exactly.
     """
     content = painting.content
-    plain = content if picture is None else as_large(picture, content)
-    result = _decoded(decoder, painting, strip_bytes).clamp(0, 1)
+    plain = content if picture is None else expand_to_batch(picture, content)
+    result = _decoded(decoder, painting, tile_bytes).clamp(0, 1)
     if keep_color:
         result = keep_content_color(result, plain)
     mask = painting.mask
     return result if mask is None else torch.where(mask > 0, torch.lerp(plain, result, mask), plain)
 
 
-def _decoded(decoder: Decoder, painting: Painting, strip_bytes: int | None) -> Tensor:
+def _decoded(decoder: Decoder, painting: StylizedFeatures, tile_bytes: int | None) -> Tensor:
     """The whole picture painted, not clamped."""
     content, own, strength = painting.content, painting.own, painting.strength
     if own is not None and not bool(strength.any()):  # asked only below full strength: an accelerator has to answer
         return content
     size = (content.shape[-2], content.shape[-1])
     with torch.no_grad():
-        result = decoder.in_strips(painting.fused, size, strip_bytes).float().to(content.device)
+        result = decoder.in_tiles(painting.fused, size, tile_bytes).float().to(content.device)
         if own is not None:
-            unchanged = decoder.in_strips(own, size, strip_bytes).float().to(content.device)
+            unchanged = decoder.in_tiles(own, size, tile_bytes).float().to(content.device)
             result = result + (1 - strength) * (content - unchanged)
     return result
 
 
-def check_origin(features: ImageFeatures, wanted: Origin, model: str, role: str) -> None:
+def check_origin(features: ImageFeatures, wanted: ModelFingerprint, model: str, role: str) -> None:
     """ValueError unless the features are of the encoder that a model's attention was trained with."""
     if features.encoder.fingerprint != wanted.fingerprint:
         raise ValueError(
@@ -289,7 +289,7 @@ def check_origin(features: ImageFeatures, wanted: Origin, model: str, role: str)
         )
 
 
-def check_decoder(painting: Painting, attention: Origin) -> None:
+def check_decoder(painting: StylizedFeatures, attention: ModelFingerprint) -> None:
     """ValueError unless a decoder's model has the attention that painted."""
     if painting.attention.fingerprint != attention.fingerprint:
         raise ValueError(

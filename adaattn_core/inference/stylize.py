@@ -14,12 +14,12 @@ from torch import Tensor
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
-from ..runtime.memory import close_gaps
+from ..runtime.memory import malloc_trim_if_large
 from ..runtime.progress import ProgressCallback, sub_progress
-from .batching import batch_window, in_windows, window_items
+from .batching import batch_size_for, run_batched, slice_batch
 from .memory_budget import content_budget, style_budget
-from .stages import Attention, encode_checked, encode_style_features, finish, use_up
-from .validation import check_batch, check_picture, check_unit, style_shares
+from .stages import Attention, decode, encode_checked, encode_style_features, use_up
+from .validation import check_batch, check_picture, check_unit, normalize_weights
 
 PAINTING_SHARE = 0.9
 """Of the time a picture takes, what is over when only the decoder is left; for the progress bar."""
@@ -49,12 +49,12 @@ def encode_style(
     """
     check_picture(style, "style")
     fitted = None if mask is None else fit_mask(mask, style, "style")
-    strip_bytes = style_budget(model, style, max_memory_gb).strip_bytes
-    features = encode_checked(model.encoder, style, model.config.levels, strip_bytes=strip_bytes)
-    close_gaps(style)
+    tile_bytes = style_budget(model, style, max_memory_gb).tile_bytes
+    features = encode_checked(model.encoder, style, model.config.levels, tile_bytes=tile_bytes)
+    malloc_trim_if_large(style)
     made = encode_style_features(model.fusion, features, mask=fitted, attention=attention, seed=seed)
     del features
-    close_gaps(style)
+    malloc_trim_if_large(style)
     return made
 
 
@@ -102,7 +102,7 @@ def stylize(
     check_picture(content, "content")
     check_unit("strength", strength)
     styles = [style] if isinstance(style, Tensor | dict) else list(style)
-    weights = style_shares(style_weights, len(styles))
+    weights = normalize_weights(style_weights, len(styles))
     masks = list(style_masks) if style_masks is not None else [None] * len(styles)
     if len(masks) != len(styles):
         raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one (or None) for each")
@@ -113,33 +113,33 @@ def stylize(
         return content.float().clamp(0, 1)
 
     budget = content_budget(
-        model, content, painted.encoded(), strength, max_memory_gb, window_items(content), painted.can_go
+        model, content, painted.encoded(), strength, max_memory_gb, batch_size_for(content), painted.can_go
     )
     result = torch.empty(content.shape, device=content.device)
 
     def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> None:
         sizes = budget.with_blocks_of(block_bytes)
-        features = encode_checked(model.encoder, content[window], model.config.levels, strip_bytes=sizes.strip_bytes)
-        seen, picture = features.named(), features.picture
+        features = encode_checked(model.encoder, content[window], model.config.levels, tile_bytes=sizes.tile_bytes)
+        seen, picture = features.as_dict(), features.picture
         del features
-        close_gaps(picture)
+        malloc_trim_if_large(picture)
         painting = use_up(
             model.fusion,
             seen,
             picture,
-            [batch_window(one, window) for one in painted.encoded(last=window.stop == len(content))],
+            [slice_batch(one, window) for one in painted.encoded(last=window.stop == len(content))],
             weights,
             strength=strength,
             temperature=temperature,
-            mask=batch_window(fitted, window),
+            mask=slice_batch(fitted, window),
             block_bytes=sizes.block_bytes,
             positions=sizes.positions,
             reuse=True,
             progress=sub_progress(progress, 0, PAINTING_SHARE),
         )
-        result[window] = finish(model.decoder, painting, keep_color=keep_color, strip_bytes=sizes.strip_bytes)
+        result[window] = decode(model.decoder, painting, keep_color=keep_color, tile_bytes=sizes.tile_bytes)
 
-    in_windows(run, content, block_bytes=budget.block_bytes, items=budget.items, progress=progress)
+    run_batched(run, content, block_bytes=budget.block_bytes, items=budget.items, progress=progress)
     return result
 
 

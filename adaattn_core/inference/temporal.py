@@ -36,7 +36,7 @@ LARGEST_GAIN = 1.5
 """Of fine detail."""
 
 
-class Steady:
+class TemporalSmoother:
     """Takes the frames of a clip in order, and holds one of them.
 
     Each result is, place by place, a mix of the frame as it was painted and the result before, moved along with the
@@ -75,13 +75,13 @@ class Steady:
         difference = (content - moved[:, :3]).abs().mean(dim=1, keepdim=True)
         if float(difference.median()) > CUT:
             return painted
-        weight = self.steady * agreement(difference) * inside
+        weight = self.steady * occlusion_weight(difference) * inside
         mixed = weight * moved[:, 3:] + (1 - weight) * painted
         # At most 1 / steady: detail that is handed on from frame to frame must not grow.
-        return sharpen_like(mixed, painted, largest=min(LARGEST_GAIN, 1 / self.steady))
+        return match_sharpness(mixed, painted, largest=min(LARGEST_GAIN, 1 / self.steady))
 
 
-def agreement(difference: Tensor) -> Tensor:
+def occlusion_weight(difference: Tensor) -> Tensor:
     """(1, 1, H, W) difference of the contents -> how far they are the same, 1 to 0."""
     near = _box(difference, NEAR)
     spread = near
@@ -90,7 +90,7 @@ def agreement(difference: Tensor) -> Tensor:
     return torch.exp(-((_box(spread, NEAR) / SIGMA) ** 2))
 
 
-def sharpen_like(image: Tensor, model: Tensor, largest: float) -> Tensor:
+def match_sharpness(image: Tensor, model: Tensor, largest: float) -> Tensor:
     """The image, its fine detail raised to the model's strength around each place, `largest` times at the most."""
     smooth = _box(image, FINE)
     fine, wanted = image - smooth, model - _box(model, FINE)

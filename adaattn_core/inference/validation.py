@@ -12,7 +12,7 @@ from ..models.encoder import check_images
 from ..models.fusion import StyleFeatures
 
 
-def as_large(picture: Tensor, content: Tensor) -> Tensor:
+def expand_to_batch(picture: Tensor, content: Tensor) -> Tensor:
     """A picture for each content.
 
     Raises:
@@ -39,7 +39,7 @@ def check_items(items: int, contents: int) -> None:
         raise ValueError(f"the style has {items} pictures and the content {contents}; give 1 style{more}")
 
 
-def style_shares(weights: Sequence[float] | None, count: int) -> list[float]:
+def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights scaled to sum 1."""
     if count == 0:
         raise ValueError("no style came; at least one is needed")

@@ -16,10 +16,10 @@ from torch.nn import Conv2d
 
 from ..ops.chunked_attention import BLOCK_BYTES
 from ..ops.moments import Similarity, attention_moments
-from ..ops.statistics import channel_mean_std, normalize_channels, widened
-from ..ops.tiling import canvas
+from ..ops.statistics import channel_mean_std, normalize_channels, to_float32
+from ..ops.tiling import empty_channels_last
 from ..runtime.progress import ProgressCallback
-from .encoder import LEVELS, Features, on_grid
+from .encoder import LEVELS, Features, resize_to_level
 
 AS_ROWS = "b c h w -> b (h w) c"
 
@@ -28,29 +28,29 @@ PIECE_POSITIONS = 2**13
 percent of its time."""
 
 
-class StyleLevel(NamedTuple):
+class StyleKV(NamedTuple):
     """What attention keeps of a style at one level; independent of the content, so made once and reused.
 
     key: (B, Ns, P). value: (B, Ns, C). mask: (B, Ns) bool, True where the style may be looked at, or None.
-    spread: (B, Ns, C) variance of the values in a cell around their mean, or None where each position is its own cell.
+    value_variance: (B, Ns, C) variance of the values in a cell around their mean, or None where each position is its own cell.
     """
 
     key: Tensor
     value: Tensor
     mask: Tensor | None = None
-    spread: Tensor | None = None
+    value_variance: Tensor | None = None
 
-    def at(self, batch: Tensor | slice, positions: Tensor | slice = slice(None)) -> StyleLevel:
+    def select(self, batch: Tensor | slice, positions: Tensor | slice = slice(None)) -> StyleKV:
         """Some items of the batch, some positions of them."""
         return self._each(lambda x: x[batch][:, positions])
 
-    def expand(self, batch: int) -> StyleLevel:
+    def expand(self, batch: int) -> StyleKV:
         """Batch 1 for every item of a batch."""
         return self._each(lambda x: x.expand(batch, *x.shape[1:]))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> StyleLevel:
-        mask, spread = (None if x is None else change(x) for x in (self.mask, self.spread))
-        return StyleLevel(change(self.key), change(self.value), mask, spread)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> StyleKV:
+        mask, value_variance = (None if x is None else change(x) for x in (self.mask, self.value_variance))
+        return StyleKV(change(self.key), change(self.value), mask, value_variance)
 
 
 def stacked_key(features: Features, level: str) -> Tensor:
@@ -66,10 +66,10 @@ def stacked_key(features: Features, level: str) -> Tensor:
         (B, sum of C, H, W) float32 on the grid of `level`.
     """
     levels = LEVELS[: LEVELS.index(level) + 1]
-    return torch.cat([normalize_channels(on_grid(features, name, level)) for name in levels], dim=1)
+    return torch.cat([normalize_channels(resize_to_level(features, name, level)) for name in levels], dim=1)
 
 
-class KeyRows:
+class LazyStackedKey:
     """The stacked key of a level, made when asked for, some rows at a time.
 
     Args:
@@ -78,7 +78,7 @@ class KeyRows:
     """
 
     def __init__(self, features: Features, level: str) -> None:
-        self.maps = [on_grid(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
+        self.maps = [resize_to_level(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
         self.moments = [channel_mean_std(one) for one in self.maps]
 
     @property
@@ -90,19 +90,19 @@ class KeyRows:
     def __getitem__(self, rows: slice) -> Tensor:
         """(B, K, rows, W) float32, equal to those rows of `stacked_key`."""
         some = self.maps[-1][:, :, rows]
-        found = canvas(some, self.shape[1], some.shape[2], some.shape[3], dtype=widened(some).dtype)
+        found = empty_channels_last(some, self.shape[1], some.shape[2], some.shape[3], dtype=to_float32(some).dtype)
         parts = torch.split(found, [one.shape[1] for one in self.maps], dim=1)
         for one, (mean, std), part in zip(self.maps, self.moments, parts, strict=True):
-            torch.sub(widened(one[:, :, rows]), mean, out=part).div_(std)
+            torch.sub(to_float32(one[:, :, rows]), mean, out=part).div_(std)
         return found
 
-    def own(self, rows: slice) -> Tensor:
+    def normalized_level(self, rows: slice) -> Tensor:
         """(B, C, rows, W) float32: the level itself, normalised."""
         mean, std = self.moments[-1]
-        return (widened(self.maps[-1][:, :, rows]) - mean).div_(std)
+        return (to_float32(self.maps[-1][:, :, rows]) - mean).div_(std)
 
 
-def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def mask_on_grid(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A pixel mask on a level's grid: (B, 1, H, W) in [0, 1] -> (B, h * w) bool, resized nearest as published.
 
     Differs from the published code: a mask so small that nearest resizing steps over all of it keeps the positions
@@ -113,7 +113,7 @@ def positions_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return rearrange(torch.where(nearest.any(dim=(2, 3), keepdim=True), nearest, touched), "b 1 h w -> b (h w)")
 
 
-def cell_means(x: Tensor, side: int, allowed: Tensor | None = None) -> Tensor:
+def masked_avg_pool(x: Tensor, side: int, allowed: Tensor | None = None) -> Tensor:
     """Means over squares of positions, the last ones cut off by the edge.
 
     Args:
@@ -126,12 +126,12 @@ def cell_means(x: Tensor, side: int, allowed: Tensor | None = None) -> Tensor:
     """
     if allowed is None:
         return F.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)
-    some = spread_cells(F.max_pool2d(allowed.to(x.dtype), side, ceil_mode=True), side, allowed.shape[-2:])
+    some = upsample_cells(F.max_pool2d(allowed.to(x.dtype), side, ceil_mode=True), side, allowed.shape[-2:])
     weight = torch.where(some > 0, allowed.to(x.dtype), 1.0)
-    return cell_means(x * weight, side) / cell_means(weight, side)
+    return masked_avg_pool(x * weight, side) / masked_avg_pool(weight, side)
 
 
-def spread_cells(cells: Tensor, side: int, size: Sequence[int]) -> Tensor:
+def upsample_cells(cells: Tensor, side: int, size: Sequence[int]) -> Tensor:
     """(B, C, h, w), one value for each square of positions -> (B, C, *size), that value at each position."""
     return F.interpolate(cells, scale_factor=side, mode="nearest")[..., : size[0], : size[1]]
 
@@ -189,12 +189,12 @@ class AdaAttention(nn.Module):
 
     def encode_style(
         self,
-        style_key: Tensor | KeyRows,
+        style_key: Tensor | LazyStackedKey,
         style_value: Tensor,
         mask: Tensor | None = None,
         samples: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> StyleLevel:
+    ) -> StyleKV:
         """Keys and values of a style.
 
         Args:
@@ -209,26 +209,26 @@ class AdaAttention(nn.Module):
             if generator is None:
                 raise ValueError("sampled attention needs a torch.Generator, so that the same seed gives one picture")
             chosen = _sample(style.key.shape[1], samples, style.mask, generator).to(style.key.device)
-            style = style.at(slice(None), chosen)
+            style = style.select(slice(None), chosen)
         return style
 
-    def _cells(self, key: Tensor | KeyRows, value: Tensor, mask: Tensor | None) -> StyleLevel:
+    def _cells(self, key: Tensor | LazyStackedKey, value: Tensor, mask: Tensor | None) -> StyleKV:
         """All positions of a style, or all cells of them; arguments as in `encode_style`, the values projected."""
-        allowed, cell_allowed, spread = None, None, None
+        allowed, cell_allowed, value_variance = None, None, None
         size = (key.shape[-2], key.shape[-1])
         if mask is not None:
-            allowed = rearrange(positions_mask(mask, size), "b (h w) -> b 1 h w", h=size[0])
+            allowed = rearrange(mask_on_grid(mask, size), "b (h w) -> b 1 h w", h=size[0])
             cell_allowed = F.max_pool2d(allowed.float(), self.cell, ceil_mode=True) > 0
             cell_allowed = rearrange(cell_allowed, "b 1 h w -> b (h w)").expand(len(value), -1)
         if self.cell > 1:
-            mean = cell_means(value, self.cell, allowed)
-            away = (widened(value) - spread_cells(widened(mean), self.cell, size)).square()
-            value, spread = mean, rearrange(cell_means(away, self.cell, allowed), AS_ROWS)
-        return StyleLevel(self._keys(key, allowed), rearrange(value, AS_ROWS), cell_allowed, spread)
+            mean = masked_avg_pool(value, self.cell, allowed)
+            away = (to_float32(value) - upsample_cells(to_float32(mean), self.cell, size)).square()
+            value, value_variance = mean, rearrange(masked_avg_pool(away, self.cell, allowed), AS_ROWS)
+        return StyleKV(self._keys(key, allowed), rearrange(value, AS_ROWS), cell_allowed, value_variance)
 
-    def _keys(self, stacked: Tensor | KeyRows, allowed: Tensor | None) -> Tensor:
-        """(B, Ns, P): a key for each cell; `allowed` as in `cell_means`."""
-        if isinstance(stacked, KeyRows):
+    def _keys(self, stacked: Tensor | LazyStackedKey, allowed: Tensor | None) -> Tensor:
+        """(B, Ns, P): a key for each cell; `allowed` as in `masked_avg_pool`."""
+        if isinstance(stacked, LazyStackedKey):
             batch, _, height, width = stacked.shape
             rows = self.cell * max(1, PIECE_POSITIONS // (batch * width * self.cell))
             size = (batch, -(-height // self.cell) * -(-width // self.cell), self.key_proj.out_channels)
@@ -240,7 +240,7 @@ class AdaAttention(nn.Module):
                 done += some.shape[1]
             return found
         if self.cell > 1:
-            stacked = cell_means(stacked, self.cell, allowed)
+            stacked = masked_avg_pool(stacked, self.cell, allowed)
         keys: Tensor = self.key_proj(stacked.to(self.key_proj.weight.dtype))
         return rearrange(keys, AS_ROWS)
 
@@ -253,7 +253,7 @@ class AdaAttention(nn.Module):
         self,
         query: Tensor,
         grid: tuple[int, int],
-        style: StyleLevel,
+        style: StyleKV,
         *,
         content_mask: Tensor | None = None,
         temperature: float = 1.0,
@@ -274,7 +274,7 @@ class AdaAttention(nn.Module):
         """
         batch = len(query)
         style = style.expand(batch)
-        applies = None if content_mask is None else positions_mask(content_mask, grid).expand(batch, -1)
+        applies = None if content_mask is None else mask_on_grid(content_mask, grid).expand(batch, -1)
         mean, std = attention_moments(
             query,
             style.key,
@@ -283,7 +283,7 @@ class AdaAttention(nn.Module):
             temperature=temperature,
             content_mask=applies,
             style_mask=style.mask,
-            spread=style.spread,
+            value_variance=style.value_variance,
             block_bytes=block_bytes,
             progress=progress,
         )

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.tiling import Strip, canvas, strip_height, strips
+from ..ops.tiling import RowTile, empty_channels_last, row_tiles, tile_rows
 from .encoder import ReflectConv2d
-from .fusion import Fused, upsample_to
+from .fusion import FusedFeatures, upsample_to
 
 BFLOAT16_CONVS = 2
 """How many keep within 2/255: each of the others adds up to 1.8/255 by itself (benchmarks/precision.py)."""
@@ -59,14 +59,14 @@ class Decoder(nn.Module):
             convs[-1].weight.mul_(0.1)
             nn.init.constant_(convs[-1].bias, 0.5)  # type: ignore[arg-type]
 
-    def paint_in(self, dtype: torch.dtype) -> None:
+    def set_precision(self, dtype: torch.dtype) -> None:
         """Convolutions in `dtype`, from the deepest on, and those in float32 at least whose rounding would show."""
         self.to(torch.promote_types(dtype, torch.float32))
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
         for conv in convs[:BFLOAT16_CONVS] if dtype == torch.bfloat16 else convs[:-1]:
             conv.to(dtype)
 
-    def forward(self, fused: Fused, size: Sequence[int]) -> Tensor:
+    def forward(self, fused: FusedFeatures, size: Sequence[int]) -> Tensor:
         """Paint.
 
         Args:
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
             (B, 3, height, width), about [0, 1], not clamped.
         """
         if not torch.is_grad_enabled():
-            return self.in_strips(fused, size)
+            return self.in_tiles(fused, size)
         grids = _grids(size)
         x = fused.deep
         if self.deep is not None and fused.skip is not None:
@@ -90,10 +90,10 @@ class Decoder(nn.Module):
         return x
 
     @torch.no_grad()
-    def in_strips(self, fused: Fused, size: Sequence[int], strip_bytes: int | None = None) -> Tensor:
+    def in_tiles(self, fused: FusedFeatures, size: Sequence[int], tile_bytes: int | None = None) -> Tensor:
         """What `forward` paints, in less memory and time: strips of rows go through a block at once.
 
-        For inference: gradients are not recorded. `strip_bytes` as in `strip_height`.
+        For inference: gradients are not recorded. `tile_bytes` as in `tile_rows`.
         """
         x, skip = fused
         doubled = self.deep is not None and skip is not None
@@ -101,17 +101,17 @@ class Decoder(nn.Module):
             x, skip = torch.relu_(self.deep(x)), skip.to(self.deep.weight.dtype)
         for index, (block, grid) in enumerate(zip(self.blocks, _grids(size), strict=True)):
             convs = [conv for conv in block.modules() if isinstance(conv, ReflectConv2d)]
-            channels, margin = max(conv.in_channels for conv in convs), len(convs)
-            painted = canvas(x, convs[-1].out_channels, *grid, dtype=convs[-1].weight.dtype)
-            for strip in strips(grid[0], strip_height(painted, channels, margin, strip_bytes), margin):
-                window = self._grown(x, strip, grid) if doubled or index else x[:, :, strip.low : strip.high]
+            channels, halo = max(conv.in_channels for conv in convs), len(convs)
+            painted = empty_channels_last(x, convs[-1].out_channels, *grid, dtype=convs[-1].weight.dtype)
+            for strip in row_tiles(grid[0], tile_rows(painted, channels, halo, tile_bytes), halo):
+                window = self._upsampled_window(x, strip, grid) if doubled or index else x[:, :, strip.low : strip.high]
                 if index == 0 and skip is not None:
                     window = torch.cat([window, skip[:, :, strip.low : strip.high]], dim=1)
                 painted[:, :, strip.start : strip.stop] = strip.cut(self._run(block, window, linear=index == 2))
             x = painted
         return x
 
-    def _grown(self, x: Tensor, strip: Strip, grid: Sequence[int]) -> Tensor:
+    def _upsampled_window(self, x: Tensor, strip: RowTile, grid: Sequence[int]) -> Tensor:
         """Rows [low, high) of `x` upsampled to `grid`, made of one row more than these cover: bilinear mixes it in."""
         first, last = max(0, strip.low // 2 - 1), -(-strip.high // 2) + 1
         grown = F.interpolate(x[:, :, first:last], scale_factor=2, mode=self.upsample)

@@ -17,9 +17,9 @@ from torch.nn import Conv2d
 
 from ..ops import winograd
 from ..ops.resize import MIN_SIDE
-from ..ops.tiling import Strip, canvas, strip_height, strips
+from ..ops.tiling import RowTile, empty_channels_last, row_tiles, tile_rows
 from ..runtime.device import autocasts, without_autocast
-from ..runtime.memory import close_gaps
+from ..runtime.memory import malloc_trim_if_large
 
 Features = dict[str, Tensor]
 """level name -> (B, C, H, W). A level that is needed only where the keys of deeper ones look may be there as, for
@@ -49,14 +49,14 @@ class ReflectConv2d(nn.Conv2d):
         """
         if x.dtype != self.weight.dtype and not autocasts(x.device.type):
             x = x.to(self.weight.dtype)
-        if self.bias is not None and winograd.preferred(x, self.weight):
-            return winograd.convolve(x, self.weight, self.bias)
+        if self.bias is not None and winograd.is_faster(x, self.weight):
+            return winograd.conv3x3(x, self.weight, self.bias)
         with without_autocast(x.device.type):  # autocast would pad in float32, at twice the cost
-            x = pad_one(x)
+            x = reflect_pad1(x)
         return super().forward(x)
 
 
-def pad_one(x: Tensor) -> Tensor:
+def reflect_pad1(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, H + 2, W + 2), mirrored at the border."""
     height, width = x.shape[-2:]
     if min(height, width) > 1:
@@ -122,7 +122,7 @@ class VGGEncoder(nn.Module):
         return features
 
     @torch.no_grad()
-    def encode(self, images: Tensor, levels: Sequence[str], strip_bytes: int | None = None) -> Features:
+    def encode(self, images: Tensor, levels: Sequence[str], tile_bytes: int | None = None) -> Features:
         """What attention at `levels` reads: those levels whole, shallower ones on their grids only.
 
         Like `forward`, in a third of the memory and less time: strips of rows go through a block at once, and what
@@ -131,7 +131,7 @@ class VGGEncoder(nn.Module):
         Args:
             images: as in `forward`.
             levels: shallow to deep.
-            strip_bytes: see `strip_height`.
+            tile_bytes: see `tile_rows`.
 
         Returns:
             features, such as {"relu1_1@relu3_1", "relu2_1@relu3_1", "relu3_1"} for relu3_1.
@@ -142,17 +142,17 @@ class VGGEncoder(nn.Module):
         for block, level in enumerate(LEVELS[: LEVELS.index(levels[-1]) + 1]):
             wanted = {level: level} if level in levels else {f"{level}@{name}": name for name in levels}
             maps = {
-                key: _LevelMap(images, self.channels[block], _grid(images, level), _grid(images, name))
+                key: _GridSampler(images, self.channels[block], _grid(images, level), _grid(images, name))
                 for key, name in wanted.items()
                 if LEVELS.index(name) >= block
             }
-            x = self._encode_block(block, x, list(maps.values()), level == levels[-1], strip_bytes)
+            x = self._encode_block(block, x, list(maps.values()), level == levels[-1], tile_bytes)
             features |= {key: one.map for key, one in maps.items()}
-            close_gaps(images)
+            malloc_trim_if_large(images)
         return features
 
     def _encode_block(
-        self, block: int, x: Tensor, maps: Sequence[_LevelMap], last: bool, strip_bytes: int | None
+        self, block: int, x: Tensor, maps: Sequence[_GridSampler], last: bool, tile_bytes: int | None
     ) -> Tensor:
         """The next block's input, (B, C, H / 2, W / 2) rounded up; gives the block's level to `maps` on the way.
 
@@ -161,10 +161,10 @@ class VGGEncoder(nn.Module):
         convs = [conv for name, conv in self.layers.items() if name.startswith(f"conv{block + 1}_")]
         channels = self.channels[block]
         first, *others = convs[:1] if last else convs
-        margin = 1 + len(others)
+        halo = 1 + len(others)
         rows, columns = x.shape[-2:]
-        pooled = canvas(x, channels, 0 if last else -(-rows // 2), -(-columns // 2))
-        for strip in strips(rows, strip_height(x, channels, margin, strip_bytes), margin):
+        pooled = empty_channels_last(x, channels, 0 if last else -(-rows // 2), -(-columns // 2))
+        for strip in row_tiles(rows, tile_rows(x, channels, halo, tile_bytes), halo):
             window = x[:, :, strip.low : strip.high]
             if not block:
                 window = self.conv0(window.contiguous(memory_format=torch.channels_last))
@@ -180,7 +180,7 @@ class VGGEncoder(nn.Module):
         return pooled
 
 
-class _LevelMap:
+class _GridSampler:
     """A level put together from strips: on its own grid, or where nearest resizing to a coarser one takes it from.
 
     Args:
@@ -191,13 +191,13 @@ class _LevelMap:
     """
 
     def __init__(self, like: Tensor, channels: int, size: tuple[int, int], target: tuple[int, int]) -> None:
-        self.map = canvas(like, channels, *target)
+        self.map = empty_channels_last(like, channels, *target)
         taken = [_nearest(*sizes) for sizes in zip(size, target, strict=True)]
         self.known_rows = taken[0].tolist()  # by the processor, which need not wait for the device to cut strips
         self.rows, self.columns = torch.split(torch.cat(taken).to(like.device), list(target))
         self.whole = size == target
 
-    def add(self, strip: Strip, computed: Tensor) -> None:
+    def add(self, strip: RowTile, computed: Tensor) -> None:
         """What lies in a strip of the level's grid; `computed` is (B, C, high - low, W)."""
         first, last = (bisect_left(self.known_rows, row) for row in (strip.start, strip.stop))
         if self.whole:
@@ -220,7 +220,7 @@ def _grid(images: Tensor, level: str) -> tuple[int, int]:
     return -(-images.shape[-2] // stride), -(-images.shape[-1] // stride)
 
 
-def on_grid(features: Features, name: str, level: str) -> Tensor:
+def resize_to_level(features: Features, name: str, level: str) -> Tensor:
     """Level `name` on the grid of a deeper one, resized nearest: (B, C, H, W), H and W those of `level`."""
     resized = features.get(f"{name}@{level}")
     if resized is not None:

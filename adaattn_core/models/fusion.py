@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from ..ops.chunked_attention import BLOCK_BYTES
 from ..ops.moments import Similarity
-from ..ops.statistics import normalize_channels, widened
-from .attention import AdaAttention, KeyRows, StyleLevel, stacked_key
+from ..ops.statistics import normalize_channels, to_float32
+from .attention import AdaAttention, LazyStackedKey, StyleKV, stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d
 
-StyleFeatures = dict[str, StyleLevel]
+StyleFeatures = dict[str, StyleKV]
 """level name -> keys and values of a style: all that attention needs of it."""
 
 
-class Fused(NamedTuple):
+class FusedFeatures(NamedTuple):
     """What the decoder paints. deep: (B, C, H, W) on the relu4_1 grid (relu3_1 for a one-level model);
     skip: (B, C, H, W) on the relu3_1 grid, None for a one-level model."""
 
@@ -77,7 +77,7 @@ class MultiLevelFusion(nn.Module):
     def initialize(self) -> None:
         """Attention that means something before any training; see `AdaAttention.initialize`."""
         for level in self.levels:
-            self._at(level).initialize()
+            self.level_attention(level).initialize()
         if len(self.levels) > 1:
             nn.init.kaiming_normal_(self.merge_conv.weight, nonlinearity="linear")
             nn.init.zeros_(self.merge_conv.bias)  # type: ignore[arg-type]
@@ -97,8 +97,8 @@ class MultiLevelFusion(nn.Module):
         styles = {}
         for level in self.levels:
             limit = samples and (samples if level == self.levels[0] else 16 * samples)
-            key = stacked_key(features, level) if torch.is_grad_enabled() else KeyRows(features, level)
-            styles[level] = self._at(level).encode_style(key, features[level], mask, limit, generator)
+            key = stacked_key(features, level) if torch.is_grad_enabled() else LazyStackedKey(features, level)
+            styles[level] = self.level_attention(level).encode_style(key, features[level], mask, limit, generator)
         return styles
 
     def statistics(
@@ -123,7 +123,7 @@ class MultiLevelFusion(nn.Module):
         """
         statistics = {}
         for level in self.levels:
-            attention, grid = self._at(level), (content[level].shape[-2], content[level].shape[-1])
+            attention, grid = self.level_attention(level), (content[level].shape[-2], content[level].shape[-1])
             query = attention.query(stacked_key(content, level))
             moments = [
                 attention.statistics(
@@ -140,7 +140,7 @@ class MultiLevelFusion(nn.Module):
             statistics[level] = _average(means, weights), _average(stds, weights)
         return statistics
 
-    def repaint(
+    def apply_statistics(
         self, content: Features, statistics: dict[str, tuple[Tensor, Tensor]], strength: float = 1.0
     ) -> Features:
         """S * Norm(F_c) + M at each level, mixed with the content's own features below strength 1."""
@@ -148,21 +148,21 @@ class MultiLevelFusion(nn.Module):
         for level, (mean, std) in statistics.items():
             own = content[level]
             full = std * normalize_channels(own) + mean
-            painted[level] = (full if strength == 1 else torch.lerp(widened(own), full, strength)).to(own.dtype)
+            painted[level] = (full if strength == 1 else torch.lerp(to_float32(own), full, strength)).to(own.dtype)
         return painted
 
-    def merge(self, painted: Features) -> Fused:
+    def merge(self, painted: Features) -> FusedFeatures:
         """Levels merged for the decoder; also of plain encoder features, which decode to the picture itself."""
         if len(self.levels) == 1:
-            return Fused(painted[self.levels[0]], None)
+            return FusedFeatures(painted[self.levels[0]], None)
         shallow, middle, deep = (painted[level] for level in self.levels)
-        return Fused(self.merge_conv(middle + upsample_to(deep, middle.shape[-2:], self.upsample)), shallow)
+        return FusedFeatures(self.merge_conv(middle + upsample_to(deep, middle.shape[-2:], self.upsample)), shallow)
 
-    def forward(self, content: Features, style: StyleFeatures) -> Fused:
+    def forward(self, content: Features, style: StyleFeatures) -> FusedFeatures:
         """One style at full strength: what training runs."""
-        return self.merge(self.repaint(content, self.statistics(content, [style], [1.0])))
+        return self.merge(self.apply_statistics(content, self.statistics(content, [style], [1.0])))
 
-    def _at(self, level: str) -> AdaAttention:
+    def level_attention(self, level: str) -> AdaAttention:
         attention = self.attention[level]
         assert isinstance(attention, AdaAttention)
         return attention

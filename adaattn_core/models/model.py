@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .decoder import Decoder
 from .encoder import LEVELS, Features, VGGEncoder
-from .fusion import Fused, MultiLevelFusion
+from .fusion import FusedFeatures, MultiLevelFusion
 
 
 class StyleTransferModel(nn.Module):
@@ -39,7 +39,7 @@ class StyleTransferModel(nn.Module):
         return max(self.config.levels, key=LEVELS.index)
 
     @property
-    def deep_parts(self) -> list[nn.Module]:
+    def deep_modules(self) -> list[nn.Module]:
         """What the picture needs for the levels below relu3_1 alone; none in a model with attention at one level."""
         if self.decoder.deep is None:
             return []
@@ -50,10 +50,10 @@ class StyleTransferModel(nn.Module):
 
     @property
     def precision(self) -> torch.dtype:
-        """What `paint_in` chose."""
+        """What `set_precision` chose."""
         return next(self.decoder.parameters()).dtype
 
-    def paint_in(self, dtype: torch.dtype) -> StyleTransferModel:
+    def set_precision(self, dtype: torch.dtype) -> StyleTransferModel:
         """Choose the precision: what follows attention in `dtype`, all that leads to it in float32 at least.
 
         The softmax has no 1/sqrt(K): logits of several hundred, whose rounding in bfloat16 sends a position to another
@@ -62,7 +62,7 @@ class StyleTransferModel(nn.Module):
         convolutions, which is what bfloat16 means, by 1.6. float16 means all but the last convolution: .4.
         """
         self.to(torch.promote_types(dtype, torch.float32))
-        self.decoder.paint_in(dtype)
+        self.decoder.set_precision(dtype)
         if len(self.config.levels) > 1:
             self.fusion.merge_conv.to(dtype)
         return self
@@ -71,7 +71,7 @@ class StyleTransferModel(nn.Module):
         """(B, 3, H, W) in [0, 1] -> the features that attention reads, without gradients; see `VGGEncoder.encode`."""
         return self.encoder.encode(images, self.config.levels)
 
-    def decode(self, fused: Fused, size: tuple[int, int]) -> Tensor:
+    def decode(self, fused: FusedFeatures, size: tuple[int, int]) -> Tensor:
         """(B, 3, height, width), not clamped."""
         picture: Tensor = self.decoder(fused, size)
         return picture
@@ -89,7 +89,7 @@ class StyleTransferModel(nn.Module):
         painted = self.fusion.encode_style(self.encoder(style, self.deepest))
         return self.decode(self.fusion(features, painted), (content.shape[-2], content.shape[-1]))
 
-    def paint_pairs(self, content: Tensor, style: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
+    def forward_pairs(self, content: Tensor, style: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
         """Content `contents[i]` repainted in style `styles[i]`, for training: each picture is encoded once.
 
         Args:
@@ -101,5 +101,5 @@ class StyleTransferModel(nn.Module):
         """
         features = {level: x[contents] for level, x in self.encoder(content, self.deepest).items()}
         painted = self.fusion.encode_style(self.encoder(style, self.deepest))
-        chosen = {level: one.at(styles) for level, one in painted.items()}
+        chosen = {level: one.select(styles) for level, one in painted.items()}
         return self.decode(self.fusion(features, chosen), (content.shape[-2], content.shape[-1]))

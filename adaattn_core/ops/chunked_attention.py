@@ -13,13 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..runtime.memory import trim_memory
+from ..runtime.memory import malloc_trim
 from ..runtime.progress import ProgressCallback
-from ..runtime.threads import at_once, each
-from .key_pruning import DROPPED, FARTHEST, GATHERED_ROWS, Screen, flat, heaviest
+from ..runtime.threads import parallel_map, worker_count
+from .key_pruning import GATHERED_ROWS, MAX_DROPPED_WEIGHT, MIN_RELATIVE_LOGIT, KeyPruner, drop_smallest, is_flat
 
-Weigh = Callable[["Sums", Tensor, Tensor | None], Tensor]
-"""Sums, logits of a tile, and which of its pairs may not attend -> its weights, in the place of the logits."""
+WeightFn = Callable[["OnlineMoments", Tensor, Tensor | None], Tensor]
+"""OnlineMoments, logits of a tile, and which of its pairs may not attend -> its weights, in the place of the logits."""
 
 STD_FLOOR = 1e-4
 """Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
@@ -42,10 +42,10 @@ def block_bytes_on(device: torch.device) -> int:
 def tiles_at_once(device: torch.device, block_bytes: int) -> int:
     """How many tiles are made at the same time: as many as there are threads, or one where they are smaller than they
     could be, since memory is short then."""
-    return at_once(device) if block_bytes >= block_bytes_on(device) else 1
+    return worker_count(device) if block_bytes >= block_bytes_on(device) else 1
 
 
-class Sums:
+class OnlineMoments:
     """Values and their squares, weighted and summed tile by tile for some content positions.
 
     Softmax weights are relative to the largest logit so far; what has been summed is scaled down when a larger one
@@ -62,7 +62,7 @@ class Sums:
         self.top = torch.full_like(self.total, torch.finfo(query.dtype).min)
 
     def softmax(self, logits: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """(..., R, S) logits -> weights, in their place; next to nothing, see `FARTHEST`, where `blocked`."""
+        """(..., R, S) logits -> weights, in their place; next to nothing, see `MIN_RELATIVE_LOGIT`, where `blocked`."""
         if blocked is not None:
             logits.masked_fill_(blocked, -torch.inf)
         top = torch.maximum(self.top, logits.amax(dim=-1, keepdim=True))
@@ -70,9 +70,9 @@ class Sums:
         self.sums.mul_(scale)
         self.total.mul_(scale)
         self.top = top
-        return self.plain(logits.sub_(top).clamp_min_(FARTHEST).exp_())
+        return self.add_unnormalized(logits.sub_(top).clamp_min_(MIN_RELATIVE_LOGIT).exp_())
 
-    def plain(self, weights: Tensor) -> Tensor:
+    def add_unnormalized(self, weights: Tensor) -> Tensor:
         """Weights as they are."""
         self.total.add_(weights.sum(dim=-1, keepdim=True))
         return weights
@@ -94,28 +94,28 @@ def mean_std(sums: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.threshold(variance, STD_FLOOR**2, 0.0).sqrt()
 
 
-def with_squares(value: Tensor, center: Tensor, spread: Tensor | None) -> Tensor:
+def values_and_squares(value: Tensor, center: Tensor, value_variance: Tensor | None) -> Tensor:
     """(..., C) -> (..., 2 C): values less their centre, and the (mean) squares of that."""
     if torch.is_grad_enabled():
         centered = value - center
         squares = centered.square()
-        return torch.cat([centered, squares if spread is None else squares + spread], dim=-1)
+        return torch.cat([centered, squares if value_variance is None else squares + value_variance], dim=-1)
     both = value.new_empty(*value.shape[:-1], 2 * value.shape[-1])  # filled in place: there is no second copy
     centered, squares = both.chunk(2, dim=-1)
     torch.sub(value, center, out=centered)
     torch.mul(centered, centered, out=squares)
-    if spread is not None:
-        squares += spread
+    if value_variance is not None:
+        squares += value_variance
     return both
 
 
-def tiled(
+def tiled_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     center: Tensor,
-    spread: Tensor | None,
-    weigh: Weigh,
+    value_variance: Tensor | None,
+    weigh: WeightFn,
     blocked: Callable[[slice, slice], Tensor | None],
     *,
     epsilon: float = 0.0,
@@ -125,11 +125,11 @@ def tiled(
     """Moments from all pairs of positions, the mean less `center`.
 
     Args:
-        query, key, value, spread: as in `attention_moments`, (B, positions, .).
+        query, key, value, value_variance: as in `attention_moments`, (B, positions, .).
         center: (B, 1, C).
         weigh: logits to weights.
-        blocked: which pairs of some content and style positions may not attend, see `Weigh`.
-        epsilon: see `Sums.moments`.
+        blocked: which pairs of some content and style positions may not attend, see `WeightFn`.
+        epsilon: see `OnlineMoments.moments`.
         block_bytes: see `BLOCK_BYTES`.
         progress: see `attention_moments`.
     """
@@ -144,14 +144,14 @@ def tiled(
 
     def fill(window: slice) -> None:
         rows = query[:, window]
-        sums = Sums(rows, value.shape[-1])
+        sums = OnlineMoments(rows, value.shape[-1])
         for piece in _windows(key.shape[1], columns):
             weights = weigh(sums, torch.bmm(rows, key[:, piece].mT), blocked(window, piece))
-            spreads = None if spread is None else spread[:, piece]
-            sums.add(weights, with_squares(value[:, piece], center, spreads))
+            spreads = None if value_variance is None else value_variance[:, piece]
+            sums.add(weights, values_and_squares(value[:, piece], center, spreads))
         mean[:, window], std[:, window] = sums.moments(epsilon)
 
-    for window, _ in zip(windows, each(fill, windows, threads), strict=True):
+    for window, _ in zip(windows, parallel_map(fill, windows, threads), strict=True):
         if progress is not None:
             progress(min(window.stop, positions) / positions)
     return mean, std
@@ -161,43 +161,43 @@ def _windows(count: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def screened(
+def pruned_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     center: Tensor,
-    spread: Tensor | None,
+    value_variance: Tensor | None,
     style_mask: Tensor | None,
     block_bytes: int,
     progress: ProgressCallback | None,
 ) -> tuple[Tensor, Tensor]:
     """Softmax moments, the mean less `center`, from the style positions that matter to groups of content positions;
-    from all of them where attention is too flat to leave any out. Arguments as in `tiled`."""
+    from all of them where attention is too flat to leave any out. Arguments as in `tiled_attention`."""
     batch, positions = query.shape[:2]
     mean, std = (query.new_empty(batch, positions, value.shape[-1]) for _ in range(2))
     threads = tiles_at_once(query.device, block_bytes)
     for item in range(batch):
-        keys, values, spreads = key[item], value[item], None if spread is None else spread[item]
+        keys, values, spreads = key[item], value[item], None if value_variance is None else value_variance[item]
         if style_mask is not None:
             allowed = style_mask[item]
             keys, values, spreads = keys[allowed], values[allowed], None if spreads is None else spreads[allowed]
-        told = None if progress is None else _of_batch(progress, item, batch)
-        screen = None if flat(query[item], keys) else Screen(query[item], keys, tile_bytes=block_bytes // threads)
+        report = None if progress is None else _of_batch(progress, item, batch)
+        screen = None if is_flat(query[item], keys) else KeyPruner(query[item], keys, tile_bytes=block_bytes // threads)
         if screen is None or not screen.worthwhile():
             del screen
-            trim_memory()
-            mean[item], std[item] = tiled(
+            malloc_trim()
+            mean[item], std[item] = tiled_attention(
                 query[item, None], keys[None], values[None], center[item, None],
-                None if spreads is None else spreads[None], Sums.softmax, lambda _, __: None,
-                block_bytes=block_bytes, progress=told,
+                None if spreads is None else spreads[None], OnlineMoments.softmax, lambda _, __: None,
+                block_bytes=block_bytes, progress=report,
             )  # fmt: skip
             continue
         _ = screen.short_key  # once, not in each thread
         moments = partial(_group_moments, screen, query[item], keys, values, center[item], spreads)
         fill = partial(_fill, moments, mean[item], std[item])
-        for done, _ in enumerate(each(fill, screen.groups.unbind(), threads), 1):
-            if told is not None:
-                told(done / len(screen.groups))
+        for done, _ in enumerate(parallel_map(fill, screen.groups.unbind(), threads), 1):
+            if report is not None:
+                report(done / len(screen.groups))
     return mean, std
 
 
@@ -211,7 +211,13 @@ def _of_batch(progress: ProgressCallback, item: int, batch: int) -> ProgressCall
 
 
 def _group_moments(
-    screen: Screen, query: Tensor, key: Tensor, value: Tensor, center: Tensor, spread: Tensor | None, group: Tensor
+    screen: KeyPruner,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    center: Tensor,
+    value_variance: Tensor | None,
+    group: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Softmax moments of a group of queries from the style positions that matter to it, gathered piece by piece.
 
@@ -219,13 +225,13 @@ def _group_moments(
     it weighs no more than it seems to.
     """
     rows = query.index_select(0, group)
-    sums = Sums(rows, value.shape[1])
-    pieces = torch.split(screen.positions(group), GATHERED_ROWS)
+    sums = OnlineMoments(rows, value.shape[1])
+    pieces = torch.split(screen.candidates(group), GATHERED_ROWS)
     for piece in pieces:
         weights = sums.softmax(rows @ key.index_select(0, piece).T)
-        heavy = heaviest(weights.amax(dim=0), DROPPED / 2 / len(pieces))
+        heavy = drop_smallest(weights.amax(dim=0), MAX_DROPPED_WEIGHT / 2 / len(pieces))
         chosen = piece[heavy]
-        spreads = None if spread is None else spread.index_select(0, chosen)
+        spreads = None if value_variance is None else value_variance.index_select(0, chosen)
         chosen_values = value.index_select(0, chosen)
-        sums.add(weights.index_select(1, heavy), with_squares(chosen_values, center, spreads))
+        sums.add(weights.index_select(1, heavy), values_and_squares(chosen_values, center, spreads))
     return sums.moments()

@@ -6,7 +6,7 @@ product; exp(bound - a row's logit that is known) bounds a weight. The positions
 together weigh nothing in any row of the group, are left out, and the rest is computed as if nothing else were there.
 
 What is left out weighs together less than DROPPED of each row. That moves a mean by at most DROPPED, a deviation by at
-most sqrt(1.25 DROPPED) of the spread of the values, and that much only where it would have been 0.
+most sqrt(1.25 DROPPED) of the value_variance of the values, and that much only where it would have been 0.
 
 Letters as in moments.py; G groups, R rows of a group, D leading components.
 """
@@ -20,11 +20,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-DROPPED = 2.0**-24
+MAX_DROPPED_WEIGHT = 2.0**-24
 """Largest share of a row's weight that is left out: what float32 does not resolve near 1. Half of it goes by bounds,
 half when the weights are known."""
 
-FARTHEST = -64.0
+MIN_RELATIVE_LOGIT = -64.0
 """Logits farther below the largest count as this: e^-64 times any number of positions is nothing. Exponentials of
 anything smaller would be subnormal numbers, which many processors multiply, and make, a hundred times more slowly."""
 
@@ -63,7 +63,7 @@ Measured at 1024 x 1024 with random relu4_1 attention (960 channels): positions 
 searched and 1.8 s in tiles."""
 
 
-class Screen:
+class KeyPruner:
     """The search, prepared for some queries and keys.
 
     Args:
@@ -82,7 +82,7 @@ class Screen:
         self.leading = _leading_components(*second, self.basis)
         self.exact = self.leading == key.shape[1]
         self.short_query = self._short(query, 0.0)
-        self.groups = similar_groups(self._looks(), rows)
+        self.groups = cluster_queries(self._looks(), rows)
 
     @cached_property
     def short_key(self) -> Tensor:
@@ -93,7 +93,7 @@ class Screen:
         """As they are where all components lead: there is nothing to shorten."""
         return x if self.exact else _shortened(x, center, self.basis, self.leading)
 
-    def positions(self, rows: Tensor) -> Tensor:
+    def candidates(self, rows: Tensor) -> Tensor:
         """The style positions that can matter to a group (R,), what may matter most first."""
         return self._found(rows, self.key, self.short_key)
 
@@ -103,14 +103,14 @@ class Screen:
         if self.exact:
             known = bound.amax(dim=1, keepdim=True)
         else:  # a true logit, so at most the largest
-            best = key.index_select(0, pieces * largest(bound)) - self.center
+            best = key.index_select(0, pieces * fast_argmax(bound)) - self.center
             known = (self.query.index_select(0, rows) * best).sum(dim=1, keepdim=True)
         if pieces == 1:
             most = bound.sub_(known).amax(dim=0)
         else:
             parts = short_key.tensor_split(pieces)
             most = torch.cat([(query @ part.T).sub_(known).amax(dim=0) for part in parts])
-        return heaviest(most.clamp_min_(FARTHEST).exp_(), DROPPED / 2).flip(0)
+        return drop_smallest(most.clamp_min_(MIN_RELATIVE_LOGIT).exp_(), MAX_DROPPED_WEIGHT / 2).flip(0)
 
     def worthwhile(self) -> bool:
         """Whether groups here and there keep few enough of some positions."""
@@ -133,7 +133,7 @@ class Screen:
         return torch.cat([where, (breadth * scale)[:, None]], dim=1)
 
 
-def flat(query: Tensor, key: Tensor) -> bool:
+def is_flat(query: Tensor, key: Tensor) -> bool:
     """Whether the queries most like one, together, look at so many positions that there is nothing to search for."""
     some = key[:: max(1, len(key) // BREADTH_KEYS)]
     ones = query[:: max(1, len(query) // TRIALS)][:TRIALS]
@@ -142,7 +142,7 @@ def flat(query: Tensor, key: Tensor) -> bool:
     return sum(map(int, kept)) > DENSE_SHARE * len(kept) * len(some)
 
 
-def heaviest(weights: Tensor, dropped: float) -> Tensor:
+def drop_smallest(weights: Tensor, dropped: float) -> Tensor:
     """Indices of weights (N,), without the smallest ones, which sum to `dropped` at most: half of that where each is
     too small to count, half of what then are the smallest."""
     near = (weights > dropped / 2 / len(weights)).nonzero()[:, 0]
@@ -150,7 +150,7 @@ def heaviest(weights: Tensor, dropped: float) -> Tensor:
     return near[order[int((ordered.cumsum(dim=0) <= dropped / 2).sum()) :]]
 
 
-def largest(x: Tensor) -> Tensor:
+def fast_argmax(x: Tensor) -> Tensor:
     """(R, N) -> (R,): where each row's largest number is; a sixth of argmax's time."""
     whole = x.shape[1] // CHUNK * CHUNK
     tops = rearrange(x[:, :whole], "rows (chunks numbers) -> rows chunks numbers", numbers=CHUNK).amax(dim=2)
@@ -164,7 +164,7 @@ def largest(x: Tensor) -> Tensor:
 
 def _near(logits: Tensor, positions: int) -> Tensor:
     """(R, N) -> (R, N) bool: what comes so near a row's largest that, of so many positions, it could matter."""
-    return logits > logits.amax(dim=1, keepdim=True) - math.log(positions / DROPPED)
+    return logits > logits.amax(dim=1, keepdim=True) - math.log(positions / MAX_DROPPED_WEIGHT)
 
 
 def _pieces(x: Tensor) -> tuple[Tensor, ...]:
@@ -209,8 +209,8 @@ def _shortened(x: Tensor, center: Tensor | float, basis: Tensor, leading: int) -
     return short
 
 
-def similar_groups(points: Tensor, rows: int) -> Tensor:
-    """Points halved again and again along the coordinate in which they spread most.
+def cluster_queries(points: Tensor, rows: int) -> Tensor:
+    """Points halved again and again along the coordinate in which they value_variance most.
 
     Args:
         points: (N, D).
@@ -223,8 +223,8 @@ def similar_groups(points: Tensor, rows: int) -> Tensor:
     size = -(-len(points) // 2**halvings)
     order = torch.arange(size * 2**halvings, device=points.device).clamp_max(len(points) - 1)[None]
     for _ in range(halvings):
-        spread = points[order]  # (groups, R, D)
-        widest = spread.var(dim=1).argmax(dim=1)
-        along = spread.gather(2, widest[:, None, None].expand(-1, spread.shape[1], 1))[..., 0]
+        value_variance = points[order]  # (groups, R, D)
+        widest = value_variance.var(dim=1).argmax(dim=1)
+        along = value_variance.gather(2, widest[:, None, None].expand(-1, value_variance.shape[1], 1))[..., 0]
         order = order.gather(1, along.argsort(dim=1)).reshape(2 * len(order), -1)
     return order

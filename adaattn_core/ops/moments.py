@@ -15,9 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from ..runtime.device import without_autocast
 from ..runtime.progress import ProgressCallback
-from .chunked_attention import BLOCK_BYTES, Sums, mean_std, screened, tiled, with_squares
-from .key_pruning import FARTHEST, PAIRS_PER_SQUARE, SMALLEST_PAIRS
-from .statistics import widened
+from .chunked_attention import (
+    BLOCK_BYTES,
+    OnlineMoments,
+    mean_std,
+    pruned_attention,
+    tiled_attention,
+    values_and_squares,
+)
+from .key_pruning import MIN_RELATIVE_LOGIT, PAIRS_PER_SQUARE, SMALLEST_PAIRS
+from .statistics import to_float32
 
 Similarity = Literal["softmax", "cosine"]
 SIMILARITIES: tuple[str, ...] = get_args(Similarity)
@@ -33,7 +40,7 @@ def attention_moments(
     temperature: float = 1.0,
     content_mask: Tensor | None = None,
     style_mask: Tensor | None = None,
-    spread: Tensor | None = None,
+    value_variance: Tensor | None = None,
     block_bytes: int = BLOCK_BYTES,
     progress: ProgressCallback | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -56,7 +63,7 @@ def attention_moments(
         content_mask: (B, Nc) bool or None. Positions where it is True attend only where `style_mask` is True; the
             others attend everywhere. None means True everywhere.
         style_mask: (B, Ns) bool or None (everywhere).
-        spread: (B, Ns, C) or None (0): where a value is the mean of several, their variance around it.
+        value_variance: (B, Ns, C) or None (0): where a value is the mean of several, their variance around it.
         block_bytes: memory for what is made at one time, blocks of A among it.
         progress: told the share of the rows that are done after each block; what it raises ends the work. Not called
             while gradients are recorded.
@@ -72,24 +79,24 @@ def attention_moments(
     if style_mask is not None and not bool(style_mask.any(dim=1).all()):
         raise ValueError("the style mask is empty: no style position is left to attend to. Paint some of it white.")
     with without_autocast(query.device.type):
-        query, key, value = widened(query), widened(key), widened(value)
+        query, key, value = to_float32(query), to_float32(key), to_float32(value)
         if similarity == "cosine":
-            query, key = _unit(query), _unit(key)
+            query, key = unit_vectors(query), unit_vectors(key)
         elif temperature != 1.0:
             query = query / temperature
         center = value.mean(dim=1, keepdim=True)
         if torch.is_grad_enabled():
-            both = with_squares(value, center, spread)
+            both = values_and_squares(value, center, value_variance)
             mean, std = _checkpointed(query, key, both, similarity, temperature, content_mask, style_mask, block_bytes)
             return mean + center, std
         if _worth_screening(query, key, similarity, content_mask):
-            mean, std = screened(query, key, value, center, spread, style_mask, block_bytes, progress)
+            mean, std = pruned_attention(query, key, value, center, value_variance, style_mask, block_bytes, progress)
         else:
             weigh = partial(_weigh, similarity, temperature)
             blocked = partial(_blocked_tile, content_mask, style_mask)
-            epsilon = NORM_EPSILON if _is_plain(similarity, temperature) else 0.0
-            mean, std = tiled(
-                query, key, value, center, spread, weigh, blocked, epsilon=epsilon, block_bytes=block_bytes,
+            epsilon = NORM_EPSILON if _is_linear_kernel(similarity, temperature) else 0.0
+            mean, std = tiled_attention(
+                query, key, value, center, value_variance, weigh, blocked, epsilon=epsilon, block_bytes=block_bytes,
                 progress=progress,
             )  # fmt: skip
         return mean.add_(center), std
@@ -129,7 +136,7 @@ def _moments(
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
     logits = torch.bmm(query, key.transpose(1, 2))
-    weights = _weights(logits, _blocked_pairs(content_mask, style_mask), similarity, temperature)
+    weights = attention_weights(logits, _blocked_pairs(content_mask, style_mask), similarity, temperature)
     return mean_std(torch.bmm(weights, both))
 
 
@@ -139,15 +146,15 @@ def _worth_screening(query: Tensor, key: Tensor, similarity: Similarity, content
     return query.device.type == "cpu" and large and similarity == "softmax" and content_mask is None
 
 
-def _is_plain(similarity: Similarity, temperature: float) -> bool:
+def _is_linear_kernel(similarity: Similarity, temperature: float) -> bool:
     """Whether weights are not exponentials: (cos + 1), which are divided by their sum and 1e-5, as published."""
     return similarity == "cosine" and temperature == 1.0
 
 
-def _weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float) -> Tensor:
+def attention_weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, temperature: float) -> Tensor:
     """Logits (cosines) to rows that sum to 1, next to nothing where `blocked`; softmax ones are divided by the
     temperature already."""
-    if _is_plain(similarity, temperature):
+    if _is_linear_kernel(similarity, temperature):
         weights = torch.relu(logits + 1)
         if blocked is not None:
             weights = weights.masked_fill(blocked, 0.0)
@@ -157,15 +164,17 @@ def _weights(logits: Tensor, blocked: Tensor | None, similarity: Similarity, tem
     if blocked is not None:
         logits = logits.masked_fill(blocked, -torch.inf)
     if logits.device.type == "cpu":  # accelerators do not mind subnormal numbers
-        logits = logits.maximum(logits.detach().amax(dim=-1, keepdim=True) + FARTHEST)
+        logits = logits.maximum(logits.detach().amax(dim=-1, keepdim=True) + MIN_RELATIVE_LOGIT)
     return logits.softmax(dim=-1)
 
 
-def _weigh(similarity: Similarity, temperature: float, sums: Sums, logits: Tensor, blocked: Tensor | None) -> Tensor:
-    """`_weights` of a tile, in the place of its logits; they are divided by their sum in the end."""
-    if _is_plain(similarity, temperature):
+def _weigh(
+    similarity: Similarity, temperature: float, sums: OnlineMoments, logits: Tensor, blocked: Tensor | None
+) -> Tensor:
+    """`attention_weights` of a tile, in the place of its logits; they are divided by their sum in the end."""
+    if _is_linear_kernel(similarity, temperature):
         weights = logits.add_(1).relu_()
-        return sums.plain(weights if blocked is None else weights.masked_fill_(blocked, 0.0))
+        return sums.add_unnormalized(weights if blocked is None else weights.masked_fill_(blocked, 0.0))
     if similarity == "cosine":
         logits.add_(1).clamp_min_(torch.finfo(logits.dtype).tiny).log_().div_(temperature)
     return sums.softmax(logits, blocked)
@@ -186,7 +195,7 @@ def _blocked_pairs(content_mask: Tensor | None, style_mask: Tensor | None) -> Te
     return content_mask[:, :, None] & ~style_mask[:, None, :]
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit_vectors(vectors: Tensor) -> Tensor:
     """Vectors of length 1; 1e-5 is added to each length, as in the published video code."""
     lengths: Tensor = vectors.norm(dim=-1, keepdim=True)
     return vectors / (lengths + NORM_EPSILON)

@@ -23,7 +23,7 @@ def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         mean, std: each (B, C, 1, 1) in float32; std >= sqrt(1e-5). One position alone has variance 0.
     """
-    features = widened(features)
+    features = to_float32(features)
     unbiased = int(features.shape[-1] * features.shape[-2] > 1)
     if torch.is_grad_enabled() or features.device.type != "cpu":
         variance, mean = torch.var_mean(features, dim=(2, 3), correction=unbiased, keepdim=True)
@@ -51,9 +51,9 @@ def normalize_channels(features: Tensor) -> Tensor:
         (B, C, H, W) float32.
     """
     mean, std = channel_mean_std(features)
-    return (widened(features) - mean) / std
+    return (to_float32(features) - mean) / std
 
 
-def widened(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """float32, unless it is float64 already."""
     return x if x.dtype == torch.float64 else x.float()

@@ -70,7 +70,7 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def true_float32(device: torch.device) -> Iterator[None]:
+def disable_tf32(device: torch.device) -> Iterator[None]:
     """Convolutions with all 23 bits: torch lets cuDNN compute them in TF32, with 10, which moves what a peaked
     softmax looks at."""
     if device.type != "cuda":

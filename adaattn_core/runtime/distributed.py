@@ -30,7 +30,7 @@ class PeerLostError(PeerError):
     """Another process of the run is gone without a word."""
 
 
-class News(NamedTuple):
+class RankStatus(NamedTuple):
     """What a process tells the others: unreadable files it met, why it cannot go on, the signal that asks to stop."""
 
     broken: tuple[str, ...] = ()
@@ -38,19 +38,19 @@ class News(NamedTuple):
     stop: int = 0
 
 
-class Ranks:
+class DistributedContext:
     """This process among the `world` processes of a run, counted by `rank`; all else is nothing to a single one."""
 
     def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
         self.rank, self.world, self.local_rank = rank, world, local_rank
 
     @classmethod
-    def of_environment(cls) -> Ranks:
+    def from_env(cls) -> DistributedContext:
         """As torchrun says; one process without it."""
         return cls(*(int(os.environ.get(name, default)) for name, default in ENVIRONMENT.items()))
 
     @property
-    def is_writer(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes the files of the run and speaks to the person."""
         return self.rank == 0
 
@@ -76,7 +76,7 @@ class Ranks:
         return pick_device(f"cuda:{self.local_rank}")
 
     @contextmanager
-    def joined(self) -> Iterator[None]:
+    def process_group(self) -> Iterator[None]:
         """Connected to the other processes. An error that ends the block is told to them, and only the writer raises
         it: the others raise PeerError.
 
@@ -94,55 +94,55 @@ class Ranks:
             raise  # all know of it
         except Exception as error:
             log.debug("process %d of %d", self.rank, self.world, exc_info=True)
-            self._confess(error)
+            self._broadcast_failure(error)
             raise
         finally:
             dist.destroy_process_group()  # ends its threads: one that lets go of a tensor after Python has ended aborts
 
-    def _confess(self, error: Exception) -> None:
+    def _broadcast_failure(self, error: Exception) -> None:
         line = " ".join(str(error).split()) or type(error).__name__
         try:
-            self._exchange(News(failure=line))
+            self._exchange(RankStatus(failure=line))
         except PeerLostError:
             return  # nobody is left to tell
-        if not self.is_writer:
+        if not self.is_main_process:
             raise PeerError(line) from error
 
-    def meet(self, broken: Sequence[str] = (), stop: int | None = None) -> tuple[list[str], int]:
+    def sync_status(self, broken: Sequence[str] = (), stop: int | None = None) -> tuple[list[str], int]:
         """Wait for the others; what `broken` and `stop` (a signal, or 0) come to over all processes.
 
         Raises:
             PeerError: one of them cannot go on, and says why.
             PeerLostError: one of them is gone.
         """
-        told = self._exchange(News(tuple(broken), stop=stop or 0))
+        told = self._exchange(RankStatus(tuple(broken), stop=stop or 0))
         for rank, news in enumerate(told):
             if news.failure:
                 raise PeerError(f"process {rank} of {self.world} cannot go on: {news.failure}")
         return [name for news in told for name in news.broken], max(news.stop for news in told)
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def local_main_first(self) -> Iterator[None]:
         """The first process of each machine goes through the block before its others: what it fetches is there then."""
         if self.local_rank:
-            self.meet()
+            self.sync_status()
         yield
         if not self.local_rank:
-            self.meet()
+            self.sync_status()
 
-    def _exchange(self, news: News) -> list[News]:
+    def _exchange(self, news: RankStatus) -> list[RankStatus]:
         if self.world == 1:
             return [news]
-        told = [News()] * self.world
+        told = [RankStatus()] * self.world
         with _watched():
             dist.all_gather_object(told, news, group=self._words)  # type: ignore[arg-type]  # a group: we are in it
         return told
 
-    def flattened(self, tensors: Sequence[Tensor]) -> Tensor | None:
-        """What `add_up` needs, made before `meet`: then a lack of memory can be told there."""
+    def flatten(self, tensors: Sequence[Tensor]) -> Tensor | None:
+        """What `all_reduce_sum` needs, made before `meet`: then a lack of memory can be told there."""
         return torch.cat([tensor.reshape(-1).float() for tensor in tensors]) if self.world > 1 else None
 
-    def add_up(self, tensors: Sequence[Tensor], flat: Tensor | None) -> None:
+    def all_reduce_sum(self, tensors: Sequence[Tensor], flat: Tensor | None) -> None:
         """Each tensor becomes its sum over all processes, bit for bit the same in all of them."""
         if flat is None:
             return
@@ -151,7 +151,7 @@ class Ranks:
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def copy_from_writer(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes the writer's."""
         if self.world == 1:
             return

@@ -62,7 +62,7 @@ def memory_in_use(device: torch.device) -> int:
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.is_file() else IDLE_BYTES
 
 
-def trim_memory(device: torch.device = CPU) -> None:
+def malloc_trim(device: torch.device = CPU) -> None:
     """Give pages between what is still in use back to the system: glibc keeps those of tensors under 32 MiB, which
     count as held. A third of a millisecond; nothing where the C library is another, or the work is elsewhere."""
     if sys.platform == "linux" and device.type == "cpu":
@@ -70,13 +70,13 @@ def trim_memory(device: torch.device = CPU) -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def close_gaps(picture: Tensor) -> None:
-    """`trim_memory` between two steps of the work on a picture that is so large that it is worth it."""
+def malloc_trim_if_large(picture: Tensor) -> None:
+    """`malloc_trim` between two steps of the work on a picture that is so large that it is worth it."""
     if picture.shape[-2] * picture.shape[-1] >= LARGE_PIXELS:
-        trim_memory(picture.device)
+        malloc_trim(picture.device)
 
 
-def free_memory() -> None:
+def empty_cache() -> None:
     """Give back what torch keeps for later on the devices that are in use."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -13,16 +13,16 @@ Read = TypeVar("Read")
 Made = TypeVar("Made")
 Written = TypeVar("Written")
 
-AHEAD = 2
+PREFETCH = 2
 """Jobs that wait on either side of the work: enough for files that take turns being slow."""
 
 
-def overlapped(
+def prefetch_map(
     jobs: Iterable[Job],
     read: Callable[[Job], Read],
     work: Callable[[Job, Read], Made],
     write: Callable[[Job, Made], Written],
-    ahead: int = AHEAD,
+    ahead: int = PREFETCH,
 ) -> Generator[tuple[Job, Written], None, None]:
     """Each job read, worked on in this thread, and written; jobs and what `write` returned come out in order.
 

@@ -14,7 +14,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came; as with Ctrl-C, what catches errors lets it through."""
 
 
-class StopSignals:
+class GracefulShutdown:
     """In a `with` block, Ctrl-C and SIGTERM raise KeyboardInterrupt and Terminated: at once, or, between `hold` and
     `release`, at the latter. Outside the main thread, where Python sets no handlers, nothing changes.
 
@@ -27,7 +27,7 @@ class StopSignals:
         self.by_agreement = self.is_held = by_agreement
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -38,11 +38,11 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def hold(self) -> None:
+    def defer(self) -> None:
         """From here on a stop has to wait."""
         self.is_held = True
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Raise the stop that came meanwhile, and the next ones at once."""
         self.is_held = self.by_agreement
         if self.asked and not self.is_held:
@@ -59,7 +59,7 @@ class StopSignals:
 
 
 @contextmanager
-def orphaned() -> Iterator[None]:
+def ignore_sigchld() -> Iterator[None]:
     """No news of child processes: torch reports the end of a DataLoader's worker, which the system kills out of memory
     or a job queue terminates along with us, by an error out of a signal handler, in the middle of whatever is done
     then: an optimizer's step, a save."""

@@ -8,18 +8,18 @@ from typing import TypeVar
 
 import torch
 
-from .memory import trim_memory
+from .memory import malloc_trim
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def at_once(device: torch.device) -> int:
+def worker_count(device: torch.device) -> int:
     """How many pieces of work go on there at the same time."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+def parallel_map(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
     """`work` of every item, in order, so many at once; without gradients, unless it is one at a time.
 
     What `work` raises, or who no longer asks for results, ends what has not begun.
@@ -35,7 +35,7 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], threads: int) ->
             return work(item)
 
     allowed = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "adaattn", _single)
+    pool = ThreadPoolExecutor(threads, "adaattn", _use_one_thread)
     try:
         for result in [pool.submit(in_thread, item) for item in items]:
             done = result.result()
@@ -44,9 +44,9 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], threads: int) ->
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(allowed)
-        trim_memory()  # of what the threads have freed, each in a place of its own
+        malloc_trim()  # of what the threads have freed, each in a place of its own
 
 
-def _single() -> None:
+def _use_one_thread() -> None:
     torch.get_num_threads()  # a thread's first question sets the number that is set elsewhere; now it has been asked
     torch.set_num_threads(1)

@@ -60,7 +60,7 @@ class TrainConfig:
     warmup_steps: int = 100
     """Steps over which each stage's learning rate rises from 0."""
     optimizer: Optimizer = "adam"
-    """How gradients become steps; the paper takes adam. muon needs fewer steps (muon.py)."""
+    """How gradients become steps; the paper takes adam. muon needs fewer steps (training/muon.py)."""
     weight_decay: float = 0.0
     """Pull of the weights towards 0, as the optimizer defines it."""
     clip_norm: float = 10.0
@@ -200,7 +200,7 @@ class TrainConfig:
         """Self pairs in each batch of the style stage."""
         return round(self.self_pairs * self.batch)
 
-    def check_parts(self, processes: int) -> None:
+    def check_divisible(self, processes: int) -> None:
         """ValueError unless the batch divides into equal parts."""
         parts = processes * self.accumulate
         if self.batch % parts:
@@ -233,7 +233,7 @@ class TrainConfig:
         rest = warm * (self.lr * falling if stage == "style" else self.pretrain_lr)
         return rest * self.encoder_lr_scale, rest
 
-    def averaging(self, step: int) -> float:
+    def ema_decay_at(self, step: int) -> float:
         """Share of the averaged weights that a step keeps: 0 before the style stage, then rising to `ema_decay`."""
         stage, position, _ = self.stage(step)
         return min(self.ema_decay, (1 + position) / (10 + position)) if stage == "style" else 0.0

@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..errors import DataError as DataError
-from ..runtime.signals import orphaned
+from ..runtime.signals import ignore_sigchld
 from .dataset import Batch, TrainingPairs, collate
 
 
-class StopFlag:
+class LockFreeEvent:
     """What DataLoader uses of `multiprocessing.Event`, without the lock: whoever died holding it would leave all others
     waiting for good, the process that trains among them.
 
@@ -34,14 +34,14 @@ class StopFlag:
         self._value.value = True
 
 
-def worker_context() -> BaseContext:
+def loader_context() -> BaseContext:
     """The platform's way to start processes, for DataLoader's `multiprocessing_context`: its events are StopFlags."""
     context: BaseContext = multiprocessing.get_context()
     kind = type(context)
 
     class Context(kind):  # type: ignore[misc, valid-type]
-        def Event(self) -> StopFlag:  # noqa: N802 (multiprocessing's name)
-            return StopFlag(self)
+        def Event(self) -> LockFreeEvent:  # noqa: N802 (multiprocessing's name)
+            return LockFreeEvent(self)
 
     return Context()
 
@@ -71,11 +71,11 @@ def batches(
         collate_fn=collate,
         generator=torch.Generator(),  # else torch draws the workers' seed from the global one
         prefetch_factor=4 if workers else None,
-        multiprocessing_context=worker_context() if workers else None,
+        multiprocessing_context=loader_context() if workers else None,
     )
     iterator = iter(loader)
     try:
-        with orphaned():
+        with ignore_sigchld():
             try:
                 yield from iterator
             finally:

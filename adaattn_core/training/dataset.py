@@ -22,7 +22,7 @@ from ..io.picture_sources import Member, Picture, frame_pairs, listed_pictures, 
 
 T = TypeVar("T")
 
-PATIENCE = 100
+MAX_CONSECUTIVE_FAILURES = 100
 """Unreadable pictures in a row before the folders are taken to be wrong."""
 
 
@@ -115,35 +115,35 @@ class TrainingPairs(Dataset[Sample]):
         broken: list[str] = []
         if index < self.self_only_until or index % self.batch < self.self_items:
             picture = self._draw([*self.content, *self.style], generator, broken)
-            content, style, target = self_pair(picture, self.crop, generator)
+            content, style, target = reconstruction_pair(picture, self.crop, generator)
         else:
             content, target = self._contents(generator, broken)
             style = random_crop(self._draw(self.style, generator, broken), self.crop, (1.0, 2.5), generator)
             if uniform(generator) < 0.3:
-                style = jitter_colors(style, generator)
+                style = color_jitter(style, generator)
         return Sample(content, style, target, tuple(broken))
 
     def _contents(self, generator: torch.Generator, broken: list[str]) -> tuple[Tensor, Tensor]:
         """Crops of a content and of the frame after it; twice the same without frames."""
         if self.frame_gap:
-            first, second = self._read(lambda: one_of(self.pairs_of_frames, generator), broken)
+            first, second = self._read(lambda: random_choice(self.pairs_of_frames, generator), broken)
             frames = [first, second if second.size == first.size else second.resize(first.size)]
-            one, other = crops_alike(frames, self.crop, (1.0, 2.0), generator)
+            one, other = paired_random_crop(frames, self.crop, (1.0, 2.0), generator)
             return one, other
         picture = self._draw(self.content, generator, broken)
         if self.frame_gap == 0:
-            return moved_crops(picture, self.crop, (1.0, 2.0), generator)
+            return synthetic_motion_pair(picture, self.crop, (1.0, 2.0), generator)
         content = random_crop(picture, self.crop, (1.0, 2.0), generator)
         return content, content
 
     def _draw(self, paths: list[Picture], generator: torch.Generator, broken: list[str]) -> Image.Image:
         """A random readable picture; unreadable ones met on the way are named in `broken`."""
-        return self._read(lambda: [one_of(paths, generator)], broken)[0]
+        return self._read(lambda: [random_choice(paths, generator)], broken)[0]
 
     def _read(self, choose: Callable[[], Sequence[Picture]], broken: list[str]) -> list[Image.Image]:
         """The first chosen pictures that are all readable."""
         reason = ""
-        for _ in range(PATIENCE):
+        for _ in range(MAX_CONSECUTIVE_FAILURES):
             pictures = []
             for path in choose():
                 try:
@@ -155,7 +155,7 @@ class TrainingPairs(Dataset[Sample]):
             else:
                 return pictures
         raise DataError(
-            f"{PATIENCE} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
+            f"{MAX_CONSECUTIVE_FAILURES} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
         )
 
 
@@ -190,7 +190,7 @@ def _opened(picture: Picture) -> Image.Image:
         raise
 
 
-def one_of(items: Sequence[T], generator: torch.Generator) -> T:
+def random_choice(items: Sequence[T], generator: torch.Generator) -> T:
     return items[int(torch.randint(len(items), (), generator=generator))]
 
 
@@ -204,10 +204,12 @@ Scale = tuple[float, float]
 
 def random_crop(picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator) -> Tensor:
     """A square of `scale` times `crop` pixels, less where the picture is smaller; resized to `crop`, maybe mirrored."""
-    return crops_alike([picture], crop, scale, generator)[0]
+    return paired_random_crop([picture], crop, scale, generator)[0]
 
 
-def crops_alike(pictures: Sequence[Image.Image], crop: int, scale: Scale, generator: torch.Generator) -> list[Tensor]:
+def paired_random_crop(
+    pictures: Sequence[Image.Image], crop: int, scale: Scale, generator: torch.Generator
+) -> list[Tensor]:
     """`random_crop` of several pictures of one size, the same in all."""
     size = pictures[0].size
     side = min(uniform(generator, *scale) * crop, *size)
@@ -216,7 +218,9 @@ def crops_alike(pictures: Sequence[Image.Image], crop: int, scale: Scale, genera
     return [square.flip(-1) for square in squares] if uniform(generator) < 0.5 else squares
 
 
-def moved_crops(picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def synthetic_motion_pair(
+    picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Two frames of a still picture, as a camera sees it that moves by up to 4 % of the crop and zooms by up to 3 %."""
     room = [0.94 * length for length in picture.size]
     side = min(uniform(generator, *scale) * crop, *room)
@@ -230,7 +234,7 @@ def moved_crops(picture: Image.Image, crop: int, scale: Scale, generator: torch.
     return (one.flip(-1), other.flip(-1)) if uniform(generator) < 0.5 else (one, other)
 
 
-def self_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def reconstruction_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """content, style, target of a self pair; see TrainingPairs."""
     side = min(uniform(generator, 1.0, 1.6) * crop, *picture.size)
     left, top = (uniform(generator, 0, length - side) for length in picture.size)
@@ -244,10 +248,10 @@ def self_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tu
     style = torch.rot90(style, int(torch.randint(4, (), generator=generator)), dims=(-2, -1))
     if uniform(generator) < 0.5:
         style = style.flip(-1)
-    return jitter_colors(target, generator), style, target
+    return color_jitter(target, generator), style, target
 
 
-def jitter_colors(image: Tensor, generator: torch.Generator) -> Tensor:
+def color_jitter(image: Tensor, generator: torch.Generator) -> Tensor:
     """(3, H, W) with channels mixed at random, other contrast, brightness and gamma; structure is kept."""
     order = torch.randperm(3, generator=generator) if uniform(generator) < 0.3 else torch.arange(3)
     mixing = torch.eye(3)[order] + 0.2 * torch.randn(3, 3, generator=generator)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from ..models.attention import AdaAttention, stacked_key
-from ..models.encoder import LEVELS, VGGEncoder, pad_one
+from ..models.encoder import LEVELS, VGGEncoder, reflect_pad1
 from ..models.fusion import MultiLevelFusion
 
 MAX_POSITIONS = 65_536
@@ -25,7 +25,7 @@ RIDGE = 1e-2
 FEATURE_SIZE = 0.5
 """Root mean square of what each fitted layer gives. A step of training moves a sum of thousands of inputs by as much as
 they are large: with VGG-19's own size, 2 to 5, the first steps shut the ReLUs behind relu4_1 and relu5_1 for good."""
-SOFTNESS = 32.0
+LOGIT_DIVISOR = 32.0
 """Logits of a new model are those of VGG-19's stacked keys, divided by this. Undivided they copy one style position
 each: a noisy picture, and a decoder that never sees the statistics of the style as a whole (docs/training.md)."""
 
@@ -106,7 +106,7 @@ def fit_attention(fusion: MultiLevelFusion, student: VGGEncoder, teacher: VGGEnc
         predicted = x @ solution
         _, directions = torch.linalg.eigh((predicted.T @ predicted).cpu().double())
         count = attention.query_proj.out_channels
-        projection = solution @ directions[:, -count:].float().to(x.device) * SOFTNESS**-0.5
+        projection = solution @ directions[:, -count:].float().to(x.device) * LOGIT_DIVISOR**-0.5
         padded = torch.zeros_like(attention.query_proj.weight)
         padded[: projection.shape[1], :, 0, 0] = projection.T
         for conv in (attention.query_proj, attention.key_proj):
@@ -176,7 +176,7 @@ def _fit(conv: nn.Conv2d, inputs: Tensor, targets: Tensor) -> None:
     kernel = conv.kernel_size[0]
     images = max(1, MAX_POSITIONS // (targets.shape[-1] * targets.shape[-2]))
     inputs, targets = inputs[:images], targets[:images]
-    padded = pad_one(inputs) if kernel == 3 else inputs
+    padded = reflect_pad1(inputs) if kernel == 3 else inputs
     x = rearrange(F.unfold(padded, kernel), "b k n -> (b n) k")
     y = rearrange(targets, "b c h w -> (b h w) c")
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)

@@ -7,17 +7,17 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from ..errors import TrainingError as TrainingError
-from ..runtime.distributed import PeerError, PeerLostError, Ranks
+from ..runtime.distributed import DistributedContext, PeerError, PeerLostError
 from ..runtime.memory import is_out_of_memory
 from ..runtime.progress import progress_bar
-from ..runtime.signals import StopSignals
+from ..runtime.signals import GracefulShutdown
 from .config import TrainConfig
 from .dataloader import WorkerError, batches
 from .run_checkpoint import CHECKPOINT as CHECKPOINT
 from .run_checkpoint import MODEL, check_run_folder
-from .run_log import TrainLog
-from .tensorboard import Board, summary_writer_class
-from .trainer import Run as Run
+from .run_log import RunLogger
+from .tensorboard import TensorBoardLogger, summary_writer_class
+from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +33,24 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
         KeyboardInterrupt: Ctrl-C or SIGTERM (Terminated); what is done is saved.
         PeerError: another process of the run has failed, and the writer says why.
     """
-    ranks = Ranks.of_environment()
+    ranks = DistributedContext.from_env()
     try:
-        with StopSignals(by_agreement=ranks.world > 1) as signals, ranks.joined():
+        with GracefulShutdown(by_agreement=ranks.world > 1) as signals, ranks.process_group():
             return _train(config, resume, progress, signals, ranks)
     except PeerError as error:
-        if ranks.is_writer or isinstance(error, PeerLostError):
+        if ranks.is_main_process or isinstance(error, PeerLostError):
             raise TrainingError(str(error)) from error
         raise
 
 
-def _train(config: TrainConfig, resume: bool, progress: bool, signals: StopSignals, ranks: Ranks) -> Path:
+def _train(
+    config: TrainConfig, resume: bool, progress: bool, signals: GracefulShutdown, ranks: DistributedContext
+) -> Path:
     folder = Path(config.output)
     check_run_folder(folder, resume)
     if config.tensorboard:
         summary_writer_class()  # that it is missing is said before the work, not after
-    run = Run(config, signals, ranks)
+    run = Trainer(config, signals, ranks)
     _tell_of_few_pictures(run)
     if resume:
         run.restore()
@@ -60,14 +62,14 @@ def _train(config: TrainConfig, resume: bool, progress: bool, signals: StopSigna
         return folder / MODEL
     for part in ("checkpoints", "samples"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    run.start_alike()
+    run.broadcast_state()
     if config.compile:
         run.compile()
     _train_on(run, progress)
     return folder / MODEL
 
 
-def _tell_of_few_pictures(run: Run) -> None:
+def _tell_of_few_pictures(run: Trainer) -> None:
     for name, count in run.pairs.counts.items():
         if count < run.config.batch:
             source = getattr(run.config, name)
@@ -78,14 +80,14 @@ def _tell_of_few_pictures(run: Run) -> None:
             )  # fmt: skip
 
 
-def _train_on(run: Run, progress: bool) -> None:
+def _train_on(run: Trainer, progress: bool) -> None:
     """The steps that are left; what is done is saved when something from outside ends them early."""
     try:
         _steps(run, progress)
-        run.ranks.meet()  # till the last save is whole
+        run.ranks.sync_status()  # till the last save is whole
     except KeyboardInterrupt:
         run.save_last()
-        run.ranks.meet()
+        run.ranks.sync_status()
         raise
     except PeerError:
         run.save_last()
@@ -108,11 +110,13 @@ def _train_on(run: Run, progress: bool) -> None:
         ) from error
 
 
-def _steps(run: Run, progress: bool) -> None:
+def _steps(run: Trainer, progress: bool) -> None:
     config, ranks = run.config, run.ranks
-    enabled = None if progress and ranks.is_writer else False
-    board = Board(run.folder, run.step, config.batch) if config.tensorboard and ranks.is_writer else None
-    log_or_none = TrainLog(run.folder, run.step, board) if ranks.is_writer else nullcontext()
+    enabled = None if progress and ranks.is_main_process else False
+    board = (
+        TensorBoardLogger(run.folder, run.step, config.batch) if config.tensorboard and ranks.is_main_process else None
+    )
+    log_or_none = RunLogger(run.folder, run.step, board) if ranks.is_main_process else nullcontext()
     reading = closing(batches(run.pairs, run.step, config.workers, ranks.rank, ranks.world))
     with log_or_none as record, progress_bar(run.total, run.step, enabled=enabled) as bar, reading as found:
         for batch in found:
@@ -120,7 +124,7 @@ def _steps(run: Run, progress: bool) -> None:
             losses = run.train_step(batch)
             if record:
                 record.add(run.step, stage, losses)
-            run.signals.release()
+            run.signals.resume()
             bar.set_postfix_str(f"{stage} loss {losses['total']:.4f}", False)
             bar.update()
             if record and (run.step % config.sample_every == 0 or run.step == run.total):

@@ -17,7 +17,7 @@ from ..models.attention import stacked_key
 from ..models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from ..ops.color import color_distance
 from ..ops.moments import Similarity, attention_moments
-from ..ops.statistics import VARIANCE_EPSILON, channel_mean_std, normalize_channels, widened
+from ..ops.statistics import VARIANCE_EPSILON, channel_mean_std, normalize_channels, to_float32
 from ..runtime.device import without_autocast
 
 PUBLISHED_LEVELS = LEVELS[1:]
@@ -87,7 +87,7 @@ def local_feature_loss(
 ) -> Tensor:
     """Squared distance to `local_target` at each level."""
     return _sum(
-        F.mse_loss(widened(stylized[x]), local_target(content, style, x, samples, generator, similarity))
+        F.mse_loss(to_float32(stylized[x]), local_target(content, style, x, samples, generator, similarity))
         for x in levels
     )
 
@@ -151,15 +151,15 @@ def image_similarity_loss(
         for frame in content:
             positions = frame[level].shape[-2] * frame[level].shape[-1]
             chosen.append(torch.randperm(positions, generator=generator)[:samples].to(frame[level].device))
-        wanted, found = (_unlikeness(frames, level, chosen) for frames in (content, stylized))
+        wanted, found = (cosine_distance_matrix(frames, level, chosen) for frames in (content, stylized))
         terms.append((found - wanted).abs().sum(dim=1).mean())
     return _sum(terms)
 
 
-def _unlikeness(frames: tuple[Features, Features], level: str, chosen: Sequence[Tensor]) -> Tensor:
+def cosine_distance_matrix(frames: tuple[Features, Features], level: str, chosen: Sequence[Tensor]) -> Tensor:
     """(B, positions of the first frame, of the second): D of `image_similarity_loss`, columns summing to 1."""
     first, second = (
-        F.normalize(widened(features[level]).flatten(2)[:, :, positions], dim=1)
+        F.normalize(to_float32(features[level]).flatten(2)[:, :, positions], dim=1)
         for features, positions in zip(frames, chosen, strict=True)
     )
     with without_autocast(first.device.type):
@@ -174,7 +174,7 @@ def identity_loss(picture: Tensor, original: Tensor, found: Features, wanted: Fe
     squares are averaged, as in all losses here, instead of summed under a root.
     """
     return 50 * F.mse_loss(picture, original) + _sum(
-        F.mse_loss(widened(found[level]), widened(wanted[level])) for level in found
+        F.mse_loss(to_float32(found[level]), to_float32(wanted[level])) for level in found
     )
 
 
@@ -184,7 +184,7 @@ def color_loss(picture: Tensor, style: Tensor) -> Tensor:
         return color_distance(picture.float(), style.float()).mean() / 100
 
 
-def mesh_loss(picture: Tensor, period: int = MESH_PERIOD) -> Tensor:
+def checkerboard_loss(picture: Tensor, period: int = MESH_PERIOD) -> Tensor:
     """How unevenly detail is spread over columns and rows of a grid: what shows as a faint mesh in flat areas.
 
     Differences between neighbouring pixels, averaged over the pictures, for each of the `period` places that a column

@@ -15,13 +15,13 @@ from ..models.model import StyleTransferModel
 from .config import Stage, TrainConfig
 from .dataset import seeded_generator
 from .losses import (
+    checkerboard_loss,
     color_loss,
     content_loss,
     global_style_loss,
     identity_loss,
     image_similarity_loss,
     local_feature_loss,
-    mesh_loss,
     relative_style_loss,
 )
 
@@ -29,7 +29,7 @@ SIMILARITY_SAMPLES = 1024
 """Positions of a frame that the image similarity loss looks at: all of a 128-pixel crop at relu3_1."""
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """A part of a batch: items part, part + parts, part + 2 parts, ... What its mean losses count in the batch's."""
 
     own: int
@@ -47,17 +47,17 @@ class Part(NamedTuple):
         return self.of_own if loss == "pixel" else self.of_pictures
 
 
-def part_of_batch(config: TrainConfig, part: int, parts: int) -> Part:
+def part_of_batch(config: TrainConfig, part: int, parts: int) -> MicroBatch:
     """The part of that number, among `parts` of one size.
 
     >>> part_of_batch(TrainConfig("", "", "", "", batch=4, self_pairs=0.25), part=0, parts=2)
-    Part(own=1, of_items=0.5, of_own=1.0, of_pictures=0.3333333333333333)
+    MicroBatch(own=1, of_items=0.5, of_own=1.0, of_pictures=0.3333333333333333)
     """
     own = [len(range(number, config.self_items, parts)) for number in range(parts)]
     others = [config.batch // parts - count for count in own]
     pictures = [count * min(config.styles_per_content, count) for count in others]
     of_own, of_pictures = (counts[part] / max(1, sum(counts)) for counts in (own, pictures))
-    return Part(own[part], 1 / parts, of_own, of_pictures)
+    return MicroBatch(own[part], 1 / parts, of_own, of_pictures)
 
 
 def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
@@ -95,15 +95,15 @@ def part_losses(
         return {"distill": distill_loss(model.encoder, adapters, vgg, torch.cat([content, style]))}
     if stage == "reconstruct":
         return {"pixel": F.l1_loss(model(content, style).float(), target)}
-    contents, styles = partners(len(content), own, config.styles_per_content)
+    contents, styles = pair_indices(len(content), own, config.styles_per_content)
     if config.paints_frames and own < len(content):
         seconds = contents[own:] - own + len(content)
         content = torch.cat([content, target[own:]])
         contents, styles = torch.cat([contents, seconds]), torch.cat([styles, styles[own:]])
-    picture = model.paint_pairs(content, style, contents, styles).float()
+    picture = model.forward_pairs(content, style, contents, styles).float()
     losses = {"pixel": F.l1_loss(picture[:own], target[:own])} if own else {}
     if config.identity_weight:
-        losses["identity"] = identity_of(model, vgg, config, torch.cat([images[0], style]))
+        losses["identity"] = identity_term(model, vgg, config, torch.cat([images[0], style]))
     if own < len(picture):
         losses |= style_losses(vgg, config, step, content, style, picture[own:], contents[own:], styles[own:])
     return losses
@@ -163,10 +163,10 @@ def style_losses(
     if config.color_weight:
         losses["color"] = color_loss(picture, style[styles])
     if config.mesh_weight:
-        losses["mesh"] = mesh_loss(picture)
+        losses["mesh"] = checkerboard_loss(picture)
     if config.paints_frames:
         losses["similarity"] = image_similarity_loss(
-            frames_of(found), frames_of(content_features), config.similarity_levels, SIMILARITY_SAMPLES, generator
+            split_frames(found), split_frames(content_features), config.similarity_levels, SIMILARITY_SAMPLES, generator
         )
     return losses
 
@@ -179,16 +179,16 @@ def deepest_level(config: TrainConfig) -> str:
     return max(levels, key=LEVELS.index)
 
 
-def frames_of(features: Features) -> tuple[Features, Features]:
+def split_frames(features: Features) -> tuple[Features, Features]:
     """(2 P, ...) -> features of the first frames, and of the second ones, (P, ...) each."""
     halves = {level: x.chunk(2) for level, x in features.items()}
     return {level: half[0] for level, half in halves.items()}, {level: half[1] for level, half in halves.items()}
 
 
-def identity_of(model: StyleTransferModel, vgg: VGGEncoder, config: TrainConfig, images: Tensor) -> Tensor:
+def identity_term(model: StyleTransferModel, vgg: VGGEncoder, config: TrainConfig, images: Tensor) -> Tensor:
     """`identity_loss` of pictures painted in themselves, on the levels of the global style loss."""
     alike = torch.arange(len(images))
-    picture = model.paint_pairs(images, images, alike, alike).float()
+    picture = model.forward_pairs(images, images, alike, alike).float()
     deepest = max(config.global_levels, key=LEVELS.index)
     with torch.no_grad():
         wanted = vgg(images, deepest)
@@ -198,11 +198,11 @@ def identity_of(model: StyleTransferModel, vgg: VGGEncoder, config: TrainConfig,
     )
 
 
-def partners(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
+def pair_indices(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
     """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
     of the others with its own style and with those of the items after it.
 
-    >>> partners(3, 1, 2)
+    >>> pair_indices(3, 1, 2)
     (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
     """
     others = torch.arange(batch - own)

@@ -16,7 +16,7 @@ from ..io.images import save_image
 from ..models.model import StyleTransferModel
 from .dataset import TrainingPairs
 from .loss_plot import loss_curve_svg
-from .tensorboard import Board
+from .tensorboard import TensorBoardLogger
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class TrainLog:
+class RunLogger:
     """Writes a row per step; rows after `step` (of a run that was killed past its last save) are dropped first."""
 
-    def __init__(self, folder: Path, step: int, board: Board | None = None) -> None:
+    def __init__(self, folder: Path, step: int, board: TensorBoardLogger | None = None) -> None:
         self.folder, self.board = folder, board
         path = folder / "losses.csv"
         self.rows = _read_rows(path, step) if step and path.exists() else []
@@ -40,7 +40,7 @@ class TrainLog:
         self.file = path.open("a", newline="", buffering=1)
         self.writer = csv.DictWriter(self.file, COLUMNS)
 
-    def __enter__(self) -> TrainLog:
+    def __enter__(self) -> RunLogger:
         return self
 
     def __exit__(

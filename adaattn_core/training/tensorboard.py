@@ -27,7 +27,7 @@ def summary_writer_class() -> Any:  # noqa: ANN401  # torch.utils.tensorboard ha
     return SummaryWriter
 
 
-class Board:
+class TensorBoardLogger:
     """Writes RUN/tensorboard; what a run that was killed wrote after `step` is hidden.
 
     Args:

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, autocast, nn
 from torch.nn import Conv2d
 
-from ..checkpoints.model_file import empty_model, fingerprint, load_model, ready, save_model
+from ..checkpoints.model_file import build_on_meta, fingerprint, load_model, prepare_for_inference, save_model
 from ..checkpoints.vgg import load_vgg
 from ..errors import CheckpointError, TrainingError
 from ..models.config import VIDEO_LEVELS
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
 from ..runtime.device import pick_dtype
-from ..runtime.distributed import Ranks
-from ..runtime.signals import StopSignals, orphaned
+from ..runtime.distributed import DistributedContext
+from ..runtime.signals import GracefulShutdown, ignore_sigchld
 from .config import Stage, TrainConfig
 from .dataset import Batch, DataError, TrainingPairs
 from .initialization import fit_attention, fit_encoder, fit_merge
@@ -49,15 +49,17 @@ steps. Differs from torch.amp.GradScaler: by the number of the step, so that the
 log = logging.getLogger(__name__)
 
 
-class Run:
+class Trainer:
     """Everything that changes while training."""
 
-    def __init__(self, config: TrainConfig, signals: StopSignals | None = None, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, signals: GracefulShutdown | None = None, ranks: DistributedContext | None = None
+    ) -> None:
         self.config = config
-        self.signals = signals or StopSignals()
-        self.ranks = ranks or Ranks()
+        self.signals = signals or GracefulShutdown()
+        self.ranks = ranks or DistributedContext()
         self.folder = Path(config.output)
-        config.check_parts(self.ranks.world)
+        config.check_divisible(self.ranks.world)
         self.device = self.ranks.pick_device(config.device)
         dtype = pick_dtype(config.precision, self.device)
         self.autocast_dtype = None if dtype == torch.float32 else dtype
@@ -88,11 +90,11 @@ class Run:
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.step = 0
         self.saved_step: int | None = None
-        self.is_torn = False
+        self.update_in_progress = False
         self.skipped: list[str] = []
 
     def _loss_network(self) -> VGGEncoder:
-        with self.ranks.in_turn():  # where it is downloaded, once for each machine
+        with self.ranks.local_main_first():  # where it is downloaded, once for each machine
             vgg = load_vgg(self.config.vgg).eval().requires_grad_(False)
         self.vgg_fingerprint = fingerprint(vgg)
         vgg.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -125,7 +127,7 @@ class Run:
         if any(own > wanted for own, wanted in zip(*sizes, strict=True)):
             log.warning("the encoder is larger than the VGG-19; it starts from random weights")
             return
-        images = self._fit_images()
+        images = self.calibration_crops()
         with torch.random.fork_rng(devices=[]):
             adapters = fit_encoder(self.model.encoder, self.vgg, images)
         self.adapters.load_state_dict(adapters.state_dict())
@@ -136,13 +138,13 @@ class Run:
         them. With `init` only if `refit_attention` says so."""
         if self.config.init and not self.config.refit_attention:
             return
-        images = self._fit_images()
+        images = self.calibration_crops()
         fit_attention(self.model.fusion, self.model.encoder, self.vgg, images)
         if not self.config.init:
             fit_merge(self.model.fusion, self.model.encoder, images)
         self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
-    def _fit_images(self) -> Tensor:
+    def calibration_crops(self) -> Tensor:
         count = max(8, min(FIT_CROPS, FIT_CROPS * 128**2 // self.config.crop**2))
         crops = torch.stack([self.pairs[index].target for index in range(count)]).to(self.device)
         if torch.equal(crops.amax((2, 3)), crops.amin((2, 3))):
@@ -166,7 +168,7 @@ class Run:
         groups = [rest] if config.freeze_encoder else [rest, list(model.encoder.parameters())]
         if config.deep_lr_scale == 1:
             return [(group, 1.0) for group in groups]
-        deep = {id(parameter) for part in model.deep_parts for parameter in part.parameters()}
+        deep = {id(parameter) for part in model.deep_modules for parameter in part.parameters()}
         split = [[p for p in group if (id(p) in deep) is below] for below in (False, True) for group in groups]
         shares = [1.0] * len(groups) + [config.deep_lr_scale] * len(groups)
         return list(zip(split, shares, strict=True))
@@ -203,8 +205,8 @@ class Run:
         for name, value in record.items():
             if not math.isfinite(value):
                 raise self._failure("the gradient" if name == "gradient_norm" else f"the {name} loss", value)
-        self.signals.hold()  # till the step has its row in the log
-        self.is_torn = True
+        self.signals.defer()  # till the step has its row in the log
+        self.update_in_progress = True
         if overflowed:
             self.loss_scale /= 2
             log.debug("step %d left out: float16 gradients overflowed; now scaled by %g", self.step, self.loss_scale)
@@ -214,7 +216,7 @@ class Run:
                 self.loss_scale *= 2
         self._update_ema()
         self.step += 1
-        self.is_torn = False
+        self.update_in_progress = False
         return record
 
     def _find_gradients(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
@@ -235,7 +237,7 @@ class Run:
                 sums[name] = sums[name] + loss.detach() if name in sums else loss.detach()
         names = (*loss_names(self.config, stage), "total")
         found = {name: sums[name] if name in sums else torch.zeros((), device=self.device) for name in names}
-        self._add_up(found, batch.broken)
+        self._all_reduce(found, batch.broken)
         return found
 
     def _losses(self, *images: Tensor, own: int) -> dict[str, Tensor]:
@@ -246,16 +248,16 @@ class Run:
                 self.config, self.step, self.model, self.adapters, self.vgg, (content, style, target), own
             )
 
-    def _add_up(self, losses: dict[str, Tensor], broken: Sequence[str]) -> None:
+    def _all_reduce(self, losses: dict[str, Tensor], broken: Sequence[str]) -> None:
         """Gradients and losses summed over all processes, unless one of them has to stop."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         summands = [*(p.grad for p in parameters if p.grad is not None), *losses.values()]
-        flat = self.ranks.flattened(summands)
-        broken, stop = self.ranks.meet(broken, self.signals.asked if self.signals.by_agreement else None)
+        flat = self.ranks.flatten(summands)
+        broken, stop = self.ranks.sync_status(broken, self.signals.asked if self.signals.by_agreement else None)
         if stop:
             self.signals.stop(stop)
         self._note_broken(broken)
-        self.ranks.add_up(summands, flat)
+        self.ranks.all_reduce_sum(summands, flat)
         if self.loss_scale != 1:
             torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self.loss_scale)
 
@@ -274,7 +276,7 @@ class Run:
 
     def _update_ema(self) -> None:
         values = self.model.state_dict()
-        moved = 1 - self.config.averaging(self.step)
+        moved = 1 - self.config.ema_decay_at(self.step)
         torch._foreach_lerp_(list(self.ema.values()), [values[name] for name in self.ema], moved)
 
     def _failure(self, what: str, value: float) -> TrainingError:
@@ -294,9 +296,9 @@ class Run:
 
     def averaged_model(self) -> StyleTransferModel:
         """A copy with the averaged weights, ready to stylise."""
-        model = empty_model(self.model.config)
+        model = build_on_meta(self.model.config)
         model.load_state_dict({name: value.clone() for name, value in self.ema.items()}, assign=True)
-        return ready(model, self.device)
+        return prepare_for_inference(model, self.device)
 
     def save(self) -> None:
         """Model file and checkpoint, each whole or not at all.
@@ -304,7 +306,7 @@ class Run:
         Raises:
             TrainingError: a weight is not finite; what was saved before stays as it is.
         """
-        if not self.ranks.is_writer:
+        if not self.ranks.is_main_process:
             return
         for name, value in (*self.model.state_dict().items(), *self.ema.items()):
             if not bool(value.half().isfinite().all()):  # the model file is float16
@@ -326,18 +328,18 @@ class Run:
         write_checkpoint(self.folder / CHECKPOINT, state, self.saved_step, self.config.keep_checkpoints)
         self.saved_step = self.step
 
-    def start_alike(self) -> None:
+    def broadcast_state(self) -> None:
         """Wait until all processes are ready; all start from the writer's weights, should their machines compute the
         start a little differently."""
-        self.ranks.meet()
+        self.ranks.sync_status()
         states = (self.vgg.state_dict(), self.model.state_dict(), self.adapters.state_dict(), self.ema)
-        self.ranks.copy_from_writer([value for state in states for value in state.values()])
+        self.ranks.broadcast([value for state in states for value in state.values()])
 
     def save_last(self) -> None:
         """Save, unless an update was cut short: some weights have made the step then and some have not."""
-        if not self.is_torn:
-            self.signals.hold()
-            with orphaned():
+        if not self.update_in_progress:
+            self.signals.defer()
+            with ignore_sigchld():
                 self.save()
 
     def restore(self) -> None:

@@ -24,7 +24,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def as_prompt(workflow: Mapping[str, Any], info: Mapping[str, Any]) -> Prompt:
-    """The prompt of a workflow. Subgraphs are flattened: their nodes get the id `outer:inner`, as the page names them.
+    """The prompt of a workflow. Subgraphs are flatten: their nodes get the id `outer:inner`, as the page names them.
 
     Muted and bypassed nodes are none of ours and refused.
 
