@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from golden_oracle import write_published_files
+from tests.helpers.golden_oracle import write_published_files
 
 
 @pytest.fixture(scope="session")

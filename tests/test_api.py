@@ -12,7 +12,7 @@ import torch
 
 import adaattn_core
 from adaattn_core import encode_style, load_image, load_model, save_image, save_model, stylize
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 PROMISED = {
     "CheckpointError",

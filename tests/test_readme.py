@@ -21,9 +21,9 @@ from adaattn_core.errors import CheckpointError
 from adaattn_core.io.images import load_image, save_image
 from adaattn_core.models.encoder import VGGEncoder
 from adaattn_core.training import trainer as train_run
-from evaluation import narrow_vgg16, narrow_vgg19
-from small_models import picture, small_model
-from tiny_clips import write_clip
+from tests.helpers.evaluation import narrow_vgg16, narrow_vgg19
+from tests.helpers.small_models import picture, small_model
+from tests.helpers.tiny_clips import write_clip
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

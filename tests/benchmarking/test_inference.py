@@ -14,7 +14,7 @@ from adaattn_core.benchmarking import inference as bench
 from adaattn_core.checkpoints.model_file import prepare_for_inference, save_model
 from adaattn_core.cli import main
 from adaattn_core.ops.key_pruning import KeyPruner
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 
 def test_reference_and_full_size_model_paint_the_same_picture() -> None:

@@ -15,7 +15,7 @@ from adaattn_core.benchmarking import inference as bench
 from adaattn_core.benchmarking.scaling import CostCurve, crossover, describe, fit, flops
 from adaattn_core.cli import main
 from adaattn_core.models.config import COMPACT, ModelConfig
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 SIDES = (256, 512, 1024, 2048)
 

@@ -10,8 +10,8 @@ import torch
 from adaattn_core import save_image
 from adaattn_core.inference.temporal import optical_flow
 from benchmarks import flicker
-from small_models import picture, small_model
-from tiny_clips import frames, write_clip
+from tests.helpers.small_models import picture, small_model
+from tests.helpers.tiny_clips import frames, write_clip
 
 pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
 pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')

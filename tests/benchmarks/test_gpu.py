@@ -16,7 +16,7 @@ from adaattn_core.inference.memory_budget import ChunkSizes, content_budget
 from adaattn_core.inference.stages import decode
 from adaattn_core.ops.chunked_attention import BLOCK_BYTES, block_bytes_on
 from benchmarks import gpu
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from adaattn_core.io.images import save_image
 from benchmarks import mesh
-from small_models import picture
+from tests.helpers.small_models import picture
 
 
 def test_a_mesh_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

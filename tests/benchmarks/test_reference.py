@@ -10,7 +10,15 @@ from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.reference import LEVELS, Features, Masks, Sampling
-from golden_oracle import check_stage, load_oracle, relative_error, sample_positions, stage_names, state_dict, tolerance
+from tests.helpers.golden_oracle import (
+    check_stage,
+    load_oracle,
+    relative_error,
+    sample_positions,
+    stage_names,
+    state_dict,
+    tolerance,
+)
 
 Files = dict[str, dict[str, Tensor]]
 TRAINED = ("adaattn_3", "transformer", "decoder")

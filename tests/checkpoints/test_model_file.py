@@ -28,7 +28,7 @@ from adaattn_core.checkpoints.model_file import (
 )
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
-from small_models import SMALL, SMALL_VIDEO, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, small_model
 
 checkpoint_module = sys.modules["adaattn_core.checkpoints.model_file"]
 BIAS = "decoder.deep.bias"

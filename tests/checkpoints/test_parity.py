@@ -23,7 +23,7 @@ from adaattn_core.models.fusion import FusedFeatures
 from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.training.losses import content_loss, global_style_loss, local_feature_loss
 from benchmarks import reference
-from golden_oracle import check_stage, load_oracle, relative_error, stage_names, state_dict
+from tests.helpers.golden_oracle import check_stage, load_oracle, relative_error, stage_names, state_dict
 
 EXACT_TOLERANCE = 1e-6
 """Both in float64; measured 5e-8: rounding, amplified where S is near 0 (our values are centred, theirs are not)."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from adaattn_core import CheckpointError, convert_published, load_vgg
 from adaattn_core.models.encoder import LEVELS, VGGEncoder
-from golden_oracle import state_dict
-from small_models import picture
+from tests.helpers.golden_oracle import state_dict
+from tests.helpers.small_models import picture
 
 Convs = list[tuple[Tensor, Tensor]]
 """Weight and bias of conv1_1, conv1_2, conv2_1, ..., conv5_1."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Dialog, Page, sync_playwright
 
-from comfyui.conditions import require_browser
-from comfyui.host import PACK_NAME, Host
+from tests.comfyui.conditions import require_browser
+from tests.comfyui.host import PACK_NAME, Host
 
 QUIET = (
     "--no-sandbox",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from adaattn_core import save_model
-from comfyui.conditions import require_checkout
-from comfyui.host import Host
-from small_models import small_model
+from tests.comfyui.conditions import require_checkout
+from tests.comfyui.host import Host
+from tests.helpers.small_models import small_model
 
 collect_ignore = ["probe", "browser.py"]
 """Not for doctests: they import what only the host's environment has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfyui.host import Prompt, link, with_defaults
+from tests.comfyui.host import Prompt, link, with_defaults
 
 Info = Mapping[str, Any]
 PICTURE = "AdaAttNProbe_Picture"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui.conditions import require_checkout
-from comfyui.graphs import changed
-from comfyui.host import PACK_NAME, ROOT, Host, Picture, Prompt
-from comfyui.workflow import as_prompt, connected, load
+from tests.comfyui.conditions import require_checkout
+from tests.comfyui.graphs import changed
+from tests.comfyui.host import PACK_NAME, ROOT, Host, Picture, Prompt
+from tests.comfyui.workflow import as_prompt, connected, load
 
 require_checkout()
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from comfyui.conditions import require_browser, require_checkout
-from comfyui.host import PACK_NAME, ROOT, Host
-from comfyui.test_blueprint import around_it
-from comfyui.workflow import as_prompt, load
+from tests.comfyui.conditions import require_browser, require_checkout
+from tests.comfyui.host import PACK_NAME, ROOT, Host
+from tests.comfyui.test_blueprint import around_it
+from tests.comfyui.workflow import as_prompt, load
 
 require_checkout()
 require_browser()
 
-from comfyui.browser import NODES_2, Desk, desk  # noqa: E402 (needs playwright, which the line above asks for)
+from tests.comfyui.browser import NODES_2, Desk, desk  # noqa: E402 (needs playwright, which the line above asks for)
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 FIRST = EXAMPLES[0]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui.conditions import require_checkout
-from comfyui.graphs import changed, parts_graph, stylize_graph
-from comfyui.host import Host, Picture, Prompt, RefusedError, link, with_defaults
+from tests.comfyui.conditions import require_checkout
+from tests.comfyui.graphs import changed, parts_graph, stylize_graph
+from tests.comfyui.host import Host, Picture, Prompt, RefusedError, link, with_defaults
 
 require_checkout()
 

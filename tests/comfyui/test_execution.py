@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from adaattn_core import save_model
-from comfyui.conditions import require_checkout
-from comfyui.graphs import changed, parts_graph, stylize_graph
-from comfyui.host import Host, Prompt, Run
-from small_models import small_model
+from tests.comfyui.conditions import require_checkout
+from tests.comfyui.graphs import changed, parts_graph, stylize_graph
+from tests.comfyui.host import Host, Prompt, Run
+from tests.helpers.small_models import small_model
 
 require_checkout()
 

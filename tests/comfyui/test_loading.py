@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from comfyui.conditions import require_checkout
-from comfyui.host import PACK_NAME, ROOT, Host
+from tests.comfyui.conditions import require_checkout
+from tests.comfyui.host import PACK_NAME, ROOT, Host
 
 require_checkout()
 

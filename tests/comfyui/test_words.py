@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from comfyui.conditions import require_browser, require_checkout
-from comfyui.host import PACK_NAME, ROOT, Host
+from tests.comfyui.conditions import require_browser, require_checkout
+from tests.comfyui.host import PACK_NAME, ROOT, Host
 
 if TYPE_CHECKING:
-    from comfyui.browser import Desk
+    from tests.comfyui.browser import Desk
 
 require_checkout()
 
@@ -97,7 +97,7 @@ def test_help_pages_and_their_pictures_are_served(host: Host, node: str) -> None
 @pytest.fixture(scope="module")
 def table(host: Host) -> Iterator[Desk]:
     require_browser()
-    from comfyui.browser import desk  # wants playwright
+    from tests.comfyui.browser import desk  # wants playwright
 
     with desk(host) as opened:
         yield opened
@@ -142,7 +142,7 @@ def test_a_node_its_tooltip_and_its_help_are_shown(table: Desk, language: str) -
 
 def test_options_have_labels_and_keep_their_values(table: Desk) -> None:
     """The page shows and offers an option in its language, and sends what every language sends."""
-    from comfyui.browser import LABELS
+    from tests.comfyui.browser import LABELS
 
     if table.version < LABELS:
         pytest.skip(f"options have no labels on page {table.version}")
@@ -161,7 +161,7 @@ def test_options_have_labels_and_keep_their_values(table: Desk) -> None:
 
 def test_nodes_2_shows_the_same_names(table: Desk) -> None:
     """Of the inputs that are always in sight; the page folds the advanced ones away."""
-    from comfyui.browser import NODES_2
+    from tests.comfyui.browser import NODES_2
 
     if table.version < NODES_2:
         pytest.skip(f"Nodes 2.0 of page {table.version} is a draft")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui.conditions import require_checkout
-from comfyui.graphs import changed
-from comfyui.host import ROOT, Host, Picture, Prompt, Run, shipped_files
-from comfyui.thumbnails import STILL, as_still
-from comfyui.workflow import as_prompt, load, without_sampler
+from tests.comfyui.conditions import require_checkout
+from tests.comfyui.graphs import changed
+from tests.comfyui.host import ROOT, Host, Picture, Prompt, Run, shipped_files
+from tests.comfyui.thumbnails import STILL, as_still
+from tests.comfyui.workflow import as_prompt, load, without_sampler
 
 require_checkout()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from comfyui.host import ROOT, Host, Picture, Prompt
-from comfyui.workflow import as_prompt, load, without_sampler
+from tests.comfyui.host import ROOT, Host, Picture, Prompt
+from tests.comfyui.workflow import as_prompt, load, without_sampler
 
 SIDE = 400
 STILL: Prompt = {"still": {"class_type": "AdaAttN_ExamplePicture", "inputs": {"picture": "ramparts", "frames": 1}}}

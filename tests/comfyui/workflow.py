@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from comfyui.host import Prompt, with_defaults
+from tests.comfyui.host import Prompt, with_defaults
 
 NOTES = ("Note", "MarkdownNote")
 MUTED, BYPASSED = 2, 4

@@ -34,7 +34,7 @@ from adaattn_core.ops.resize import resize_image
 from adaattn_core.runtime.device import known_devices, pick_device, pick_dtype
 from adaattn_core.train import Trainer
 from adaattn_core.training.config import TrainConfig
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 Capture = pytest.CaptureFixture[str]
 ROUNDING = 0.5 / 255 + 1e-6

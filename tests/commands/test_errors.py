@@ -22,7 +22,7 @@ from adaattn_core import save_image, save_model
 from adaattn_core.checkpoints.model_file import read_metadata
 from adaattn_core.cli import main
 from adaattn_core.commands.errors import explain
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 Complain = Callable[[str], str]
 PAINT = "--style style.png -o out/a.png --model m.safetensors --device cpu"

@@ -22,8 +22,8 @@ from adaattn_core.errors import CheckpointError
 from adaattn_core.evaluation.methods import ModelMethod
 from adaattn_core.evaluation.networks import LPIPS_LEVELS
 from adaattn_core.io.images import load_image
-from evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_pictures
-from small_models import small_model
+from tests.helpers.evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_pictures
+from tests.helpers.small_models import small_model
 
 BASIC = "evaluate --content photos --style paintings -o report --device cpu"
 JUDGED = f"{BASIC} --vgg vgg19.pth --judge vgg16.pth --lpips heads.pth"

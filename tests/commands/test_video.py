@@ -23,8 +23,8 @@ from adaattn_core.io.images import from_numpy
 from adaattn_core.io.video_reader import open_clip
 from adaattn_core.io.video_writer import Writer
 from adaattn_core.ops.resize import resize_image
-from small_models import picture, small_model
-from tiny_clips import frames, read_clip, sound_packets, write_clip
+from tests.helpers.small_models import picture, small_model
+from tests.helpers.tiny_clips import frames, read_clip, sound_packets, write_clip
 
 pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
 pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')

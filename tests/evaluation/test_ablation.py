@@ -10,7 +10,7 @@ from adaattn_core.evaluation.ablation import attending_at
 from adaattn_core.inference.stylize import stylize
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 CONTENT, STYLE = picture(48, 64, seed=1), picture(40, 56, seed=2)
 

@@ -26,7 +26,7 @@ from adaattn_core.evaluation.metrics import (
 from adaattn_core.evaluation.networks import LPIPS_LEVELS, VGG16
 from adaattn_core.ops.color import color_distance, lab
 from adaattn_core.runtime.memory import peak_memory_bytes
-from small_models import picture
+from tests.helpers.small_models import picture
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 

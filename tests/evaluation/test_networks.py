@@ -26,7 +26,7 @@ from adaattn_core.evaluation.networks import (
     package_lpips_heads,
 )
 from adaattn_core.models.encoder import VGGEncoder, conv_names
-from small_models import picture
+from tests.helpers.small_models import picture
 
 TORCHVISION_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Of the convolutions in torchvision's vgg16().features, as printing it shows."""

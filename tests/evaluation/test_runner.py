@@ -33,8 +33,8 @@ from adaattn_core.evaluation.runner import Evaluation, Records, load_reduced
 from adaattn_core.evaluation.summary import not_measured, summarize, table
 from adaattn_core.io.images import load_image, save_image
 from adaattn_core.runtime.progress import CounterLine
-from evaluation import narrow_panel, write_pictures
-from small_models import picture, small_model
+from tests.helpers.evaluation import narrow_panel, write_pictures
+from tests.helpers.small_models import picture, small_model
 
 
 def paths(folder: Path, names: Sequence[str]) -> list[Path]:

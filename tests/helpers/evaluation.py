@@ -11,7 +11,7 @@ from adaattn_core.evaluation.metric_suite import MetricSuite
 from adaattn_core.evaluation.networks import LPIPS_LEVELS, VGG16, ready_judge
 from adaattn_core.io.images import save_image
 from adaattn_core.models.encoder import VGGEncoder
-from small_models import picture
+from tests.helpers.small_models import picture
 
 __all__ = ["CPU", "narrow_panel", "narrow_vgg16", "narrow_vgg19", "write_pictures"]
 

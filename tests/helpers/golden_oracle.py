@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden.seeded_weights import state_dict, write_published_files
+from tests.golden.seeded_weights import state_dict, write_published_files
 
 __all__ = [
     "check_stage",
@@ -29,7 +29,7 @@ __all__ = [
     "write_published_files",
 ]
 
-ORACLE = Path(__file__).parent / "golden" / "oracle.safetensors"
+ORACLE = Path(__file__).parents[1] / "golden" / "oracle.safetensors"
 STAGE_TOLERANCE = 5e-4
 """An independent float32 run agrees to 1e-5 on features and 1e-4 on pictures; a real difference is above 1e-3."""
 LOSS_TOLERANCE = 1e-3

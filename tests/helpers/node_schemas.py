@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock, patch
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACK = "pack_for_schemas"
 HOST = ("comfy", "comfy.model_management", "comfy.model_patcher", "comfy.utils", "folder_paths")
 """ComfyUI modules that the nodes import and no schema needs."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaattn_core.io.images import to_numpy
-from small_models import picture
+from tests.helpers.small_models import picture
 
 TONE_RATE = 48000
 

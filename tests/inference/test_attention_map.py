@@ -13,7 +13,7 @@ from adaattn_core import ModelConfig
 from adaattn_core.inference.attention_map import INFERNO, attention_map, overlay_heatmap, to_brightness
 from adaattn_core.inference.stages import extract_features
 from adaattn_core.models.attention import AdaAttention, stacked_key
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 MODEL = small_model()
 CONTENT, STYLE = (extract_features(MODEL.encoder, picture(*size)) for size in ((64, 96), (48, 80)))

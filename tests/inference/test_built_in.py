@@ -11,7 +11,7 @@ from torch import Tensor
 from adaattn_core import StyleTransferModel, load_image, load_model, stylize
 from adaattn_core.ops.resize import resize_image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

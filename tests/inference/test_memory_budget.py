@@ -19,7 +19,7 @@ from adaattn_core.inference.chunked import apply_statistics_chunked
 from adaattn_core.inference.memory_budget import ChunkSizes, content_budget, content_floats, style_budget
 from adaattn_core.models.attention import AdaAttention, StyleKV
 from adaattn_core.models.config import COMPACT, ModelConfig
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 GIB = 2**30
@@ -179,12 +179,12 @@ def test_large_pictures_fit_where_they_should() -> None:
 
 PROBE = """
 import json, sys, torch
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from adaattn_core import stylize
 from adaattn_core.runtime.memory import memory_in_use, peak_memory_bytes
 
 from adaattn_core.models.model import ModelConfig
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 torch.set_num_threads(1)
 config = ModelConfig(channels=(16, 16, 16, 16, 16), encoder_convs=(2, 1, 1, 1, 1), decoder_convs=(1, 1, 2))
@@ -202,7 +202,7 @@ print(json.dumps([used / 2**30, limit, bounded, peak_memory_bytes() / 2**30, flo
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux, which tells what a process holds")
 def test_a_process_stays_below_its_limit() -> None:
     """A very wide picture, whose strips are large: they would not fit into the room that the limit leaves."""
-    code = PROBE.format(tests=str(Path(__file__).parent), room=0.125)
+    code = PROBE.format(root=str(Path(__file__).parents[2]), room=0.125)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     used, limit, bounded, free, difference = json.loads(done.stdout)
     assert bounded <= limit, f"{bounded:.3f} GiB, of which {used:.3f} before; allowed were {limit:.3f}"

@@ -19,7 +19,7 @@ from adaattn_core.inference.stages import (
     extract_features,
     transfer,
 )
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 MODEL = small_model()

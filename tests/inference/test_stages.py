@@ -28,7 +28,7 @@ from adaattn_core.inference.stages import (
 from adaattn_core.models.attention import stacked_key
 from adaattn_core.models.encoder import ATTENTION_LEVELS
 from adaattn_core.models.fusion import StyleFeatures
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 CONTENT, STYLE, OTHER = picture(37, 50), picture(45, 34, seed=1), picture(32, 48, seed=2)

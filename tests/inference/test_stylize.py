@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from adaattn_core import ModelConfig, StyleTransferModel, encode_style, load_image, load_model, stylize
 from adaattn_core.models.fusion import StyleFeatures
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 stylize_module = sys.modules["adaattn_core.inference.stylize"]
 painting_module = sys.modules["adaattn_core.inference.stages"]
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CONTENT = picture(37, 50)
 STYLE, OTHER = picture(45, 34, seed=1), picture(32, 48, seed=2)
 

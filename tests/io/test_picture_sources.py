@@ -20,7 +20,7 @@ from adaattn_core.training.dataset import DataError, Sample, TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
-from tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux

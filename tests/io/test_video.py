@@ -24,8 +24,8 @@ from adaattn_core.inference.temporal import (
 from adaattn_core.io.images import from_numpy
 from adaattn_core.io.video_reader import Clip, open_clip
 from adaattn_core.io.video_writer import FORMATS, open_writer
-from small_models import picture
-from tiny_clips import frames, read_clip, sound_packets, turn, write_clip
+from tests.helpers.small_models import picture
+from tests.helpers.tiny_clips import frames, read_clip, sound_packets, turn, write_clip
 
 pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
 pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')
@@ -244,7 +244,7 @@ def test_files_that_are_no_clips(here: Path) -> None:
 def test_sound_alone_is_no_clip(here: Path) -> None:
     import av
 
-    from tiny_clips import tone
+    from tests.helpers.tiny_clips import tone
 
     with av.open("sound.mkv", "w") as container:
         audio = container.add_stream("aac", rate=48000, layout="mono")

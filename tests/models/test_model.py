@@ -18,7 +18,7 @@ from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEnco
 from adaattn_core.models.fusion import FusedFeatures, MultiLevelFusion, upsample_to
 from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 

@@ -12,7 +12,7 @@ from adaattn_core.inference.attention_map import attention_map
 from adaattn_core.inference.stages import extract_features
 from adaattn_core.models.attention import AdaAttention, StyleKV, masked_avg_pool, upsample_cells
 from adaattn_core.ops.moments import attention_moments
-from small_models import SMALL, picture, small_model
+from tests.helpers.small_models import SMALL, picture, small_model
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:

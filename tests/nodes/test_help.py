@@ -18,10 +18,10 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from node_schemas import Socket, node_schemas
-from test_languages import FOREIGN, LANGUAGES, SCRIPTS, TRANSLATED, read
+from tests.helpers.node_schemas import Socket, node_schemas
+from tests.nodes.test_languages import FOREIGN, LANGUAGES, SCRIPTS, TRANSLATED, read
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "web" / "docs"
 LARGEST_BYTES = 60_000
 NUMBERS = re.compile(r"\d+(?:\.\d+)?")

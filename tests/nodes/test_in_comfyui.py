@@ -23,8 +23,8 @@ from torch import Tensor
 
 from adaattn_core import load_model, save_model, stylize
 from adaattn_core.ops.resize import resize_image
-from comfy_pack import load_pack, pack_module
-from small_models import picture, small_model
+from tests.helpers.comfy_pack import load_pack, pack_module
+from tests.helpers.small_models import picture, small_model
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
 pytestmark = pytest.mark.skipif(not COMFYUI, reason="set COMFYUI_PATH to a ComfyUI checkout to run the nodes in it")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from node_schemas import Schema, Socket, node_schemas
+from tests.helpers.node_schemas import Schema, Socket, node_schemas
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LANGUAGES = ("en", "ko", "zh", "ja")
 TRANSLATED = LANGUAGES[1:]
 

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 import adaattn_core
-from comfyui.host import shipped_files
+from tests.comfyui.host import shipped_files
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
 WORKFLOWS = [*TEMPLATES, *sorted((ROOT / "subgraphs").glob("*.json"))]

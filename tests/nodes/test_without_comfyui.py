@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from adaattn_core import convert_published, load_model, load_vgg, save_model
 from adaattn_core.checkpoints.model_file import fingerprint
-from comfy_pack import ROOT, load_pack, pack_module
-from small_models import picture, small_model
+from tests.helpers.comfy_pack import ROOT, load_pack, pack_module
+from tests.helpers.small_models import picture, small_model
 
 files, pictures, compat = (pack_module(f"nodes.{name}") for name in ("files", "pictures", "compat"))
 CheckpointError = pack_module("adaattn_core.checkpoints.model_file").CheckpointError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core.ops.masks import feather_mask, fit_mask, resize_mask, shape_mask
-from small_models import picture
+from tests.helpers.small_models import picture
 
 
 def row(*values: float) -> Tensor:

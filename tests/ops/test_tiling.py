@@ -17,7 +17,7 @@ from adaattn_core.models.config import ModelConfig
 from adaattn_core.models.encoder import LEVELS, resize_to_level
 from adaattn_core.models.fusion import FusedFeatures
 from adaattn_core.ops.tiling import RowTile, row_tiles, tile_rows
-from small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 SMOOTH = replace(SMALL, upsample="bilinear")
 CONFIGS = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO, SMOOTH], ids=["image", "video", "bilinear"])

@@ -11,7 +11,7 @@ import torch
 from adaattn_core import encode_style, stylize
 from adaattn_core.inference import stages as painting
 from adaattn_core.runtime.device import disable_tf32
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 
 def test_a_device_without_autocast_paints_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from adaattn_core import save_image, save_model, stylize
 from adaattn_core.cli import main
 from adaattn_core.runtime.prefetch import prefetch_map
-from small_models import picture, small_model
+from tests.helpers.small_models import picture, small_model
 
 Capture = pytest.CaptureFixture[str]
 WAIT = 10.0
@@ -228,7 +228,7 @@ def test_shares_do_not_depend_on_what_is_done(folder: Path, monkeypatch: pytest.
 def test_torchrun_shares_a_folder(folder: Path) -> None:
     """The real thing: two processes of one command."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adaattn_core"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [*launcher, *COMMAND.split()], env=environment, capture_output=True, text=True, check=False, timeout=120
     )

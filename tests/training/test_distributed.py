@@ -21,17 +21,17 @@ import pytest
 import torch
 
 import adaattn_core.training.trainer
-import tiny_training
 from adaattn_core.runtime.distributed import DistributedContext, PeerLostError, RankStatus
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataloader import batches
 from adaattn_core.training.dataset import DataError, TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
+from tests.helpers import tiny_training
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS = 6
 
 
@@ -84,7 +84,7 @@ def program(settings: dict[str, Any], *words: str) -> list[str]:
 
 
 def environment(**more: object) -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = str(ROOT)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | {
         name: str(value) for name, value in more.items()
     }

@@ -20,7 +20,7 @@ from adaattn_core.training.losses import (
     normalize_activations,
     relative_style_loss,
 )
-from small_models import picture
+from tests.helpers.small_models import picture
 
 EPSILON = 1e-5
 """Added to every variance."""

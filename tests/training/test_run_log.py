@@ -19,7 +19,7 @@ from adaattn_core.runtime.progress import CounterLine, progress_bar
 from adaattn_core.training.dataset import TrainingPairs
 from adaattn_core.training.loss_plot import HEIGHT, WIDTH, log_ticks, loss_curve_svg, running_mean, step_ticks, thinned
 from adaattn_core.training.run_log import COLUMNS, RunLogger
-from small_models import small_model
+from tests.helpers.small_models import small_model
 
 SVG = "{http://www.w3.org/2000/svg}"
 

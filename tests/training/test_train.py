@@ -50,7 +50,7 @@ from adaattn_core.training.losses import global_style_loss
 from adaattn_core.training.objective import pair_indices, part_of_batch
 from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
 from adaattn_core.training.run_log import COLUMNS, RunLogger
-from tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux

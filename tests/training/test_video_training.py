@@ -31,8 +31,8 @@ from adaattn_core.training.losses import color_loss, identity_loss, image_simila
 from adaattn_core.training.objective import split_frames
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
-from small_models import picture, small_model
-from tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.small_models import picture, small_model
+from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
 
 Configure = Callable[..., TrainConfig]
 CROP = 32
