@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from adaattn_core import load_model, stylize
+from adaattn_core.inference import attention_map as maps
 from adaattn_core.inference import mixing
-from adaattn_core.inference.attention_map import attention_map, overlay_heatmap
 from adaattn_core.inference.stages import (
     ImageFeatures,
     StylizedFeatures,
@@ -248,8 +248,8 @@ def model_parts() -> list[Tile]:
 def attention_map() -> list[Tile]:
     tiles = []
     for point in ((0.5, 0.2), (0.55, 0.9)):
-        weights = attention_map(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1", temperature=3)
-        tiles += [ringed(example("ramparts"), point), tile(overlay_heatmap(weights, example("auvers"), opacity=0.6))]
+        weights = maps.attention_map(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1", temperature=3)
+        tiles += [ringed(example("ramparts"), point), tile(maps.overlay_heatmap(weights, example("auvers"), opacity=0.6))]
     return tiles
 
 
