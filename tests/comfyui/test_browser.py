@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.comfyui.conditions import require_browser, require_checkout
+from tests.comfyui.graphs import blueprint_graph
 from tests.comfyui.host import PACK_NAME, ROOT, Host
-from tests.comfyui.test_blueprint import around_it
 from tests.comfyui.workflow import as_prompt, load
 
 require_checkout()
@@ -78,12 +78,12 @@ def test_the_page_sends_what_the_tests_run(page: Desk, info: dict[str, Any], sho
 def test_the_page_understands_the_blueprint(page: Desk, info: dict[str, Any], shots: Path) -> None:
     if not page.has_subgraphs():
         pytest.skip("this ComfyUI's page has no subgraphs")
-    page.load(around_it())
+    page.load(blueprint_graph())
     page.shot(shots / "blueprint.png")
     sent = {
         node: {"class_type": entry["class_type"], "inputs": entry["inputs"]} for node, entry in page.prompt().items()
     }
-    assert sent == as_prompt(around_it(), info)
+    assert sent == as_prompt(blueprint_graph(), info)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
