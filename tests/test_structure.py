@@ -1,9 +1,11 @@
-"""Imports of adaattn_core point one way, away from ComfyUI, and importing it does nothing else."""
+"""The layers of adaattn_core hold, importing it has no side effects, and files and functions stay small."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,210 +16,126 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "adaattn_core"
 
-FLOW = (
-    "devices",
-    "images",
-    "finding",
-    "strips",
-    "winograd",
-    "encoder",
-    "parallel",
-    "screening",
-    "streaming",
-    "moments",
-    "attention",
-    "fusion",
-    "gradual",
-    "decoder",
-    "model",
-    "memory",
-    "checkpoint",
-    "download",
-    "published",
-    "masks",
-    "windows",
-    "painting",
-    "mixing",
-    "heatmap",
-    "stylize",
-    "ablation",
-    "sheet",
-    "steady",
-    "video",
-    "metrics",
-    "losses",
-    "distill",
-    "progress",
-    "overlap",
-    "muon",
-    "sources",
-    "workers",
-    "data",
-    "losscurve",
-    "board",
-    "trainlog",
-    "stopping",
-    "distributed",
-    "train_config",
-    "train_losses",
-    "train_state",
-    "train_run",
-    "train",
-    "train_bench",
-    "judges",
-    "panel",
-    "bench",
-    "curve",
-    "subjects",
-    "evaluate",
-    "cost",
-    "artfid",
-    "summary",
-    "scatter",
-    "report_style",
-    "report",
-    "gallery",
-    "commands",
-    "cli",
-    "__main__",
-)
-"""Modules in the order of the data; each may import those above it. A new module takes its place here.
-`commands` is a folder, whose files may import each other."""
-
 FOREIGN = ("comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution")
-"""ComfyUI's modules, and our own nodes: core works without them."""
+"""Modules of ComfyUI, and our own nodes: the library works without them."""
+
+LAYERS = "A layer imports only from the layers below it"
+NO_COMFYUI = "The library imports neither ComfyUI nor the nodes"
+PACKAGE_ITSELF = "Only the command line imports the package itself"
+"""Beginnings of the names of the three contracts in pyproject.toml."""
+
+needs_import_linter = pytest.mark.skipif(
+    importlib.util.find_spec("importlinter") is None, reason='needs import-linter: pip install "adaattn[dev]"'
+)
 
 
-def imported_modules(source: str, package: str = PACKAGE) -> Iterator[str]:
-    """Absolute names of all that a module of a package imports, anywhere in it, late imports included.
+# ---------------------------------------------------------------- imports between modules
 
-    `from . import x` may mean the module x, so it counts as one, but for `__version__`; what is imported relative to a
-    folder above adaattn_core comes out as `..`. What a file does only when run as a program is left out.
+
+def lint_imports(folder: Path) -> tuple[int, str]:
+    """Exit code and report of `lint-imports --no-cache` for the package and the pyproject.toml of a folder."""
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", program, "--no-cache", "--no-logo"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture
+def package_copy(tmp_path: Path) -> Path:
+    """A folder with a copy of the sources of adaattn_core, to be changed, and of pyproject.toml."""
+    shutil.copytree(ROOT / PACKAGE, tmp_path / PACKAGE, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+@needs_import_linter
+def test_imports_follow_the_layers() -> None:
+    code, report = lint_imports(ROOT)
+    assert code == 0, report
+
+
+@needs_import_linter
+@pytest.mark.parametrize(
+    ("module", "statement", "contract"),
+    [
+        ("models/model.py", "from ..inference.stylize import stylize", LAYERS),
+        ("models/model.py", "def late() -> None:\n    from ..cli import main", LAYERS),
+        ("models/model.py", "if TYPE_CHECKING:\n    from ..checkpoints import hub", LAYERS),
+        ("training/losses.py", "from ..evaluation import metrics", LAYERS),
+        ("commands/info.py", "from .. import cli", LAYERS),
+        ("new_module.py", "", LAYERS),
+        ("models/model.py", "import comfy.model_management as mm", NO_COMFYUI),
+        ("commands/info.py", "def late() -> None:\n    import os, nodes", NO_COMFYUI),
+        ("models/model.py", "from adaattn_core import stylize", PACKAGE_ITSELF),
+        ("errors.py", "from . import __version__", PACKAGE_ITSELF),
+    ],
+)
+def test_one_wrong_import_is_reported(package_copy: Path, module: str, statement: str, contract: str) -> None:
+    with (package_copy / PACKAGE / module).open("a", encoding="utf-8") as file:
+        file.write(f"\n{statement}\n")
+    code, report = lint_imports(package_copy)
+    assert code == 1
+    assert any(line.startswith(contract) for line in report.splitlines()), report
+
+
+def unseen_imports(source: str, depth: int) -> list[str]:
+    """Imports that import-linter does not see: relative ones from outside the package, and modules named at run time.
+
+    Args:
+        source: of a module.
+        depth: 1 for a module of adaattn_core itself, 2 for a module of one of its packages.
     """
-    for node in ast.walk(_as_module(source)):
+    unseen = []
+    for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.Import(names=names):
-                yield from (alias.name for alias in names)
-            case ast.ImportFrom(module=module, names=names, level=level):
-                folders = package.split(".")
-                start = folders[: len(folders) + 1 - level] or [".."] if level else []
-                parts = [part for part in (*start, module) if part]
-                if parts == [PACKAGE]:
-                    yield from (f"{PACKAGE}.{alias.name}" for alias in names if alias.name != "__version__")
-                else:
-                    yield ".".join(parts)
+            case ast.ImportFrom(level=level, module=module) if level > depth:
+                unseen.append("." * level + (module or ""))
             case ast.Call(
-                func=ast.Name(id="__import__") | ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
-                args=[ast.Constant(value=str(name)), *_],
+                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+                args=[argument, *_],
             ):
-                yield name
+                unseen.append(ast.unparse(argument))
+    return unseen
 
 
-def _as_module(source: str) -> ast.Module:
-    """Without `if __name__ == "__main__":`."""
-    tree = ast.parse(source)
-    guard = ast.dump(ast.parse("__name__ == '__main__'", mode="eval").body)
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and ast.dump(node.test) == guard)]
-    return tree
+LATE_IMPORTS = {"'lpips'", "'art_fid.art_fid'"}
+"""Optional packages, imported by name when `adaattn evaluate` needs them."""
 
 
-def violations(module: str, source: str) -> list[str]:
-    """Imports that a module of the package must not have, each with the reason; `__init__` may import any module."""
-    module, _, inner = module.partition("/")
-    allowed = FLOW if module == "__init__" else FLOW[: FLOW.index(module) + bool(inner)]
-    found = []
-    for name in imported_modules(source, f"{PACKAGE}.{module}" if inner else PACKAGE):
-        top, _, rest = name.partition(".")
-        child = rest.partition(".")[0]
-        if top in FOREIGN or not top:
-            found.append(f"{module} imports {name}, which is not core's")
-        elif top == PACKAGE and child not in allowed:
-            found.append(f"{module} imports {child or PACKAGE}, which does not stand above it in the flow")
-    return found
-
-
-def sources() -> dict[str, str]:
-    """Module name, or commands/name -> source."""
-    folder = ROOT / PACKAGE
-    paths = [*sorted(folder.glob("*.py")), *sorted(folder.glob("commands/*.py"))]
-    return {path.relative_to(folder).with_suffix("").as_posix(): path.read_text(encoding="utf-8") for path in paths}
-
-
-def test_every_module_has_its_place_in_the_flow() -> None:
-    unknown = {module.partition("/")[0] for module in sources()} - {*FLOW, "__init__"}
-    assert not unknown, f"{unknown} are not in FLOW: say what they may import by giving them a place there"
-
-
-def test_imports_point_one_way() -> None:
-    places = {*FLOW, "__init__"}
-    known = {module: source for module, source in sources().items() if module.partition("/")[0] in places}
-    wrong = [line for module, source in known.items() for line in violations(module, source)]
-    assert not wrong, "\n".join(wrong)
+def test_no_import_escapes_the_linter() -> None:
+    for path in library_modules():
+        depth = len(path.relative_to(ROOT / PACKAGE).parts)
+        unseen = unseen_imports(path.read_text(encoding="utf-8"), depth)
+        assert set(unseen) <= LATE_IMPORTS, f"{path} imports {unseen}"
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "depth"),
     [
-        "from .stylize import stylize",
-        "from . import stylize",
-        "from adaattn_core.stylize import stylize",
-        "from adaattn_core import stylize",
-        "import adaattn_core.stylize",
-        "import adaattn_core",
-        "from .model import ModelConfig",  # itself
-        "def late() -> None:\n    from .stylize import stylize",
-        "if TYPE_CHECKING:\n    from .stylize import stylize",
-        "importlib.import_module('adaattn_core.stylize')",
-        "__import__('comfy')",
-        "import comfy.model_management as mm",
-        "from comfy.utils import ProgressBar",
-        "import folder_paths",
-        "import os, nodes",
-        "import server",
-        "from .. import nodes",
-        "from ..nodes import bridge",
+        ("from .. import nodes", 1),
+        ("from ..nodes import bridge", 1),
+        ("def late():\n    from ...nodes import bridge", 2),
+        ("importlib.import_module('adaattn_core.cli')", 2),
+        ("import_module(name)", 2),
+        ("__import__('comfy')", 2),
     ],
 )
-def test_a_wrong_import_is_found(source: str) -> None:
-    assert len(violations("model", source)) == 1
+def test_an_import_that_escapes_the_linter_is_found(source: str, depth: int) -> None:
+    assert len(unseen_imports(source, depth)) == 1
 
 
-@pytest.mark.parametrize(
-    "source", ["from ..cli import main", "from .. import cli", "from ... import nodes", "from ...nodes import bridge"]
-)
-def test_a_wrong_import_in_a_command_is_found(source: str) -> None:
-    assert len(violations("commands/info", source)) == 1
+@pytest.mark.parametrize("source", ["from ..cli import main", "from . import losses", "import torch", "'import comfy'"])
+def test_other_imports_are_left_to_the_linter(source: str) -> None:
+    assert unseen_imports(source, 2) == []
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "from ..stylize import stylize",
-        "from .errors import explain",
-        "from . import errors",
-        "from .. import __version__",
-    ],
-)
-def test_a_right_import_in_a_command_is_not(source: str) -> None:
-    assert violations("commands/info", source) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "from .decoder import Decoder",
-        "from . import decoder",
-        "from torch import nn",
-        "import servers",
-        "'import comfy'",
-        "if __name__ == '__main__':\n    from .cli import main",
-    ],
-)
-def test_a_right_import_is_not(source: str) -> None:
-    assert violations("model", source) == []
-
-
-# ---------------------------------------------------------------- what importing does
+# ---------------------------------------------------------------- side effects of importing
 
 PROBE = """
 import importlib, random, sys
@@ -237,44 +155,44 @@ def generators():
 
 CODE = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib")
 ACTS = ("socket.", "subprocess.", "http.", "urllib.", "os.system", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
-done = []
+effects = []
 
 def watch(event, arguments):
     if event == "open" and not str(arguments[0]).endswith(CODE):
-        done.append(f"opens {arguments[0]}")
+        effects.append(f"opens {arguments[0]}")
     elif event.startswith(ACTS):
-        done.append(f"does {event} {arguments}")
+        effects.append(f"does {event} {arguments}")
 
 before = generators()
 sys.addaudithook(watch)
 importlib.import_module(module)
-found = list(done)
+report = list(effects)
 if generators() != before:
-    found.append("draws from a global generator")
+    report.append("draws from a global generator")
 if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
-    found.append("starts the GPU")
-found += [f"loads {name}" for name in FOREIGN if name in sys.modules]
-for line in found:
+    report.append("starts the GPU")
+report += [f"loads {name}" for name in FOREIGN if name in sys.modules]
+for line in report:
     print(line)
 """
 
 
 def effects_of_importing(module: str, folder: Path, dependencies: tuple[str, ...] = ()) -> list[str]:
-    """What importing a module of `folder` does besides loading code, its dependencies' imports aside."""
+    """Side effects of importing a module of `folder`, other than loading code; imports of its dependencies aside."""
     probe = f"FOREIGN = {FOREIGN!r}\n{PROBE}"
     command = [sys.executable, "-B", "-c", probe, module, *dependencies]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
 
 
-def test_importing_the_package_does_nothing_else() -> None:
+def test_importing_the_package_has_no_side_effects() -> None:
     dependencies = ("torch", "torch.utils.checkpoint", "numpy", "PIL.Image", "safetensors.torch", "einops")
     assert effects_of_importing(PACKAGE, ROOT, dependencies) == []
 
 
-def test_an_import_with_side_effects_is_found(tmp_path: Path) -> None:
+def test_side_effects_of_an_import_are_found(tmp_path: Path) -> None:
     (tmp_path / "comfy.py").write_text("")
     (tmp_path / "data.txt").write_text("")
     (tmp_path / "busy.py").write_text(
@@ -284,3 +202,93 @@ def test_an_import_with_side_effects_is_found(tmp_path: Path) -> None:
     effects = effects_of_importing("busy", tmp_path)
     for effect in ("opens data.txt", "does socket.getaddrinfo", "draws from a global generator", "loads comfy"):
         assert any(line.startswith(effect) for line in effects), f"{effect} is not in {effects}"
+
+
+# ---------------------------------------------------------------- sizes
+
+MAX_MODULES = 12
+MAX_LINES = 400
+MAX_ARGUMENTS = 8
+
+PUBLIC_CALLS = {"stylize", "encode_style", "refine", "execute"}
+"""Functions that may have more arguments: their users name each one. `execute` is a node's, called by ComfyUI."""
+
+LARGE_PACKAGES = {"commands", "evaluation", "training"}
+LONG_FILES = {
+    "tests/commands/test_commands.py",
+    "tests/commands/test_errors.py",
+    "tests/inference/test_stylize.py",
+    "tests/io/test_images.py",
+    "tests/io/test_video.py",
+    "tests/models/test_model.py",
+    "tests/nodes/test_in_comfyui.py",
+    "tests/ops/test_moments.py",
+    "tests/training/test_train.py",
+}
+WIDE_FUNCTIONS = {
+    "adaattn_core/inference/chunked.py: apply_statistics_chunked",
+    "adaattn_core/inference/stages.py: transfer",
+    "adaattn_core/inference/stages.py: use_up",
+    "adaattn_core/ops/chunked_attention.py: tiled_attention",
+    "adaattn_core/ops/moments.py: attention_moments",
+    "adaattn_core/training/dataset.py: __init__",
+}
+"""Exceptions to the limits, to be removed."""
+
+
+def library_modules() -> list[Path]:
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+def our_files() -> Iterator[Path]:
+    for folder in (PACKAGE, "nodes", "benchmarks", "docs", "tests"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def argument_counts(source: str) -> Iterator[tuple[str, int]]:
+    """Name and number of arguments of every function of a module, `self` and `cls` aside."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            signature = node.args
+            arguments = [*signature.posonlyargs, *signature.args, *signature.kwonlyargs]
+            arguments += [extra for extra in (signature.vararg, signature.kwarg) if extra]
+            yield node.name, sum(argument.arg not in ("self", "cls") for argument in arguments)
+
+
+def test_arguments_are_counted() -> None:
+    source = "class A:\n    async def f(self, a, /, b, *c, d=1, **e): ...\ndef g(): ..."
+    assert set(argument_counts(source)) == {("f", 5), ("g", 0)}
+
+
+def test_packages_are_small() -> None:
+    folders = [path.parent for path in (ROOT / PACKAGE).rglob("__init__.py")]
+    assert len(folders) > 1
+    large = {folder.name for folder in folders if len(list(folder.glob("*.py"))) > MAX_MODULES}
+    assert large <= LARGE_PACKAGES, f"more than {MAX_MODULES} modules"
+
+
+def test_files_are_short() -> None:
+    long = {
+        path.relative_to(ROOT).as_posix()
+        for path in our_files()
+        if len(path.read_text(encoding="utf-8").splitlines()) > MAX_LINES
+    }
+    assert long <= LONG_FILES, f"more than {MAX_LINES} lines"
+
+
+def test_functions_have_few_arguments() -> None:
+    wide = {
+        f"{path.relative_to(ROOT).as_posix()}: {name}"
+        for path in our_files()
+        for name, count in argument_counts(path.read_text(encoding="utf-8"))
+        if count > MAX_ARGUMENTS and name not in PUBLIC_CALLS
+    }
+    assert wide <= WIDE_FUNCTIONS, f"more than {MAX_ARGUMENTS} arguments"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / PACKAGE).glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_a_package_is_a_docstring(path: Path) -> None:
+    """It says what the package is for and imports nothing, so that importing one module loads no other."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1, "a package's __init__ holds its docstring alone"
