@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, load_model
-from ..errors import ImageError
+from ..errors import OutputError
 from ..inference.stages import ATTENTIONS
 from ..io.images import output_format
 from ..models.model import StyleTransferModel
@@ -98,22 +98,22 @@ def open_model(args: argparse.Namespace, device: torch.device | None = None) -> 
 
 
 def check_output(path: str | Path) -> None:
-    """Raises an ImageError where a picture cannot be written, before any work is done for it."""
+    """Raises an ImageError or OutputError where a picture cannot be written, before any work is done for it."""
     output_format(path)
     check_folder(Path(path).parent)
 
 
 def check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder, and the output goes there. Create it first.")
+        raise OutputError(f"{folder} is not a folder, and the output goes there. Create it first.")
     if not os.access(folder, os.W_OK):
-        raise ImageError(f"{folder} may not be written to. Choose another folder, or change its permissions.")
+        raise OutputError(f"{folder} may not be written to. Choose another folder, or change its permissions.")
 
 
 def make_folder(folder: Path) -> None:
-    """A folder for what is made, in one that exists, or an ImageError."""
+    """A folder for what is made, in one that exists, or an OutputError."""
     if folder.exists() and not folder.is_dir():
-        raise ImageError(f"{folder} is a file, and a folder is needed there. Choose another name.")
+        raise OutputError(f"{folder} is a file, and a folder is needed there. Choose another name.")
     if not folder.exists():
         check_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path], 
     originals = {_file_id(path) for path in inputs} - {None}
     for path in outputs:
         if _file_id(path) in originals:
-            raise ImageError(f"{path} is one of the {kind} to read and would be lost. Choose another output.")
+            raise OutputError(f"{path} is one of the {kind} to read and would be lost. Choose another output.")
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:

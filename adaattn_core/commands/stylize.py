@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..checkpoints.model_file import find_model
-from ..errors import ImageError
+from ..errors import ImageError, OutputError
 from ..inference.stylize import stylize
 from ..io.image_files import find_images
 from ..io.images import WRITE_FORMATS, load_alpha, load_image, load_mask, save_image
@@ -225,7 +225,7 @@ def plan(args: argparse.Namespace) -> list[StyleMix]:
     """All results, with their paths checked.
 
     Raises:
-        ImageError: a path that will not do.
+        ImageError, OutputError: a path that will not do.
         ValueError: options that do not fit together.
     """
     contents, styles = find_images(args.content, without=args.output), find_styles(args.style)
@@ -248,7 +248,7 @@ def _outputs(output: str, names: Sequence[str]) -> list[Path]:
         check_output(folder)
         return [folder]
     if not folder.is_dir() and folder.suffix.lower() in WRITE_FORMATS:
-        raise ImageError(f"{folder} is no folder, and {len(names)} pictures are to go there. Name a folder.")
+        raise OutputError(f"{folder} is no folder, and {len(names)} pictures are to go there. Name a folder.")
     return [folder / name for name in distinct_names(names)]
 
 

@@ -99,7 +99,7 @@ def plan(args: argparse.Namespace) -> Styles:
     """The styles, with all paths and options checked.
 
     Raises:
-        ImageError: a path that will not do.
+        ImageError, OutputError: a path that will not do.
         ValueError: options that do not fit together.
     """
     paths = find_styles(args.style, alone=False)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Output files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import ImageError
+from ..errors import OutputError
 
 StrPath = str | os.PathLike[str]
 
 
 @contextmanager
-def atomic_path(path: StrPath) -> Iterator[Path]:
+def atomic_path(path: StrPath, error_type: type[OutputError] = OutputError) -> Iterator[Path]:
     """A temporary path to write to, in the folder of `path` and with its suffix; renamed to `path` on success.
 
-    Whatever ends the block early (Ctrl-C too) removes the temporary file and leaves what was at `path` as it was.
-    OSErrors about the writing (full disk, no permission) become ImageErrors; those about other files pass through.
+    If the block ends early (Ctrl-C included), the temporary file is removed and an existing `path` is unchanged.
+
+    Raises:
+        OutputError, or `error_type`: the folder does not exist, or the file cannot be written (disk full, no
+            permission). OSErrors about other files pass through.
     """
-    _check_target(path)
+    _check_target(path, error_type)
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".adaattn-{secrets.token_hex(4)}{Path(path).suffix}")
     try:
@@ -33,16 +36,16 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
         if not isinstance(error, OSError) or str(error.filename) not in ("None", str(temporary)):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ImageError(f"disk full while writing {path}. Free some space or choose another disk.") from error
-        raise ImageError(f"{path} cannot be written: {_reason(error)}. Choose another folder.") from error
+            raise error_type(f"disk full while writing {path}. Free some space or choose another disk.") from error
+        raise error_type(f"{path} cannot be written: {_reason(error)}. Choose another folder.") from error
 
 
-def _check_target(path: StrPath) -> None:
+def _check_target(path: StrPath, error_type: type[OutputError] = OutputError) -> None:
     folder = Path(path).parent
     if not os.path.isdir(folder):
-        raise ImageError(f"{folder} is not a folder, so {path} cannot be written. Create the folder first.")
+        raise error_type(f"{folder} is not a folder, so {path} cannot be written. Create the folder first.")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError(f"{path} is not a file, so it cannot be written over. Name a file.")
+        raise error_type(f"{path} is not a file, so it cannot be written over. Name a file.")
 
 
 def _reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 from PIL.Image import Transpose
 from torch import Tensor
 
-from ..errors import ImageError
+from ..errors import ImageError, ImageOutputError
 from ..ops.resize import MIN_SIDE
 from .files import StrPath, _check_target, _reason, atomic_path
 
@@ -253,6 +253,10 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
         path: ends in .png, .jpg, .jpeg, .webp, .tif, .tiff or .bmp.
         alpha: (1, 1, H, W) float in [0, 1], 1 = opaque; ignored by JPEG and BMP, which have none.
         quality: 1 to 100, of JPEG (with colour at full resolution, 4:4:4) and WebP.
+
+    Raises:
+        ImageError: an image or format that cannot be written; an ImageOutputError where the file system refuses.
+        ValueError: quality outside 1 to 100.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; 1 to 100 is needed.")
@@ -268,7 +272,7 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
         Image.fromarray(pixels).save(encoded, name, **({"compression": "tiff_deflate"} if name == "TIFF" else options))
     except _CODEC_ERRORS as error:
         raise ImageError(f"{path}: {name} cannot hold {width}x{height} pixels ({_reason(error)}). Use .png.") from error
-    with atomic_path(path) as temporary:
+    with atomic_path(path, ImageOutputError) as temporary:
         temporary.write_bytes(encoded.getbuffer())
 
 
@@ -277,5 +281,5 @@ def output_format(path: StrPath) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in WRITE_FORMATS:
         raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(WRITE_FORMATS)} is needed. Rename the output.")
-    _check_target(path)
+    _check_target(path, ImageOutputError)
     return WRITE_FORMATS[suffix]

@@ -50,7 +50,8 @@ def open_writer(path: StrPath, clip: Clip, *, crf: int = DEFAULT_CRF, seconds: f
         seconds: where the sound ends; None for all of it.
 
     Raises:
-        ImageError: another suffix, a folder that is not there, or a disk that is full.
+        ImageError: another suffix.
+        OutputError: a folder that does not exist, or a full disk.
     """
     check_clip_output(path)
     with atomic_path(path) as temporary:

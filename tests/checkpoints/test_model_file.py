@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adaattn_core import CheckpointError, ImageError, ModelConfig, load_model, save_model
+from adaattn_core import CheckpointError, ModelConfig, load_model, save_model
 from adaattn_core.checkpoints.model_file import (
     MODEL_FOLDERS_VARIABLE,
     build_on_meta,
@@ -26,6 +26,7 @@ from adaattn_core.checkpoints.model_file import (
     read_metadata,
     read_tensors,
 )
+from adaattn_core.errors import OutputError
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, small_model
@@ -145,7 +146,7 @@ def test_a_failed_save_leaves_the_old_file(saved: Path, monkeypatch: pytest.Monk
 
 
 def test_saving_where_there_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="is not a folder, so .* cannot be written. Create the folder first.$"):
+    with pytest.raises(OutputError, match="is not a folder, so .* cannot be written. Create the folder first.$"):
         save_model(small_model(), tmp_path / "nowhere" / "model.safetensors")
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from adaattn_core.errors import ImageError
+from adaattn_core.errors import ImageError, ImageOutputError, OutputError
 from adaattn_core.io import images
 from adaattn_core.io.files import atomic_path
 from adaattn_core.io.images import (
@@ -612,8 +612,8 @@ def test_an_existing_file_is_replaced_and_a_link_stays_a_link(tmp_path: Path) ->
     assert load_image(tmp_path / "a.png").shape == (1, 3, 16, 20)
 
 
-def save_error(path: Path, image: Tensor | None = None) -> str:
-    with pytest.raises(ImageError) as caught:
+def save_error(path: Path, image: Tensor | None = None, error_type: type[ImageError] = ImageError) -> str:
+    with pytest.raises(error_type) as caught:
         save_image(noise() if image is None else image, path)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(str(path.parent), "DIR")
@@ -623,11 +623,11 @@ def test_writing_errors(tmp_path: Path) -> None:
     known = ".png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp"
     assert save_error(tmp_path / "a.xyz") == f"DIR/a.xyz ends in '.xyz'; one of {known} is needed. Rename the output."
     assert save_error(tmp_path / "a") == f"DIR/a ends in ''; one of {known} is needed. Rename the output."
-    assert save_error(tmp_path / "none" / "a.png") == (
+    assert save_error(tmp_path / "none" / "a.png", error_type=ImageOutputError) == (
         "DIR is not a folder, so DIR/a.png cannot be written. Create the folder first."
     )
     (tmp_path / "folder.png").mkdir()
-    assert save_error(tmp_path / "folder.png") == (
+    assert save_error(tmp_path / "folder.png", error_type=ImageOutputError) == (
         "DIR/folder.png is not a file, so it cannot be written over. Name a file."
     )
     (tmp_path / "folder.png").rmdir()
@@ -670,7 +670,7 @@ def test_a_failing_disk_leaves_the_old_file_alone(
         monkeypatch.setattr(Path, "write_bytes", write_half)
     else:
         monkeypatch.setattr(os, "replace", rename)
-    assert save_error(tmp_path / "a.png") == message
+    assert save_error(tmp_path / "a.png", error_type=ImageOutputError) == message
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_text() == "old"
 
@@ -698,7 +698,7 @@ def test_atomic_path_cleans_up_after_any_interruption(tmp_path: Path, interrupti
 def test_atomic_path_passes_on_errors_about_other_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.json"):
         (tmp_path / "other").read_text()
-    nothing_written = pytest.raises(ImageError, match=r"a\.json cannot be written: No such file or directory")
+    nothing_written = pytest.raises(OutputError, match=r"a\.json cannot be written: No such file or directory")
     with nothing_written, atomic_path(tmp_path / "a.json"):
         pass
     assert not list(tmp_path.iterdir())

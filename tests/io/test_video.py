@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.errors import ImageError
+from adaattn_core.errors import ImageError, OutputError
 from adaattn_core.inference.temporal import (
     SIGMA,
     TemporalSmoother,
@@ -214,8 +214,8 @@ def test_the_index_stands_in_front(here: Path) -> None:
 # ---------------------------------------------------------------- errors
 
 
-def complaint(act: Callable[[], object]) -> str:
-    with pytest.raises(ImageError) as caught:
+def complaint(act: Callable[[], object], error_type: type[Exception] = ImageError) -> str:
+    with pytest.raises(error_type) as caught:
         act()
     return str(caught.value)
 
@@ -300,7 +300,7 @@ def test_outputs_that_cannot_be(here: Path) -> None:
     assert complaint(lambda: write("out.avi")) == (
         "out.avi ends in '.avi'; one of .mp4, .mov, .mkv, .webm is needed. Rename the output."
     )
-    assert "nowhere is not a folder" in complaint(lambda: write("nowhere/out.mp4"))
+    assert "nowhere is not a folder" in complaint(lambda: write("nowhere/out.mp4"), OutputError)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ImageError])

@@ -36,7 +36,7 @@ import adaattn_core.training.objective
 import adaattn_core.training.trainer
 from adaattn_core.checkpoints.model_file import load_model, read_metadata, save_model
 from adaattn_core.cli import main
-from adaattn_core.errors import CheckpointError, ImageError
+from adaattn_core.errors import CheckpointError, ImageError, OutputError
 from adaattn_core.models.config import ModelConfig
 from adaattn_core.models.encoder import LEVELS, Features, VGGEncoder
 from adaattn_core.models.model import StyleTransferModel
@@ -370,7 +370,7 @@ def test_a_save_that_fails_removes_no_earlier_one(configure: Configure, monkeypa
         original(source, target)
 
     monkeypatch.setattr(os, "replace", replace_once)
-    with pytest.raises(ImageError, match="disk full while writing .*latest.pt"):
+    with pytest.raises(OutputError, match="disk full while writing .*latest.pt"):
         train(config, resume=True)
     assert checkpoints(config) == {"latest.pt": 3, "step-000002.pt": 2, "step-000003.pt": 3}
     monkeypatch.setattr(os, "replace", original)
