@@ -249,7 +249,8 @@ def attention_map() -> list[Tile]:
     tiles = []
     for point in ((0.5, 0.2), (0.55, 0.9)):
         weights = maps.attention_map(model().fusion, seen("ramparts"), seen("auvers"), point, "relu4_1", temperature=3)
-        tiles += [ringed(example("ramparts"), point), tile(maps.overlay_heatmap(weights, example("auvers"), opacity=0.6))]
+        heatmap = maps.overlay_heatmap(weights, example("auvers"), opacity=0.6)
+        tiles += [ringed(example("ramparts"), point), tile(heatmap)]
     return tiles
 
 
