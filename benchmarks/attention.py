@@ -119,7 +119,7 @@ def kept_share(query: Tensor, key: Tensor) -> float:
     if is_flat(query, key):
         return 1.0
     screen = KeyPruner(query, key)
-    if not screen.worthwhile():
+    if not screen.is_worthwhile():
         return 1.0
     return sum(len(screen.candidates(group)) for group in screen.groups) / len(screen.groups) / len(key)
 

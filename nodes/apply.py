@@ -81,11 +81,11 @@ class Apply(io.ComfyNode):
                 attention=attention_mode, seed=sample_seed,
             )  # fmt: skip
 
-            def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.StylizedFeatures:
+            def run(window: slice, chunk_bytes: int, progress: ProgressCallback | None) -> stages.StylizedFeatures:
                 some = bridge.moved(batching.slice_batch(content, window), device)
                 painting = stages.transfer(
                     attention.module, some, [batching.slice_batch(encoded, window)], strength=strength,
-                    temperature=temperature, block_bytes=block_bytes, progress=progress,
+                    temperature=temperature, chunk_bytes=chunk_bytes, progress=progress,
                 )  # fmt: skip
                 return bridge.handed_over(painting)
 
@@ -93,7 +93,7 @@ class Apply(io.ComfyNode):
             parts = batching.run_batched(
                 run,
                 content.picture,
-                block_bytes=chunked_attention.block_bytes_on(device),
+                chunk_bytes=chunked_attention.default_chunk_bytes(device),
                 progress=bridge.NodeProgress(),
             )
         painting = batching.concat_batches(parts)._replace(

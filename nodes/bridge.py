@@ -113,7 +113,7 @@ def _memory(width: int, pixels: int) -> int:
     together are about twice the encoder's first layer, and three copies of a block of weights.
     """
     layer, pairs = 4 * width * pixels, 4 * (pixels // 16) ** 2
-    return 4 * min(layer, tiling.DEVICE_TILE_BYTES) + 2 * layer + 3 * min(pairs, chunked_attention.DEVICE_BLOCK_BYTES)
+    return 4 * min(layer, tiling.DEVICE_TILE_BYTES) + 2 * layer + 3 * min(pairs, chunked_attention.DEVICE_CHUNK_BYTES)
 
 
 def _pixels_at_once(pictures: Tensor) -> int:

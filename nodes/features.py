@@ -39,10 +39,10 @@ class ExtractFeatures(io.ComfyNode):
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
         pictures = to_pictures(image, "image")
 
-        def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> stages.ImageFeatures:
+        def run(window: slice, chunk_bytes: int, progress: ProgressCallback | None) -> stages.ImageFeatures:
             features = stages.extract_features(
                 encoder.module, pictures[window], role="image", origin=encoder.encoder,
-                tile_bytes=memory_budget.ChunkSizes().with_blocks_of(block_bytes).tile_bytes,
+                tile_bytes=memory_budget.ChunkSizes().with_blocks_of(chunk_bytes).tile_bytes,
             )  # fmt: skip
             return bridge.handed_over(features)
 

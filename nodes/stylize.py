@@ -116,7 +116,7 @@ def painted(
         contents, mask = reduced(pictures[window], short_side), batching.slice_batch(area, window)
         return paint(contents, batch, content_mask=mask, progress=part)
 
-    def run(window: slice, _block_bytes: int, part: ProgressCallback | None) -> None:
+    def run(window: slice, _chunk_bytes: int, part: ProgressCallback | None) -> None:
         result = some(window, part)
         image[window] = to_image(result)
         progress.show(result[:1])
@@ -127,7 +127,7 @@ def painted(
     if height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE:
         progress.show(some(slice(0, 1), short_side=SKETCH_SIZE))
     # `paint` retries with smaller blocks by itself
-    batching.run_batched(run, pictures, block_bytes=batching.SMALLEST_BLOCK_BYTES, progress=progress)
+    batching.run_batched(run, pictures, chunk_bytes=batching.SMALLEST_BLOCK_BYTES, progress=progress)
     return image
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.chunked_attention import CHUNK_BYTES
 from ..runtime.memory import empty_cache, is_out_of_memory
 from ..runtime.progress import ProgressCallback, sub_progress
 
@@ -64,7 +64,7 @@ def run_batched(
     run: Callable[[slice, int, ProgressCallback | None], T],
     pictures: Tensor,
     *,
-    block_bytes: int = BLOCK_BYTES,
+    chunk_bytes: int = CHUNK_BYTES,
     items: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[T]:
@@ -73,7 +73,7 @@ def run_batched(
     Args:
         run: takes the items, the memory for a block of attention weights, and what to tell of the progress.
         pictures: (B, C, H, W) the batch.
-        block_bytes: to begin with; not made smaller than 1 MiB.
+        chunk_bytes: to begin with; not made smaller than 1 MiB.
         items: at once, at most; None for as many as have WINDOW_PIXELS.
         progress: told the share of the whole that is done.
     """
@@ -83,9 +83,9 @@ def run_batched(
     while done < batch:
         stop = min(done + size, batch)
         try:
-            results.append(run(slice(done, stop), block_bytes, sub_progress(progress, done / batch, stop / batch)))
+            results.append(run(slice(done, stop), chunk_bytes, sub_progress(progress, done / batch, stop / batch)))
         except Exception as error:
-            if not is_out_of_memory(error) or (stop - done == 1 and block_bytes <= SMALLEST_BLOCK_BYTES):
+            if not is_out_of_memory(error) or (stop - done == 1 and chunk_bytes <= SMALLEST_BLOCK_BYTES):
                 raise
         else:
             done = stop
@@ -93,7 +93,7 @@ def run_batched(
                 progress(done / batch)
             continue
         empty_cache()  # after the except block: the error holds on to what the failed attempt allocated
-        size, block_bytes = ((stop - done) // 2, block_bytes) if stop - done > 1 else (1, block_bytes // 2)
+        size, chunk_bytes = ((stop - done) // 2, chunk_bytes) if stop - done > 1 else (1, chunk_bytes // 2)
     return results
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..models.attention import PIECE_POSITIONS, AdaAttention, LazyStackedKey
+from ..models.attention import CHUNK_POSITIONS, AdaAttention, LazyStackedKey
 from ..models.encoder import Features
 from ..models.fusion import MultiLevelFusion, StyleFeatures
-from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.chunked_attention import CHUNK_BYTES
 from ..ops.statistics import to_float32
 from ..ops.tiling import empty_channels_last
 from ..runtime.memory import malloc_trim
@@ -30,8 +30,8 @@ def apply_statistics_chunked(
     *,
     strength: float = 1.0,
     temperature: float = 1.0,
-    block_bytes: int = BLOCK_BYTES,
-    positions: int = PIECE_POSITIONS,
+    chunk_bytes: int = CHUNK_BYTES,
+    positions: int = CHUNK_POSITIONS,
     reuse: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Features:
@@ -41,7 +41,7 @@ def apply_statistics_chunked(
         fusion: a model's attention.
         content: features; what no level still needs is taken out on the way, so that its memory is free.
         styles: results of `encode_style`; levels that are done are taken out of them, too.
-        weights, temperature, block_bytes: see `MultiLevelFusion.statistics`.
+        weights, temperature, chunk_bytes: see `MultiLevelFusion.statistics`.
         strength: see `MultiLevelFusion.apply_statistics`.
         positions: content positions of a piece of the first level, at least a row; of deeper ones, with wider keys,
             as many as take the same memory.
@@ -60,7 +60,7 @@ def apply_statistics_chunked(
     for level in reversed(fusion.levels):
         part = sub_progress(progress, done / total, (done + costs[level]) / total)
         some = positions * _key_width(fusion, fusion.levels[0]) // _key_width(fusion, level)
-        attention = _LevelRunner(fusion, level, styles, weights, temperature, block_bytes)
+        attention = _LevelRunner(fusion, level, styles, weights, temperature, chunk_bytes)
         painted[level] = attention.repainted(content, strength, some, reuse, part)
         done += costs[level]
         for name in [name for name in content if name == level or name.endswith(f"@{level}")]:
@@ -82,13 +82,13 @@ class _LevelRunner:
         styles: Sequence[StyleFeatures],
         weights: Sequence[float],
         temperature: float,
-        block_bytes: int,
+        chunk_bytes: int,
     ) -> None:
         attention = fusion.attention[level]
         assert isinstance(attention, AdaAttention)
         self.attention, self.level = attention, level
         self.styles, self.weights = [style[level] for style in styles], weights
-        self.temperature, self.block_bytes = temperature, block_bytes
+        self.temperature, self.chunk_bytes = temperature, chunk_bytes
 
     def repainted(
         self, content: Features, strength: float, positions: int, reuse: bool, progress: ProgressCallback | None
@@ -119,7 +119,7 @@ class _LevelRunner:
             before, seen = seen, seen + style.key.shape[1]
             told = sub_progress(progress, before / total, seen / total)
             found = self.attention.statistics(
-                query, grid, style, temperature=self.temperature, block_bytes=self.block_bytes, progress=told
+                query, grid, style, temperature=self.temperature, chunk_bytes=self.chunk_bytes, progress=told
             )
             mean, std = _added(mean, found[0], weight), _added(std, found[1], weight)
         assert mean is not None

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..models.attention import PIECE_POSITIONS
+from ..models.attention import CHUNK_POSITIONS
 from ..models.config import ModelConfig
 from ..models.encoder import LEVELS
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
-from ..ops.chunked_attention import BLOCK_BYTES, block_bytes_on, tiles_at_once
-from ..ops.key_pruning import GATHERED_ROWS
+from ..ops.chunked_attention import CHUNK_BYTES, default_chunk_bytes, tile_workers
+from ..ops.key_pruning import CANDIDATES_PER_CHUNK
 from ..ops.tiling import TILE_BYTES, tile_rows
 from ..ops.winograd import kernel_bytes
 from ..runtime.memory import memory_in_use
@@ -43,22 +43,22 @@ SMALLEST_PIECE = 2**10
 class ChunkSizes(NamedTuple):
     """How much is done at once; the defaults are the fastest.
 
-    tile_bytes: see `strips.tile_rows`. block_bytes: of a block of attention weights. positions: of the content, in
+    tile_bytes: see `strips.tile_rows`. chunk_bytes: of a block of attention weights. positions: of the content, in
     a piece of a level. items: of a batch; None takes as many as `windows.run_batched` does by itself.
     """
 
     tile_bytes: int | None = None
-    block_bytes: int = BLOCK_BYTES
-    positions: int = PIECE_POSITIONS
+    chunk_bytes: int = CHUNK_BYTES
+    positions: int = CHUNK_POSITIONS
     items: int | None = None
 
-    def with_blocks_of(self, block_bytes: int) -> ChunkSizes:
+    def with_blocks_of(self, chunk_bytes: int) -> ChunkSizes:
         """All sizes smaller in the proportion of the blocks: for when memory ran out nevertheless."""
-        if block_bytes >= self.block_bytes:
+        if chunk_bytes >= self.chunk_bytes:
             return self
-        share = block_bytes / self.block_bytes
+        share = chunk_bytes / self.chunk_bytes
         tile_bytes = TILE_BYTES if self.tile_bytes is None else self.tile_bytes
-        return ChunkSizes(max(1, int(share * tile_bytes)), block_bytes, max(1, int(share * self.positions)), self.items)
+        return ChunkSizes(max(1, int(share * tile_bytes)), chunk_bytes, max(1, int(share * self.positions)), self.items)
 
 
 def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> ChunkSizes:
@@ -98,7 +98,7 @@ def _budget(
     max_memory_gb: float | None,
     role: str,
 ) -> ChunkSizes:
-    fastest = ChunkSizes(block_bytes=block_bytes_on(_device(model)))
+    fastest = ChunkSizes(chunk_bytes=default_chunk_bytes(_device(model)))
     if max_memory_gb is None:
         return fastest
     if not max_memory_gb > 0:
@@ -119,8 +119,8 @@ def _budget(
     row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return ChunkSizes(
         max(1, (left - _kernel_bytes(model.config)) // CONV_WORKSPACE_LAYERS - 2 * margin * row),
-        min(fastest.block_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
-        min(PIECE_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
+        min(fastest.chunk_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
+        min(CHUNK_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
     )
 
 
@@ -198,11 +198,11 @@ def _workspace_bytes(model: StyleTransferModel, picture: Tensor, budget: ChunkSi
         some = budget.positions * widths[0][1] // stacked // len(picture)
         positions = len(picture) * max(columns, min(some, rows * columns))
         attention = max(attention, positions * position)
-    threads = tiles_at_once(_device(model), budget.block_bytes)
-    side = math.isqrt(budget.block_bytes // (2 * FLOAT_BYTES * threads))
+    threads = tile_workers(_device(model), budget.chunk_bytes)
+    side = math.isqrt(budget.chunk_bytes // (2 * FLOAT_BYTES * threads))
     widest = max(model.config.channels[LEVELS.index(level)] for level in model.config.levels)
     beside = FLOAT_BYTES * threads * 2 * side * 2 * widest  # values and sums of a tile, with their squares
-    return max(convolutions, budget.block_bytes + beside + attention)
+    return max(convolutions, budget.chunk_bytes + beside + attention)
 
 
 def _style_work(styles: Sequence[StyleFeatures], release_styles: bool) -> int:
@@ -214,7 +214,7 @@ def _style_work(styles: Sequence[StyleFeatures], release_styles: bool) -> int:
     for level in reversed(styles[0]):
         pairs = [(style[level].key, style[level].value) for style in styles]
         work = max(key.numel() for key, _ in pairs)
-        gathered = max(GATHERED_ROWS * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
+        gathered = max(CANDIDATES_PER_CHUNK * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
         most = max(most, work + worker_count(pairs[0][0].device) * gathered - freed)
         freed += sum(key.numel() + value.numel() for key, value in pairs) if release_styles else 0
     return FLOAT_BYTES * most

@@ -15,11 +15,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..models.attention import PIECE_POSITIONS
+from ..models.attention import CHUNK_POSITIONS
 from ..models.decoder import Decoder
 from ..models.encoder import ATTENTION_LEVELS, Features, VGGEncoder
 from ..models.fusion import FusedFeatures, MultiLevelFusion, StyleFeatures
-from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.chunked_attention import CHUNK_BYTES
 from ..ops.color import keep_color as keep_content_color
 from ..runtime.device import disable_tf32
 from ..runtime.progress import ProgressCallback
@@ -169,8 +169,8 @@ def transfer(
     strength: float = 1.0,
     temperature: float = 1.0,
     mask: Tensor | None = None,
-    block_bytes: int = BLOCK_BYTES,
-    positions: int = PIECE_POSITIONS,
+    chunk_bytes: int = CHUNK_BYTES,
+    positions: int = CHUNK_POSITIONS,
     progress: ProgressCallback | None = None,
 ) -> StylizedFeatures:
     """Contents repainted in features, in one style or a mix.
@@ -184,7 +184,7 @@ def transfer(
         temperature: above 0; 1 is neutral, higher mixes more style positions into each content position.
         mask: at the content's size: where to paint. It is kept for `finish`; the attention does not see it, so that a
             border takes its surroundings from the painting and shows no halo.
-        block_bytes: memory for a block of attention weights.
+        chunk_bytes: memory for a block of attention weights.
         positions: content positions whose queries and statistics exist at once.
         progress: told the share that is done; stops the work by raising.
 
@@ -197,7 +197,7 @@ def transfer(
         check_batch(style, len(content.picture))
     return use_up(
         fusion, content.as_dict(), content.picture, [dict(style) for style in styles], shares, strength=strength,
-        temperature=temperature, mask=mask, block_bytes=block_bytes, positions=positions, progress=progress,
+        temperature=temperature, mask=mask, chunk_bytes=chunk_bytes, positions=positions, progress=progress,
     )  # fmt: skip
 
 
@@ -211,8 +211,8 @@ def use_up(
     strength: float = 1.0,
     temperature: float = 1.0,
     mask: Tensor | None = None,
-    block_bytes: int = BLOCK_BYTES,
-    positions: int = PIECE_POSITIONS,
+    chunk_bytes: int = CHUNK_BYTES,
+    positions: int = CHUNK_POSITIONS,
     reuse: bool = False,
     progress: ProgressCallback | None = None,
 ) -> StylizedFeatures:
@@ -225,7 +225,7 @@ def use_up(
             fused = own
         else:
             painted = apply_statistics_chunked(
-                fusion, seen, styles, shares, strength=strength, temperature=temperature, block_bytes=block_bytes,
+                fusion, seen, styles, shares, strength=strength, temperature=temperature, chunk_bytes=chunk_bytes,
                 positions=positions, reuse=reuse, progress=progress,
             )  # fmt: skip
             fused = fusion.merge(painted)

@@ -117,8 +117,8 @@ def stylize(
     )
     result = torch.empty(content.shape, device=content.device)
 
-    def run(window: slice, block_bytes: int, progress: ProgressCallback | None) -> None:
-        sizes = budget.with_blocks_of(block_bytes)
+    def run(window: slice, chunk_bytes: int, progress: ProgressCallback | None) -> None:
+        sizes = budget.with_blocks_of(chunk_bytes)
         features = encode_checked(model.encoder, content[window], model.config.levels, tile_bytes=sizes.tile_bytes)
         seen, picture = features.as_dict(), features.picture
         del features
@@ -132,14 +132,14 @@ def stylize(
             strength=strength,
             temperature=temperature,
             mask=slice_batch(fitted, window),
-            block_bytes=sizes.block_bytes,
+            chunk_bytes=sizes.chunk_bytes,
             positions=sizes.positions,
             reuse=True,
             progress=sub_progress(progress, 0, PAINTING_SHARE),
         )
         result[window] = decode(model.decoder, painting, keep_color=keep_color, tile_bytes=sizes.tile_bytes)
 
-    run_batched(run, content, block_bytes=budget.block_bytes, items=budget.items, progress=progress)
+    run_batched(run, content, chunk_bytes=budget.chunk_bytes, items=budget.items, progress=progress)
     return result
 
 

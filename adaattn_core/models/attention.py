@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.chunked_attention import CHUNK_BYTES
 from ..ops.moments import Similarity, attention_moments
 from ..ops.statistics import channel_mean_std, normalize_channels, to_float32
 from ..ops.tiling import empty_channels_last
@@ -23,7 +23,7 @@ from .encoder import LEVELS, Features, resize_to_level
 
 AS_ROWS = "b c h w -> b (h w) c"
 
-PIECE_POSITIONS = 2**13
+CHUNK_POSITIONS = 2**13
 """Positions whose stacked keys and queries exist at once. What is prepared of a style's keys for each piece takes a few
 percent of its time."""
 
@@ -230,7 +230,7 @@ class AdaAttention(nn.Module):
         """(B, Ns, P): a key for each cell; `allowed` as in `masked_avg_pool`."""
         if isinstance(stacked, LazyStackedKey):
             batch, _, height, width = stacked.shape
-            rows = self.cell * max(1, PIECE_POSITIONS // (batch * width * self.cell))
+            rows = self.cell * max(1, CHUNK_POSITIONS // (batch * width * self.cell))
             size = (batch, -(-height // self.cell) * -(-width // self.cell), self.key_proj.out_channels)
             found, done = self.key_proj.weight.new_empty(size), 0
             for start in range(0, height, rows):
@@ -257,7 +257,7 @@ class AdaAttention(nn.Module):
         *,
         content_mask: Tensor | None = None,
         temperature: float = 1.0,
-        block_bytes: int = BLOCK_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
         progress: ProgressCallback | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention-weighted mean and standard deviation of the style for each content position.
@@ -284,7 +284,7 @@ class AdaAttention(nn.Module):
             content_mask=applies,
             style_mask=style.mask,
             value_variance=style.value_variance,
-            block_bytes=block_bytes,
+            chunk_bytes=chunk_bytes,
             progress=progress,
         )
         as_map = "b (h w) c -> b c h w"

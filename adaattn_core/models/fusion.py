@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.chunked_attention import BLOCK_BYTES
+from ..ops.chunked_attention import CHUNK_BYTES
 from ..ops.moments import Similarity
 from ..ops.statistics import normalize_channels, to_float32
 from .attention import AdaAttention, LazyStackedKey, StyleKV, stacked_key
@@ -109,7 +109,7 @@ class MultiLevelFusion(nn.Module):
         *,
         content_mask: Tensor | None = None,
         temperature: float = 1.0,
-        block_bytes: int = BLOCK_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation maps per level; those of several styles are averaged with `weights`.
 
@@ -132,7 +132,7 @@ class MultiLevelFusion(nn.Module):
                     style[level],
                     content_mask=content_mask,
                     temperature=temperature,
-                    block_bytes=block_bytes,
+                    chunk_bytes=chunk_bytes,
                 )
                 for style in styles
             ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..runtime.memory import malloc_trim
 from ..runtime.progress import ProgressCallback
 from ..runtime.threads import parallel_map, worker_count
-from .key_pruning import GATHERED_ROWS, MAX_DROPPED_WEIGHT, MIN_RELATIVE_LOGIT, KeyPruner, drop_smallest, is_flat
+from .key_pruning import CANDIDATES_PER_CHUNK, MAX_DROPPED_WEIGHT, MIN_RELATIVE_LOGIT, KeyPruner, drop_smallest, is_flat
 
 WeightFn = Callable[["OnlineMoments", Tensor, Tensor | None], Tensor]
 """OnlineMoments, logits of a tile, and which of its pairs may not attend -> its weights, in the place of the logits."""
@@ -25,24 +25,24 @@ STD_FLOOR = 1e-4
 """Attention standard deviations under this are returned as 0, with gradient 0: the root's slope there is unbounded,
 and a variance of 1e-8 is below what float32 resolves for features of size 1."""
 
-BLOCK_BYTES = 16 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """Memory for what attention makes at one time, what stays in a processor's cache: half of it are tiles of weights."""
 
-DEVICE_BLOCK_BYTES = 256 * 2**20
+DEVICE_CHUNK_BYTES = 256 * 2**20
 """The same on an accelerator, which wants large work."""
 
 SMALLEST_SIDE = 16
 
 
-def block_bytes_on(device: torch.device) -> int:
+def default_chunk_bytes(device: torch.device) -> int:
     """The one of these that is the fastest there."""
-    return BLOCK_BYTES if device.type == "cpu" else DEVICE_BLOCK_BYTES
+    return CHUNK_BYTES if device.type == "cpu" else DEVICE_CHUNK_BYTES
 
 
-def tiles_at_once(device: torch.device, block_bytes: int) -> int:
+def tile_workers(device: torch.device, chunk_bytes: int) -> int:
     """How many tiles are made at the same time: as many as there are threads, or one where they are smaller than they
     could be, since memory is short then."""
-    return worker_count(device) if block_bytes >= block_bytes_on(device) else 1
+    return worker_count(device) if chunk_bytes >= default_chunk_bytes(device) else 1
 
 
 class OnlineMoments:
@@ -119,7 +119,7 @@ def tiled_attention(
     blocked: Callable[[slice, slice], Tensor | None],
     *,
     epsilon: float = 0.0,
-    block_bytes: int = BLOCK_BYTES,
+    chunk_bytes: int = CHUNK_BYTES,
     progress: ProgressCallback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Moments from all pairs of positions, the mean less `center`.
@@ -130,12 +130,12 @@ def tiled_attention(
         weigh: logits to weights.
         blocked: which pairs of some content and style positions may not attend, see `WeightFn`.
         epsilon: see `OnlineMoments.moments`.
-        block_bytes: see `BLOCK_BYTES`.
+        chunk_bytes: see `CHUNK_BYTES`.
         progress: see `attention_moments`.
     """
     batch, positions = query.shape[:2]
-    threads = tiles_at_once(query.device, block_bytes)
-    pairs = block_bytes // (2 * query.element_size() * batch * threads)
+    threads = tile_workers(query.device, chunk_bytes)
+    pairs = chunk_bytes // (2 * query.element_size() * batch * threads)
     columns = min(key.shape[1], max(SMALLEST_SIDE, math.isqrt(pairs)))
     windows = _windows(positions, max(SMALLEST_SIDE, pairs // columns))
     # Into place, window by window: small results kept between tiles would lie where the next tile wants to, and the
@@ -168,28 +168,28 @@ def pruned_attention(
     center: Tensor,
     value_variance: Tensor | None,
     style_mask: Tensor | None,
-    block_bytes: int,
+    chunk_bytes: int,
     progress: ProgressCallback | None,
 ) -> tuple[Tensor, Tensor]:
     """Softmax moments, the mean less `center`, from the style positions that matter to groups of content positions;
     from all of them where attention is too flat to leave any out. Arguments as in `tiled_attention`."""
     batch, positions = query.shape[:2]
     mean, std = (query.new_empty(batch, positions, value.shape[-1]) for _ in range(2))
-    threads = tiles_at_once(query.device, block_bytes)
+    threads = tile_workers(query.device, chunk_bytes)
     for item in range(batch):
         keys, values, spreads = key[item], value[item], None if value_variance is None else value_variance[item]
         if style_mask is not None:
             allowed = style_mask[item]
             keys, values, spreads = keys[allowed], values[allowed], None if spreads is None else spreads[allowed]
         report = None if progress is None else _of_batch(progress, item, batch)
-        screen = None if is_flat(query[item], keys) else KeyPruner(query[item], keys, tile_bytes=block_bytes // threads)
-        if screen is None or not screen.worthwhile():
+        screen = None if is_flat(query[item], keys) else KeyPruner(query[item], keys, tile_bytes=chunk_bytes // threads)
+        if screen is None or not screen.is_worthwhile():
             del screen
             malloc_trim()
             mean[item], std[item] = tiled_attention(
                 query[item, None], keys[None], values[None], center[item, None],
                 None if spreads is None else spreads[None], OnlineMoments.softmax, lambda _, __: None,
-                block_bytes=block_bytes, progress=report,
+                chunk_bytes=chunk_bytes, progress=report,
             )  # fmt: skip
             continue
         _ = screen.short_key  # once, not in each thread
@@ -226,7 +226,7 @@ def _group_moments(
     """
     rows = query.index_select(0, group)
     sums = OnlineMoments(rows, value.shape[1])
-    pieces = torch.split(screen.candidates(group), GATHERED_ROWS)
+    pieces = torch.split(screen.candidates(group), CANDIDATES_PER_CHUNK)
     for piece in pieces:
         weights = sums.softmax(rows @ key.index_select(0, piece).T)
         heavy = drop_smallest(weights.amax(dim=0), MAX_DROPPED_WEIGHT / 2 / len(pieces))

@@ -44,14 +44,14 @@ ROWS = 128
 """Rows of a group at most: similar enough to look at the same positions, enough to make products worth their set-up."""
 
 PIECE_ROWS = 2048
-GATHERED_ROWS = 2048
+CANDIDATES_PER_CHUNK = 2048
 """Keys and values gathered at once, by each thread."""
 
 CHUNK = 128
 """Numbers of a row whose largest is found at once."""
 
-SMALLEST_PAIRS = 2**22
-PAIRS_PER_SQUARE = 16
+MIN_PAIRS = 2**22
+MIN_PAIRS_PER_MATRIX_ENTRY = 16
 """With fewer pairs of positions than this, or than this for each number of a K x K matrix, whose eigenvectors it needs,
 the search costs more than it saves."""
 
@@ -112,7 +112,7 @@ class KeyPruner:
             most = torch.cat([(query @ part.T).sub_(known).amax(dim=0) for part in parts])
         return drop_smallest(most.clamp_min_(MIN_RELATIVE_LOGIT).exp_(), MAX_DROPPED_WEIGHT / 2).flip(0)
 
-    def worthwhile(self) -> bool:
+    def is_worthwhile(self) -> bool:
         """Whether groups here and there keep few enough of some positions."""
         key = self.key[::TRIAL_STEP]
         short_key = self._short(key, self.center)

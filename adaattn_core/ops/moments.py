@@ -16,14 +16,14 @@ from torch.utils.checkpoint import checkpoint
 from ..runtime.device import without_autocast
 from ..runtime.progress import ProgressCallback
 from .chunked_attention import (
-    BLOCK_BYTES,
+    CHUNK_BYTES,
     OnlineMoments,
     mean_std,
     pruned_attention,
     tiled_attention,
     values_and_squares,
 )
-from .key_pruning import MIN_RELATIVE_LOGIT, PAIRS_PER_SQUARE, SMALLEST_PAIRS
+from .key_pruning import MIN_PAIRS, MIN_PAIRS_PER_MATRIX_ENTRY, MIN_RELATIVE_LOGIT
 from .statistics import to_float32
 
 Similarity = Literal["softmax", "cosine"]
@@ -41,7 +41,7 @@ def attention_moments(
     content_mask: Tensor | None = None,
     style_mask: Tensor | None = None,
     value_variance: Tensor | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    chunk_bytes: int = CHUNK_BYTES,
     progress: ProgressCallback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention-weighted mean and standard deviation of the values, for each content position.
@@ -64,7 +64,7 @@ def attention_moments(
             others attend everywhere. None means True everywhere.
         style_mask: (B, Ns) bool or None (everywhere).
         value_variance: (B, Ns, C) or None (0): where a value is the mean of several, their variance around it.
-        block_bytes: memory for what is made at one time, blocks of A among it.
+        chunk_bytes: memory for what is made at one time, blocks of A among it.
         progress: told the share of the rows that are done after each block; what it raises ends the work. Not called
             while gradients are recorded.
 
@@ -87,16 +87,16 @@ def attention_moments(
         center = value.mean(dim=1, keepdim=True)
         if torch.is_grad_enabled():
             both = values_and_squares(value, center, value_variance)
-            mean, std = _checkpointed(query, key, both, similarity, temperature, content_mask, style_mask, block_bytes)
+            mean, std = _checkpointed(query, key, both, similarity, temperature, content_mask, style_mask, chunk_bytes)
             return mean + center, std
         if _worth_screening(query, key, similarity, content_mask):
-            mean, std = pruned_attention(query, key, value, center, value_variance, style_mask, block_bytes, progress)
+            mean, std = pruned_attention(query, key, value, center, value_variance, style_mask, chunk_bytes, progress)
         else:
             weigh = partial(_weigh, similarity, temperature)
             blocked = partial(_blocked_tile, content_mask, style_mask)
             epsilon = NORM_EPSILON if _is_linear_kernel(similarity, temperature) else 0.0
             mean, std = tiled_attention(
-                query, key, value, center, value_variance, weigh, blocked, epsilon=epsilon, block_bytes=block_bytes,
+                query, key, value, center, value_variance, weigh, blocked, epsilon=epsilon, chunk_bytes=chunk_bytes,
                 progress=progress,
             )  # fmt: skip
         return mean.add_(center), std
@@ -110,11 +110,11 @@ def _checkpointed(
     temperature: float,
     content_mask: Tensor | None,
     style_mask: Tensor | None,
-    block_bytes: int,
+    chunk_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """With gradients: rows of weights in blocks, made again in the backward pass."""
     batch, positions = query.shape[:2]
-    rows = max(16, block_bytes // (4 * batch * key.shape[1]))
+    rows = max(16, chunk_bytes // (4 * batch * key.shape[1]))
     windows = [slice(start, start + rows) for start in range(0, positions, rows)]
 
     def moments(window: slice) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def _moments(
 
 def _worth_screening(query: Tensor, key: Tensor, similarity: Similarity, content_mask: Tensor | None) -> bool:
     """Whether to look for the style positions that matter first: on processors, where small products are cheap."""
-    large = query.shape[1] * key.shape[1] >= max(SMALLEST_PAIRS, PAIRS_PER_SQUARE * key.shape[2] ** 2)
+    large = query.shape[1] * key.shape[1] >= max(MIN_PAIRS, MIN_PAIRS_PER_MATRIX_ENTRY * key.shape[2] ** 2)
     return query.device.type == "cpu" and large and similarity == "softmax" and content_mask is None
 
 

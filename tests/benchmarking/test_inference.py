@@ -78,10 +78,10 @@ def test_one_measurement_counts_time_and_memory() -> None:
 
 def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention that is searched runs on several threads."""
-    monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS_PER_MATRIX_ENTRY", 0)
     monkeypatch.setattr("adaattn_core.ops.chunked_attention.is_flat", lambda query, key: False)
-    monkeypatch.setattr(KeyPruner, "worthwhile", lambda screen: True)
+    monkeypatch.setattr(KeyPruner, "is_worthwhile", lambda screen: True)
     before, counted = torch.get_num_threads(), []
     try:
         for threads in (1, 3):

@@ -14,7 +14,7 @@ from adaattn_core import save_model
 from adaattn_core.benchmarking.scaling import flops
 from adaattn_core.inference.memory_budget import ChunkSizes, content_budget
 from adaattn_core.inference.stages import decode
-from adaattn_core.ops.chunked_attention import BLOCK_BYTES, block_bytes_on
+from adaattn_core.ops.chunked_attention import CHUNK_BYTES, default_chunk_bytes
 from benchmarks import gpu
 from tests.helpers.small_models import picture, small_model
 
@@ -74,8 +74,8 @@ def test_the_floor_is_arithmetic_or_traffic() -> None:
 
 def test_accelerators_get_larger_blocks() -> None:
     model, content = small_model(), picture(64, 64)
-    assert block_bytes_on(CPU) == BLOCK_BYTES < block_bytes_on(torch.device("cuda"))
+    assert default_chunk_bytes(CPU) == CHUNK_BYTES < default_chunk_bytes(torch.device("cuda"))
     assert content_budget(model, content, [], 1.0, None, 1) == ChunkSizes(items=1)
-    assert content_budget(model.to("meta"), content, [], 1.0, None, 1).block_bytes == block_bytes_on(
+    assert content_budget(model.to("meta"), content, [], 1.0, None, 1).chunk_bytes == default_chunk_bytes(
         torch.device("meta")
     )

@@ -129,7 +129,7 @@ def test_less_memory_makes_everything_smaller_and_then_warns(
     budgets = [content_budget(model, content, styles, 1.0, limit, 4) for limit in limits]
     assert [budget.items for budget in budgets] == sorted((budget.items or 0 for budget in budgets), reverse=True)
     for more, less in zip(budgets, budgets[1:], strict=False):
-        assert less.items != more.items or less.block_bytes <= more.block_bytes
+        assert less.items != more.items or less.chunk_bytes <= more.chunk_bytes
         assert less.items != more.items or less.positions <= more.positions
     assert budgets[-1].items == 1
     assert not caplog.records
@@ -153,7 +153,7 @@ def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> 
     kept, gone = (
         content_budget(model, content, [large], 1.0, 0.025, 1, release_styles) for release_styles in (False, True)
     )
-    assert gone.block_bytes > kept.block_bytes
+    assert gone.chunk_bytes > kept.chunk_bytes
     assert gone.positions >= kept.positions
 
 

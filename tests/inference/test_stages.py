@@ -168,7 +168,7 @@ def test_a_painting_in_windows_is_the_painting(model: StyleTransferModel) -> Non
 
 
 def log_of_windows(
-    fails: Callable[[int, int], bool], batch: int = 6, side: int = 512, block_bytes: int = 2**22
+    fails: Callable[[int, int], bool], batch: int = 6, side: int = 512, chunk_bytes: int = 2**22
 ) -> tuple[list[tuple[int, int, int]], list[float]]:
     """Windows tried as (start, stop, block bytes), and what the progress was told."""
     tried: list[tuple[int, int, int]] = []
@@ -182,7 +182,7 @@ def log_of_windows(
         progress(0.5)
         return window.start, window.stop
 
-    done = run_batched(run, torch.empty(batch, 3, side, side), block_bytes=block_bytes, progress=told.append)
+    done = run_batched(run, torch.empty(batch, 3, side, side), chunk_bytes=chunk_bytes, progress=told.append)
     assert [start for start, _ in done] == [0, *(stop for _, stop in done[:-1])] and done[-1][1] == batch
     return tried, told
 

@@ -77,8 +77,8 @@ def test_screened_moments_of_cells_are_those_of_all_blocks(masked: bool, monkeyp
     mask = normals(2, 300, seed=4) > 0 if masked else None
     with torch.no_grad():
         wanted = attention_moments(query, key, value, style_mask=mask, value_variance=value_variance)
-        monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
-        monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
+        monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS", 0)
+        monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS_PER_MATRIX_ENTRY", 0)
         found = attention_moments(query, key, value, style_mask=mask, value_variance=value_variance)
     plain = attention_moments(query, key, value, style_mask=mask)
     for ours, theirs in zip(found, wanted, strict=True):

@@ -59,8 +59,8 @@ def test_peaked_attention_keeps_few_positions_and_flat_attention_is_not_searched
     screen = KeyPruner(query, key, 32)
     kept = [len(screen.candidates(group)) for group in screen.groups]
     assert sum(kept) < 0.3 * 500 * len(kept)
-    assert screen.worthwhile() and not is_flat(query, key)
-    assert is_flat(query / 20, key / 20) and not KeyPruner(query / 20, key / 20, 32).worthwhile()
+    assert screen.is_worthwhile() and not is_flat(query, key)
+    assert is_flat(query / 20, key / 20) and not KeyPruner(query / 20, key / 20, 32).is_worthwhile()
 
 
 def test_a_search_is_given_up_where_groups_look_everywhere_though_single_rows_do_not() -> None:
@@ -68,7 +68,7 @@ def test_a_search_is_given_up_where_groups_look_everywhere_though_single_rows_do
     rows = (query @ query.T).softmax(dim=1)
     assert ((rows > MAX_DROPPED_WEIGHT / 64).sum(dim=1) < 0.1 * 64).all()
     assert is_flat(query, query)
-    assert not KeyPruner(query, query, 64).worthwhile()
+    assert not KeyPruner(query, query, 64).is_worthwhile()
 
 
 def test_attention_is_not_flat_where_queries_that_are_alike_look_at_the_same_few_positions() -> None:
@@ -110,9 +110,9 @@ def test_screened_moments_are_those_written_out(
     channels: int, sharpness: float, temperature: float, masked: bool, gathered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64, to what the positions left out may weigh; in float32, means to 1e-4 of the values' range too."""
-    monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
-    monkeypatch.setattr("adaattn_core.ops.chunked_attention.GATHERED_ROWS", gathered)
+    monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS_PER_MATRIX_ENTRY", 0)
+    monkeypatch.setattr("adaattn_core.ops.chunked_attention.CANDIDATES_PER_CHUNK", gathered)
     query, key = (
         torch.stack([clustered(n, channels, sharpness, seed) for seed in (one, one + 50)])
         for n, one in ((150, 10), (300, 20))
@@ -134,8 +134,8 @@ def test_screened_moments_are_those_written_out(
 
 @torch.no_grad()
 def test_moments_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaattn_core.ops.moments.SMALLEST_PAIRS", 0)
-    monkeypatch.setattr("adaattn_core.ops.moments.PAIRS_PER_SQUARE", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS", 0)
+    monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS_PER_MATRIX_ENTRY", 0)
     query, key = (clustered(n, 64, 4.0, seed)[None] for n, seed in ((2000, 10), (500, 20)))
     value, before, found = normals(1, 500, 3, seed=30), torch.get_num_threads(), []
     try:

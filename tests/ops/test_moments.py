@@ -12,13 +12,13 @@ from torch import Tensor, autocast
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from adaattn_core.ops.chunked_attention import BLOCK_BYTES, STD_FLOOR, OnlineMoments
+from adaattn_core.ops.chunked_attention import CHUNK_BYTES, STD_FLOOR, OnlineMoments
 from adaattn_core.ops.key_pruning import KeyPruner
 from adaattn_core.ops.moments import SIMILARITIES, Similarity, attention_moments, attention_weights
 from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
 
 TINY_BLOCKS = 1
-"""block_bytes that gives the smallest blocks there are: 16 content positions."""
+"""chunk_bytes that gives the smallest blocks there are: 16 content positions."""
 
 
 def normals(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -159,14 +159,14 @@ def written_out(one: Case, similarity: Similarity, temperature: float) -> tuple[
     return mean, (square - mean**2).clamp(min=1e-8).sqrt()
 
 
-def ours(one: Case, similarity: Similarity, temperature: float, block_bytes: int) -> tuple[Tensor, Tensor]:
+def ours(one: Case, similarity: Similarity, temperature: float, chunk_bytes: int) -> tuple[Tensor, Tensor]:
     return attention_moments(
         *one[:3],
         similarity=similarity,
         temperature=temperature,
         content_mask=one.content_mask,
         style_mask=one.style_mask,
-        block_bytes=block_bytes,
+        chunk_bytes=chunk_bytes,
     )
 
 
@@ -175,21 +175,21 @@ VARIANTS = pytest.mark.parametrize(
     [(similarity, temperature, masked) for similarity in SIMILARITIES for temperature, masked in
      ((1.0, False), (1.0, True), (0.7, False), (3.0, True))],
 )  # fmt: skip
-BLOCKS = pytest.mark.parametrize("block_bytes", [TINY_BLOCKS, BLOCK_BYTES])
+BLOCKS = pytest.mark.parametrize("chunk_bytes", [TINY_BLOCKS, CHUNK_BYTES])
 
 
 @VARIANTS
 @BLOCKS
-def test_streamed_is_written_out(similarity: Similarity, temperature: float, masked: bool, block_bytes: int) -> None:
+def test_streamed_is_written_out(similarity: Similarity, temperature: float, masked: bool, chunk_bytes: int) -> None:
     """Values with gradients recorded and without, and gradients. Where weights do not quite sum to 1 (cosine, by
     1e-5 / 30), centring shifts the mean."""
     one, exact = case(masked), case(masked, torch.float64)
     for x in (*one[:3], *exact[:3]):
         x.requires_grad_()
-    found, wanted = ours(one, similarity, temperature, block_bytes), written_out(exact, similarity, temperature)
+    found, wanted = ours(one, similarity, temperature, chunk_bytes), written_out(exact, similarity, temperature)
     upstream = normals(2, 2, 40, 4, seed=9, dtype=torch.float64)
     with torch.no_grad():
-        untracked = ours(one, similarity, temperature, block_bytes)
+        untracked = ours(one, similarity, temperature, chunk_bytes)
     for moment, moment_wanted in zip((*found, *untracked), (*wanted, *wanted), strict=True):
         torch.testing.assert_close(moment.double(), moment_wanted, rtol=1e-5, atol=5e-6)
     gradients = torch.autograd.grad(found, one[:3], [x.float() for x in upstream])
@@ -219,7 +219,7 @@ def test_permuting_style_positions_changes_nothing(similarity: Similarity) -> No
     assert one.style_mask is not None
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     permuted = one._replace(key=one.key[:, order], value=one.value[:, order], style_mask=one.style_mask[:, order])
-    pairs = zip(ours(one, similarity, 1.0, BLOCK_BYTES), ours(permuted, similarity, 1.0, BLOCK_BYTES), strict=True)
+    pairs = zip(ours(one, similarity, 1.0, CHUNK_BYTES), ours(permuted, similarity, 1.0, CHUNK_BYTES), strict=True)
     for moment, other in pairs:
         torch.testing.assert_close(moment, other, rtol=1e-5, atol=1e-6)  # sums in another order
 
@@ -244,7 +244,7 @@ def one_hot_case() -> tuple[Case, Tensor]:
 
 def test_one_hot_attention_copies_a_position_with_deviation_0() -> None:
     one, chosen = one_hot_case()
-    mean, std = ours(one, "softmax", 1.0, BLOCK_BYTES)
+    mean, std = ours(one, "softmax", 1.0, CHUNK_BYTES)
     torch.testing.assert_close(mean, one.value[:, chosen], rtol=1e-6, atol=1e-6)
     assert std.eq(0).all()
 
@@ -253,7 +253,7 @@ def test_one_hot_attention_has_a_finite_gradient() -> None:
     """The root's slope at variance 0 is unbounded; there the gradient is 0 by definition."""
     one, chosen = one_hot_case()
     inputs = [x.requires_grad_() for x in one[:3]]
-    mean, std = ours(one, "softmax", 1.0, BLOCK_BYTES)
+    mean, std = ours(one, "softmax", 1.0, CHUNK_BYTES)
     of_std = torch.autograd.grad(std.sum(), inputs, retain_graph=True)
     assert all(gradient.eq(0).all() for gradient in of_std)
     of_value = torch.autograd.grad(mean.sum(), one.value)[0]
@@ -303,7 +303,7 @@ def test_a_common_offset_loses_no_accuracy() -> None:
     """Values of mean 1000 and deviation 1: E[v^2] - E[v]^2 in float32 is off by 0.06, the centred one by rounding."""
     one = case(masked=False)
     shifted = one._replace(value=one.value + 1000)
-    mean, std = ours(shifted, "softmax", 1.0, BLOCK_BYTES)
+    mean, std = ours(shifted, "softmax", 1.0, CHUNK_BYTES)
     mean_wanted, std_wanted = written_out(shifted, "softmax", 1.0)
     torch.testing.assert_close(mean.double(), mean_wanted, rtol=0, atol=1.3e-4)  # float32 near 1000: steps of 6e-5
     torch.testing.assert_close(std.double(), std_wanted, rtol=0, atol=1e-5)
@@ -316,7 +316,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, similarity: S
     half = one._replace(query=one.query.to(dtype), key=one.key.to(dtype), value=one.value.to(dtype))
     widened = half._replace(query=half.query.float(), key=half.key.float(), value=half.value.float())
     for moment, other in zip(
-        ours(half, similarity, 0.9, BLOCK_BYTES), ours(widened, similarity, 0.9, BLOCK_BYTES), strict=True
+        ours(half, similarity, 0.9, CHUNK_BYTES), ours(widened, similarity, 0.9, CHUNK_BYTES), strict=True
     ):
         assert moment.dtype == torch.float32 and torch.equal(moment, other)
 
@@ -324,8 +324,8 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, similarity: S
 def test_autocast_does_not_reach_the_moments() -> None:
     one = case(masked=False)
     with autocast("cpu", torch.bfloat16):
-        inside = ours(one, "softmax", 1.0, BLOCK_BYTES)
-    for moment, other in zip(inside, ours(one, "softmax", 1.0, BLOCK_BYTES), strict=True):
+        inside = ours(one, "softmax", 1.0, CHUNK_BYTES)
+    for moment, other in zip(inside, ours(one, "softmax", 1.0, CHUNK_BYTES), strict=True):
         assert torch.equal(moment, other)
 
 
@@ -348,7 +348,7 @@ class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def largest_and_kept(similarity: Similarity, block_bytes: int) -> tuple[int, int]:
+def largest_and_kept(similarity: Similarity, chunk_bytes: int) -> tuple[int, int]:
     """For 200 x 500 positions: elements of the largest tensor made, forward or backward, and bytes kept in between."""
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -363,7 +363,7 @@ def largest_and_kept(similarity: Similarity, block_bytes: int) -> tuple[int, int
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             mean, std = attention_moments(
                 query, key, value[:, :500], similarity=similarity, temperature=2,
-                content_mask=content_mask, style_mask=style_mask, block_bytes=block_bytes,
+                content_mask=content_mask, style_mask=style_mask, chunk_bytes=chunk_bytes,
             )  # fmt: skip
         kept_bytes = sum(storage.nbytes() for storage in kept.values())
         torch.autograd.grad((mean.sum() + std.sum()), (query, key, value))
@@ -376,7 +376,7 @@ def test_memory_is_bounded_forward_and_backward(similarity: Similarity) -> None:
     largest, kept = largest_and_kept(similarity, TINY_BLOCKS)
     assert largest <= 16 * 500
     assert kept < MATRIX_BYTES / 10
-    largest, kept = largest_and_kept(similarity, block_bytes=4 * 500 * 40)
+    largest, kept = largest_and_kept(similarity, chunk_bytes=4 * 500 * 40)
     assert 40 * 500 <= largest < 200 * 500 / 2
     assert kept < MATRIX_BYTES / 10
 
@@ -388,27 +388,27 @@ def test_memory_is_bounded_without_gradients(similarity: Similarity) -> None:
     query, key, value = (normals(1, n, 2, seed=n) for n in (200, 500, 500))
     mask = torch.arange(500)[None] % 2 == 0
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attention_moments(query, key, value, similarity=similarity, style_mask=mask, block_bytes=TINY_BLOCKS)
+        attention_moments(query, key, value, similarity=similarity, style_mask=mask, chunk_bytes=TINY_BLOCKS)
     assert largest.numel <= 2 * 500
 
 
 @torch.no_grad()
 def test_memory_is_bounded_where_style_positions_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds and weights of a group are made in pieces, so that it has as many rows for any number of positions."""
-    for limit in ("SMALLEST_PAIRS", "PAIRS_PER_SQUARE"):
+    for limit in ("MIN_PAIRS", "MIN_PAIRS_PER_MATRIX_ENTRY"):
         monkeypatch.setattr(f"adaattn_core.ops.moments.{limit}", 0)
-    monkeypatch.setattr("adaattn_core.ops.chunked_attention.GATHERED_ROWS", 64)
+    monkeypatch.setattr("adaattn_core.ops.chunked_attention.CANDIDATES_PER_CHUNK", 64)
     monkeypatch.setattr("adaattn_core.ops.key_pruning.BREADTH_KEYS", 16)
     query, key, value = 4 * normals(1, 600, 8, seed=1), 4 * normals(1, 3000, 8, seed=2), normals(1, 3000, 4, seed=3)
-    assert KeyPruner(query[0], key[0]).worthwhile()
+    assert KeyPruner(query[0], key[0]).is_worthwhile()
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attention_moments(query, key, value, block_bytes=2**16)
+        attention_moments(query, key, value, chunk_bytes=2**16)
     assert largest.numel <= 3000 * 9  # keys and what they lack in length; a group with all of them is 128 x 3000
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_the_memory_test_can_fail(similarity: Similarity) -> None:
-    largest, kept = largest_and_kept(similarity, BLOCK_BYTES)
+    largest, kept = largest_and_kept(similarity, CHUNK_BYTES)
     assert largest >= 200 * 500
     assert kept >= MATRIX_BYTES
 
@@ -420,9 +420,9 @@ def test_the_memory_test_can_fail(similarity: Similarity) -> None:
 def test_progress_is_the_share_of_rows_done() -> None:
     """40 rows in blocks of 16."""
     one, told = case(masked=True), list[float]()
-    for block_bytes, wanted in ((TINY_BLOCKS, [16 / 40, 32 / 40, 1.0]), (BLOCK_BYTES, [1.0])):
+    for chunk_bytes, wanted in ((TINY_BLOCKS, [16 / 40, 32 / 40, 1.0]), (CHUNK_BYTES, [1.0])):
         told.clear()
-        attention_moments(*one[:3], block_bytes=block_bytes, progress=told.append)
+        attention_moments(*one[:3], chunk_bytes=chunk_bytes, progress=told.append)
         assert told == wanted
 
 
@@ -435,7 +435,7 @@ def test_what_progress_raises_ends_the_work() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        attention_moments(*case(masked=False)[:3], block_bytes=TINY_BLOCKS, progress=stop)
+        attention_moments(*case(masked=False)[:3], chunk_bytes=TINY_BLOCKS, progress=stop)
     assert told == [16 / 40]
 
 
