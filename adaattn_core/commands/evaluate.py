@@ -1,4 +1,4 @@
-"""Judge models, and finished pictures of any other tool, on the same pairs."""
+"""Evaluate models, and existing pictures of any other tool, on the same pairs."""
 
 from __future__ import annotations
 
@@ -18,24 +18,33 @@ from .. import __version__
 from ..checkpoints.model_file import BUILT_IN, find_model
 from ..checkpoints.vgg import load_vgg
 from ..errors import CheckpointError
-from ..evaluation.ablation import attending_at
-from ..evaluation.artfid import ArtFIDError, art_fid
 from ..evaluation.methods import (
     ExistingImages,
     IdentityBaseline,
     Method,
     ModelMethod,
+    Pair,
     StyleCopyBaseline,
+    attending_at,
     choose_pairs,
-    finished_in,
+    existing_images,
 )
 from ..evaluation.metric_suite import MetricSuite
-from ..evaluation.networks import load_lpips_alex, load_lpips_heads, load_vgg16, package_lpips_heads, ready_judge
+from ..evaluation.networks import (
+    ArtFIDError,
+    FeatureNetworks,
+    art_fid,
+    load_lpips_alex,
+    load_lpips_heads,
+    load_vgg16,
+    package_lpips_heads,
+    prepare_network,
+)
 from ..evaluation.peak_memory import peak_memory_gib
 from ..evaluation.report import render
 from ..evaluation.runner import Evaluation, Records
 from ..evaluation.summary import not_measured, summarize, table
-from ..evaluation.thumbnails import Gallery
+from ..evaluation.thumbnails import Thumbnails
 from ..inference.stages import ATTENTIONS
 from ..io.files import atomic_path
 from ..io.image_files import find_images
@@ -47,11 +56,11 @@ from .options import count, make_folder, open_model, positive, side, unit, whole
 EXAMPLES = """\
 examples:
   adaattn evaluate --content photos/ --style paintings/ --vgg torchvision -o report/
-  adaattn evaluate --content photos/ --style paintings/ --vgg vgg19.pth --judge vgg16.pth -o report/ \\
+  adaattn evaluate --content photos/ --style paintings/ --vgg vgg19.pth --vgg16 vgg16.pth -o report/ \\
       --model compact --model mine=runs/mine/model.safetensors --pictures other=results/
 Pictures of other tools are called CONTENT__STYLE.png (or .jpg, ...) after the names of their content and style.
-A model's painting may be set after commas: --model sampled=compact,attention=sampled,temperature=2,strength=.8
-and so may where it attends: levels=relu3_1+relu4_1, or levels=none. Elsewhere it takes AdaIN's statistics.
+Options of a model follow after commas: --model sampled=compact,attention=sampled,temperature=2,strength=.8
+levels=relu3_1+relu4_1 (or levels=none) attends at these levels alone and uses AdaIN's statistics at the others.
 """
 
 
@@ -64,75 +73,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT_DIR", help="folder for the report")
     parser.add_argument(
         "--model", action="append", default=[], metavar="[LABEL=]NAME|FILE",
-        help=f"a model to judge; again for more (default: {BUILT_IN}, or none with --pictures)",
+        help=f"a model to evaluate; repeat for more (default: {BUILT_IN}, or none with --pictures)",
     )  # fmt: skip
     parser.add_argument(
         "--pictures", action="append", default=[], metavar="[LABEL=]FOLDER",
-        help="finished pictures to judge, called CONTENT__STYLE.*; again for more",
+        help="existing pictures to evaluate, called CONTENT__STYLE.*; repeat for more",
     )  # fmt: skip
     parser.add_argument(
         "--ablate", action="store_true",
         help="for each model up to three more rows: AdaIN's statistics instead of attention, sampled attention, and "
         "attention at its first level alone, if it has more",
     )  # fmt: skip
-    _add_judges(parser.add_argument_group("judges"))
+    _add_networks(parser.add_argument_group("networks of the metrics"))
     parser.add_argument(
-        "--pairs", type=count, metavar="N", help="judge N pairs, drawn with --seed (default: all that every row has)"
+        "--pairs", type=count, metavar="N", help="evaluate N pairs, drawn with --seed (default: all available pairs)"
     )
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draw and the intervals (default: 0)")
+    parser.add_argument(
+        "--seed", type=whole, default=0, metavar="N", help="seed of the draw and of the intervals (default: 0)"
+    )
     parser.add_argument(
         "--size", type=side, default=512, metavar="PX",
         help="reduce contents and styles to this short side where theirs is longer; 0 keeps them (default: 512)",
     )  # fmt: skip
     parser.add_argument("--show", type=whole, default=8, metavar="N", help="pairs to show as pictures (default: 8)")
-    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run into REPORT_DIR did")
-    parser.add_argument("--device", default="auto", help="on_result adaattn info (default: the best there is)")
+    parser.add_argument("--fresh", action="store_true", help="discard measurements of earlier runs into REPORT_DIR")
+    parser.add_argument("--device", default="auto", help="see adaattn info (default: the fastest available)")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the models; auto is float32")
 
 
-def _add_judges(group: argparse._ArgumentGroup) -> None:
+def _add_networks(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vgg", required=True, metavar="FILE|torchvision", help="VGG-19")
     group.add_argument(
-        "--judge", metavar="FILE|torchvision", help="VGG-16, which training never sees: for style, Gram, CFSD, LPIPS"
-    )
+        "--vgg16", "--judge", metavar="FILE|torchvision",
+        help="VGG-16, which no training uses: for style, Gram, CFSD, LPIPS (VGG-16)",
+    )  # fmt: skip
     group.add_argument(
         "--lpips",
         metavar="FILE",
         help="LPIPS v0.1 heads for VGG-16 (default: those of the lpips package, if installed)",
     )
-    group.add_argument("--artfid", action="store_true", help="ArtFID, too, by the art-fid package: slow, many files")
+    group.add_argument("--artfid", action="store_true", help="also ArtFID, by the art-fid package: slow, many files")
 
 
 def run(args: argparse.Namespace) -> int:
     started = time.strftime("%Y-%m-%d %H:%M")
-    folders = [_folder(text) for text in args.pictures]
-    contents, styles = (find_images(patterns, without=args.output) for patterns in (args.content, args.style))
-    pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
-    names = args.model or ([] if folders else [BUILT_IN])
-    painters = [painter for text in names for painter in _painters(text, args)]
-    subjects: list[Method] = [*painters, *folders, IdentityBaseline(), StyleCopyBaseline()]
-    _check_names(subjects)
-    panel = load_panel(args)
+    methods, pairs = _methods_and_pairs(args)
+    suite = load_metric_suite(args)
     make_folder(args.output)
-    evaluation = Evaluation(panel, subjects, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
-    gallery = Gallery(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
-    evaluation.on_result = partial(gallery.see, evaluation)
-    bar = progress_bar(len(pairs) * len(subjects), unit="picture")
+    evaluation = Evaluation(suite, methods, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
+    thumbnails = Thumbnails(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
+    evaluation.on_result = partial(thumbnails.save, evaluation)
     try:
-        with bar:
+        with progress_bar(len(pairs) * len(methods), unit="picture") as bar:
             evaluation.run(bar)
     except KeyboardInterrupt:
-        print(f"adaattn: stopped; what is measured is in {args.output}. The same command goes on.", file=sys.stderr)
+        print(
+            f"adaattn: interrupted; measurements are kept in {args.output}. Run the same command to continue.",
+            file=sys.stderr,
+        )
         return INTERRUPTED
-    art_fids = _art_fids(evaluation, args) if args.artfid else {}
-    report = summarize(evaluation, args.seed, _peaks(evaluation), art_fids, _settings(args, started))
+    overall = {"artfid": _art_fids(evaluation, args)} if args.artfid else {}
+    report = summarize(evaluation, args.seed, _peaks(evaluation), overall, _settings(args, started))
     _write(args.output / "report.json", json.dumps(report, indent=1) + "\n")
-    _write(args.output / "report.html", render(report, gallery.strips(evaluation, report["metrics"])))
-    _tell(report, args.output)
+    _write(args.output / "report.html", render(report, thumbnails.examples(evaluation, report["metrics"])))
+    _print_summary(report, args.output)
     return 0
 
 
-def _tell(report: dict[str, Any], folder: Path) -> None:
+def _print_summary(report: dict[str, Any], folder: Path) -> None:
     print(table(report))
     print(f"{len(report['pairs'])} pairs; ± is half the width of the {report['intervals']['confidence']:.0%} interval")
     for reason, pairs in report["broken"].items():
@@ -142,53 +150,68 @@ def _tell(report: dict[str, Any], folder: Path) -> None:
     print(folder / "report.html")
 
 
-# Judges
+# Networks
 
 
-def load_panel(args: argparse.Namespace) -> MetricSuite:
-    """The judges that the options name; those that need not be there and are not say why."""
+def load_metric_suite(args: argparse.Namespace) -> MetricSuite:
+    """The networks that the options name; those that are optional and not available give a reason instead."""
     device = pick_device(args.device)
-    missing = {} if args.artfid else {"artfid": "not asked for; add --artfid"}
-    vgg19 = ready_judge(load_vgg(args.vgg), device)
+    reasons = {} if args.artfid else {"artfid": "not asked for; add --artfid"}
+    vgg19 = prepare_network(load_vgg(args.vgg), device)
     vgg16 = heads = alex = None
-    if args.judge:
-        vgg16 = ready_judge(load_vgg16(args.judge), device)
+    if args.vgg16:
+        vgg16 = prepare_network(load_vgg16(args.vgg16), device)
     else:
-        missing |= dict.fromkeys(("style_vgg16", "gram", "cfsd", "lpips_vgg"), "it needs --judge FILE or torchvision")
+        reasons["vgg16"] = "it needs --vgg16 FILE or torchvision"
     try:
-        if args.judge or args.lpips:
+        if args.vgg16 or args.lpips:
             heads = load_lpips_heads(args.lpips) if args.lpips else package_lpips_heads()
             heads = {level: head.to(device) for level, head in heads.items()}
     except CheckpointError as error:
         if args.lpips:
             raise
-        missing["lpips_vgg"] = f"{error}, or name its heads with --lpips FILE"
+        reasons["lpips_heads"] = f"{error}, or name its heads with --lpips FILE"
     try:
         alex = load_lpips_alex(device)
     except CheckpointError as error:
-        missing["lpips_alex"] = str(error)
-    return MetricSuite(vgg19, vgg16, heads if vgg16 else None, alex, missing)
+        reasons["lpips_alex"] = str(error)
+    return MetricSuite(FeatureNetworks(vgg19, vgg16, heads, alex), reasons)
 
 
-# Rows
+# Methods
 
 
-def _painters(text: str, args: argparse.Namespace) -> list[ModelMethod]:
-    """The row that a --model asks for, and its ablations after it."""
+def _methods_and_pairs(args: argparse.Namespace) -> tuple[list[Method], list[Pair]]:
+    """The rows of the table, and the pairs that all of them are measured on."""
+    folders = [_existing_images(text) for text in args.pictures]
+    contents, styles = (find_images(patterns, without=args.output) for patterns in (args.content, args.style))
+    pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
+    models = args.model or ([] if folders else [BUILT_IN])
+    methods: list[Method] = [method for text in models for method in _model_methods(text, args)]
+    methods += [*folders, IdentityBaseline(), StyleCopyBaseline()]
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two rows would be called {name!r}. Give one another name with LABEL=.")
+    return methods, pairs
+
+
+def _model_methods(text: str, args: argparse.Namespace) -> list[ModelMethod]:
+    """The row of a --model argument, followed by its ablations with --ablate."""
     label, name, options = _parse_model(text)
-    first = _painter(label, name, options, args)
+    first = _model_method(label, name, options, args)
     if not args.ablate:
         return [first]
     levels = first.model.config.levels
-    changes: list[tuple[str, dict[str, Any]]] = [
+    ablations: list[tuple[str, dict[str, Any]]] = [
         ("AdaIN statistics", {"levels": ()}), ("sampled", {"attention": "sampled"}),
     ]  # fmt: skip
     if len(levels) > 1:
-        changes.append((f"{levels[0]} alone", {"levels": levels[:1]}))
-    return [first, *(_painter(f"{label}, {what}", name, options | change, args) for what, change in changes)]
+        ablations.append((f"{levels[0]} alone", {"levels": levels[:1]}))
+    return [first, *(_model_method(f"{label}, {title}", name, options | change, args) for title, change in ablations)]
 
 
-def _painter(label: str, name: str, options: dict[str, Any], args: argparse.Namespace) -> ModelMethod:
+def _model_method(label: str, name: str, options: dict[str, Any], args: argparse.Namespace) -> ModelMethod:
     path = find_model(name)
     model = open_model(argparse.Namespace(model=name, device=args.device, precision=args.precision))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -200,7 +223,7 @@ def _painter(label: str, name: str, options: dict[str, Any], args: argparse.Name
 
 
 def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
-    """Label, name or file, and options of the painting.
+    """Label, name or file, and options of a --model argument.
 
     >>> _parse_model("soft=compact,temperature=2")
     ('soft', 'compact', {'temperature': 2.0})
@@ -211,22 +234,22 @@ def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
         return _label(text), text, {}
     head, *settings = text.split(",")
     label, name = _parse_label(head)
-    kinds = {"attention": _attention, "temperature": positive, "strength": unit, "levels": _levels}
+    parsers = {"attention": _attention, "temperature": positive, "strength": unit, "levels": _levels}
     options = {}
     for setting in settings:
         key, _, value = setting.partition("=")
-        if key not in kinds:
-            raise ValueError(f"--model {text} sets {key!r}; known are {', '.join(kinds)}")
+        if key not in parsers:
+            raise ValueError(f"--model {text} sets {key!r}; known are {', '.join(parsers)}")
         try:
-            options[key] = kinds[key](value)
+            options[key] = parsers[key](value)
         except ArgumentTypeError as error:
             raise ValueError(f"--model {text}: {key}: {error}") from None
     return label or _label(name), name, options
 
 
-def _folder(text: str) -> ExistingImages:
+def _existing_images(text: str) -> ExistingImages:
     label, folder = _parse_label(text)
-    return finished_in(label or Path(folder).name, folder)
+    return existing_images(label or Path(folder).name, folder)
 
 
 def _parse_label(text: str) -> tuple[str, str]:
@@ -235,7 +258,7 @@ def _parse_label(text: str) -> tuple[str, str]:
 
 
 def _label(name: str) -> str:
-    """A file's name, or its folder's where every run calls it model.safetensors."""
+    """The file name without suffix; of RUN/model.safetensors the name of the run."""
     path = Path(name)
     return path.parent.name if path.stem == "model" and path.parent.name else path.stem
 
@@ -250,67 +273,57 @@ def _levels(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(text.split("+"))
 
 
-def _check_names(subjects: list[Method]) -> None:
-    names = [subject.name for subject in subjects]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two rows would be called {name!r}. Give one another name with LABEL=.")
-
-
-# Numbers of a row as a whole
+# Values of a method as a whole
 
 
 def _peaks(evaluation: Evaluation) -> dict[str, float | None]:
-    """Peak memory of each model on the largest of the judged contents; measured once and kept in the records."""
-    complete = evaluation.complete()
+    """Peak memory of each model on the largest content of the evaluation, cached in the records."""
+    complete, by_key = evaluation.complete(), evaluation.records.by_key
     peaks: dict[str, float | None] = {}
-    for index, subject in enumerate(evaluation.subjects):
-        if isinstance(subject, ModelMethod) and complete:
+    for index, method in enumerate(evaluation.methods):
+        if isinstance(method, ModelMethod) and complete:
             pair = max(complete, key=lambda pair: complete[pair][index]["pixels"])  # noqa: B023 (used at once)
-            key = "peak " + evaluation.key(subject, pair)
-            if key not in evaluation.records.found:
-                evaluation.records.add({"key": key, "peak_gib": peak_memory_gib(subject, pair, evaluation.size)})
-            peaks[subject.name] = evaluation.records.found[key]["peak_gib"]
+            key = "peak " + evaluation.key(method, pair)
+            if key not in by_key:
+                evaluation.records.add({"key": key, "peak_gib": peak_memory_gib(method, pair, evaluation.size)})
+            peaks[method.name] = by_key[key]["peak_gib"]
     return peaks
 
 
 def _art_fids(evaluation: Evaluation, args: argparse.Namespace) -> dict[str, float]:
-    """ArtFID of each row; where it cannot be had, the panel's `missing` says why."""
+    """ArtFID of each method; empty where it cannot be computed, with the reason in the suite's `missing`."""
     device = "cuda" if pick_device(args.device).type == "cuda" else "cpu"
-    found = {}
+    by_key = evaluation.records.by_key
+    values = {}
     try:
-        for subject in evaluation.subjects:
-            keys = [evaluation.key(subject, pair) for pair in evaluation.complete()]
+        for method in evaluation.methods:
+            keys = [evaluation.key(method, pair) for pair in evaluation.complete()]
             key = "artfid " + hashlib.sha256("".join(keys).encode()).hexdigest()[:20]
-            if key not in evaluation.records.found:
+            if key not in by_key:
                 pictures = (
-                    (subject.make(pair, sources).picture, *sources)
+                    (method.stylize(pair, sources).picture, *sources)
                     for pair in evaluation.complete()
                     for sources in [evaluation.sources(pair)]
                 )
                 evaluation.records.add({"key": key, "artfid": art_fid(pictures, args.output, device)})
-            found[subject.name] = evaluation.records.found[key]["artfid"]
+            values[method.name] = by_key[key]["artfid"]
     except ArtFIDError as error:
-        evaluation.panel.missing["artfid"] = str(error)
+        evaluation.suite.missing["artfid"] = str(error)
         return {}
-    return found
+    return values
 
 
 # The report
 
 
 def _settings(args: argparse.Namespace, started: str) -> dict[str, Any]:
-    named = ("content", "style", "size", "seed", "vgg", "judge", "lpips", "device", "precision")
-    told = {name: getattr(args, name) for name in named if getattr(args, name) not in (None, "")}
-    device = str(pick_device(args.device))
-    return {
-        "made": f"{started}, adaattn {__version__}",
-        **told,
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }
+    names = ("content", "style", "size", "seed", "vgg", "vgg16", "lpips", "device", "precision")
+    given = [name for name in names if getattr(args, name) not in (None, "")]
+    settings = {"judge" if name == "vgg16" else name: getattr(args, name) for name in given}  # report.json says judge
+    made = f"{started}, adaattn {__version__}"
+    return {"made": made, **settings, "device": str(pick_device(args.device)), "threads": torch.get_num_threads()}
 
 
 def _write(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be anything
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may hold any bytes

@@ -1,4 +1,17 @@
-"""The panel of judges: every metric of a picture from one look at it, and what is known of the metrics."""
+"""The metrics of an evaluation as one table, and the suite that measures all of them on a stylised picture.
+
+To add a metric: write its function in `metrics` (features or statistics in, (B,) out) and add one row to METRICS. The
+row's `measure` picks what the function needs from a `Comparison`; `networks` names the networks without which the
+metric is left out. Everything else (report, records, terminal table, chart, intervals) follows from the row.
+
+- A metric that compares a new statistic of the style adds a field to `StyleStatistics` and a line to
+  `MetricSuite.style_statistics`. Statistics of 200 styles stay in memory, so keep a statistic below a few MB.
+- A metric on a new network adds a field to `networks.FeatureNetworks` and a loader; `commands/evaluate.py` loads it.
+- A metric of all pictures of a method together, as ArtFID is, has no `measure`: its values are passed to
+  `summary.summarize`.
+- Raise VERSION when an existing metric changes, so that numbers of older runs are measured again. A new row needs
+  no new version: the names of the metrics are part of `MetricSuite.identity`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.model_file import fingerprint
-from ..models.encoder import LEVELS, Features, VGGEncoder
+from ..models.encoder import LEVELS, Features
 from ..ops.color import color_quantile_distance, color_quantiles
 from .metrics import (
     channel_statistics,
@@ -22,42 +35,15 @@ from .metrics import (
     statistics_distance,
     structure_distance,
 )
-from .networks import VGG16, VGG16_STYLE_LEVELS
+from .networks import VGG16_STYLE_LEVELS, FeatureNetworks, NetworkName
 
 CONTENT_LEVELS = ("relu4_1", "relu5_1")
 VERSION = 2
-"""Of the numbers: raised when a metric changes, so that older records are not taken for today's."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a column of the table says."""
-
-    title: str
-    side: Literal["style", "content", "both"]
-    about: str
-    higher_is_better: bool = False
-    digits: int = 3
-
-
-METRICS: dict[str, Metric] = {
-    "style_vgg16": Metric("Style (VGG-16)", "style", "mean and deviation of every channel, relu1_2 to relu4_3, "
-                          "relative L2; no training here has seen this judge"),
-    "style_vgg19": Metric("Style (VGG-19)", "style", "the same on relu1_1 to relu5_1: close to the training loss"),
-    "gram": Metric("Gram (VGG-16)", "style", "Gram matrices, relu1_2 to relu4_3, relative L2"),
-    "color": Metric("Colour", "style", "sliced Wasserstein distance of the palettes in CIELAB units", digits=1),
-    "lpips_alex": Metric("LPIPS (Alex)", "content", "learned perceptual distance, v0.1, on AlexNet"),
-    "lpips_vgg": Metric("LPIPS (VGG-16)", "content", "learned perceptual distance, v0.1, on VGG-16"),
-    "ssim": Metric("SSIM", "content", "structural similarity of the brightness", higher_is_better=True),
-    "content": Metric("Content (VGG-19)", "content", "channel-normalised features, relu4_1 and relu5_1, relative L2"),
-    "cfsd": Metric("CFSD (VGG-16)", "content", "content feature structural distance: self-similarity, relu3_1"),
-    "artfid": Metric("ArtFID", "both", "(1 + LPIPS) (1 + FID to the styles), of all pictures together", digits=2),
-}  # fmt: skip
-"""Name -> metric, in the order of the table. Each but ArtFID has a number per picture."""
+"""Version of the numbers, part of `MetricSuite.identity`."""
 
 
 class PictureFeatures(NamedTuple):
-    """A picture and what the judges see in it."""
+    """A picture (1, 3, H, W) in [0, 1] and its features; `vgg16` is empty without that network."""
 
     picture: Tensor
     vgg19: Features
@@ -65,7 +51,7 @@ class PictureFeatures(NamedTuple):
 
 
 class StyleStatistics(NamedTuple):
-    """What of a style its metrics compare: small, so that many can be kept."""
+    """The statistics of a picture that style metrics compare, about 1.5 MB."""
 
     vgg19: Mapping[str, Tensor]
     vgg16: Mapping[str, Tensor]
@@ -73,68 +59,150 @@ class StyleStatistics(NamedTuple):
     color: Tensor
 
 
-@dataclass
-class MetricSuite:
-    """Judges of one evaluation.
+class Comparison(NamedTuple):
+    """Everything a metric can measure of one stylised picture, its content and its style."""
+
+    stylized: PictureFeatures
+    content: PictureFeatures
+    stylized_statistics: StyleStatistics
+    style_statistics: StyleStatistics
+    networks: FeatureNetworks
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of the table.
 
     Args:
-        vgg19: from `load_vgg`.
-        vgg16: from `load_vgg16`; None leaves its metrics out.
-        lpips_heads: from `load_lpips_heads`; they need vgg16.
-        lpips_alex: (picture, reference) -> (1,), both in [0, 1]; see `load_lpips_alex`.
-        missing: metric -> why it is not measured, for those left out.
+        title: column title; a network in parentheses is shown on a second line.
+        side: whether it measures the style taken, the content kept, or both.
+        about: definition in one line.
+        measure: value (1,) of one picture; None where there is only one value for all pictures together.
+        networks: those without which the metric is left out.
+        digits: decimal places shown.
     """
 
-    vgg19: VGGEncoder
-    vgg16: VGG16 | None = None
-    lpips_heads: Mapping[str, Tensor] | None = None
-    lpips_alex: Callable[[Tensor, Tensor], Tensor] | None = None
-    missing: dict[str, str] = field(default_factory=dict)
+    title: str
+    side: Literal["style", "content", "both"]
+    about: str
+    measure: Callable[[Comparison], Tensor] | None
+    networks: tuple[NetworkName, ...] = ()
+    higher_is_better: bool = False
+    digits: int = 3
+
+
+def _lpips_vgg(c: Comparison) -> Tensor:
+    assert c.networks.lpips_heads is not None, "without heads the suite leaves this metric out"
+    return lpips_distance(c.stylized.vgg16, c.content.vgg16, c.networks.lpips_heads)
+
+
+def _lpips_alex(c: Comparison) -> Tensor:
+    assert c.networks.lpips_alex is not None, "without AlexNet the suite leaves this metric out"
+    return c.networks.lpips_alex(c.stylized.picture, c.content.picture)
+
+
+METRICS: dict[str, Metric] = {
+    "style_vgg16": Metric(
+        "Style (VGG-16)", "style",
+        "mean and standard deviation of every channel, relu1_2 to relu4_3, relative L2; no model here is trained with "
+        "this network",
+        lambda c: statistics_distance(c.stylized_statistics.vgg16, c.style_statistics.vgg16), ("vgg16",),
+    ),
+    "style_vgg19": Metric(
+        "Style (VGG-19)", "style", "the same at relu1_1 to relu5_1: close to the training loss",
+        lambda c: statistics_distance(c.stylized_statistics.vgg19, c.style_statistics.vgg19), ("vgg19",),
+    ),
+    "gram": Metric(
+        "Gram (VGG-16)", "style", "Gram matrices, relu1_2 to relu4_3, relative L2",
+        lambda c: statistics_distance(c.stylized_statistics.gram, c.style_statistics.gram), ("vgg16",),
+    ),
+    "color": Metric(
+        "Colour", "style", "sliced Wasserstein distance of the palettes in CIELAB units",
+        lambda c: color_quantile_distance(c.stylized_statistics.color, c.style_statistics.color), digits=1,
+    ),
+    "lpips_alex": Metric(
+        "LPIPS (Alex)", "content", "learned perceptual distance, v0.1, on AlexNet", _lpips_alex, ("lpips_alex",),
+    ),
+    "lpips_vgg": Metric(
+        "LPIPS (VGG-16)", "content", "learned perceptual distance, v0.1, on VGG-16",
+        _lpips_vgg, ("vgg16", "lpips_heads"),
+    ),
+    "ssim": Metric(
+        "SSIM", "content", "structural similarity of the luminance",
+        lambda c: ssim(c.stylized.picture, c.content.picture), higher_is_better=True,
+    ),
+    "content": Metric(
+        "Content (VGG-19)", "content", "channel-normalised features, relu4_1 and relu5_1, relative L2",
+        lambda c: content_distance(c.stylized.vgg19, c.content.vgg19, CONTENT_LEVELS), ("vgg19",),
+    ),
+    "cfsd": Metric(
+        "CFSD (VGG-16)", "content", "content feature structural distance: self-similarity, relu3_1",
+        lambda c: structure_distance(c.stylized.vgg16["relu3_1"], c.content.vgg16["relu3_1"]), ("vgg16",),
+    ),
+    "artfid": Metric(
+        "ArtFID", "both", "(1 + LPIPS) (1 + FID to the styles), of all pictures together", None, digits=2,
+    ),
+}  # fmt: skip
+"""Name in report.json and results.jsonl -> metric, in the order of the table."""
+
+
+@dataclass
+class MetricSuite:
+    """The networks of one evaluation, and the metrics that they allow.
+
+    Args:
+        networks: those that were loaded.
+        reasons: name of a metric or of a network -> why it is not available. A metric named here is left out.
+
+    Attributes:
+        missing: metric -> why it is not measured.
+    """
+
+    networks: FeatureNetworks
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = {}
+        for name, metric in METRICS.items():
+            absent = [network for network in metric.networks if getattr(self.networks, network) is None]
+            if name in self.reasons:
+                self.missing[name] = self.reasons[name]
+            elif absent:
+                self.missing[name] = self.reasons.get(absent[0], f"{absent[0]} was not loaded")
 
     @property
     def metrics(self) -> list[str]:
-        """Names of those that are measured picture by picture."""
-        return [name for name in METRICS if name not in self.missing and name != "artfid"]
+        """Names of the metrics that are measured picture by picture."""
+        return [name for name, metric in METRICS.items() if metric.measure and name not in self.missing]
 
     def identity(self) -> str:
-        """Changes with whatever changes the numbers."""
-        judges = [fingerprint(judge) if judge is not None else "" for judge in (self.vgg19, self.vgg16)]
-        heads = [head.cpu().numpy().tobytes() for head in (self.lpips_heads or {}).values()]
-        digest = hashlib.sha256(f"{VERSION} {judges} {sorted(self.metrics)}".encode() + b"".join(heads))
+        """Digest that changes whenever the numbers would."""
+        prints = [fingerprint(net) if net is not None else "" for net in (self.networks.vgg19, self.networks.vgg16)]
+        heads = [head.cpu().numpy().tobytes() for head in (self.networks.lpips_heads or {}).values()]
+        digest = hashlib.sha256(f"{VERSION} {prints} {sorted(self.metrics)}".encode() + b"".join(heads))
         return digest.hexdigest()[:12]
 
     @torch.inference_mode()
     def extract(self, picture: Tensor) -> PictureFeatures:
-        """(1, 3, H, W) in [0, 1] -> what the judges see, on their device."""
-        first = next(self.vgg19.parameters())
-        picture = picture.to(first.device, torch.float32).contiguous(memory_format=torch.channels_last)
-        return PictureFeatures(picture, self.vgg19(picture), self.vgg16(picture) if self.vgg16 is not None else {})
+        """Features of a picture (1, 3, H, W) in [0, 1], on the device of the networks."""
+        vgg19, vgg16 = self.networks.vgg19, self.networks.vgg16
+        device = next(vgg19.parameters()).device
+        picture = picture.to(device, torch.float32).contiguous(memory_format=torch.channels_last)
+        return PictureFeatures(picture, vgg19(picture), vgg16(picture) if vgg16 is not None else {})
 
     @torch.inference_mode()
-    def style_statistics(self, look: PictureFeatures) -> StyleStatistics:
+    def style_statistics(self, features: PictureFeatures) -> StyleStatistics:
         return StyleStatistics(
-            channel_statistics(look.vgg19, LEVELS),
-            channel_statistics(look.vgg16, VGG16_STYLE_LEVELS) if look.vgg16 else {},
-            gram_matrices(look.vgg16, VGG16_STYLE_LEVELS) if look.vgg16 else {},
-            color_quantiles(look.picture),
+            channel_statistics(features.vgg19, LEVELS),
+            channel_statistics(features.vgg16, VGG16_STYLE_LEVELS) if features.vgg16 else {},
+            gram_matrices(features.vgg16, VGG16_STYLE_LEVELS) if features.vgg16 else {},
+            color_quantiles(features.picture),
         )
 
     @torch.inference_mode()
     def score(self, stylized: PictureFeatures, content: PictureFeatures, style: StyleStatistics) -> dict[str, float]:
         """Every metric of `metrics` for one picture of the content's size."""
-        marks = self.style_statistics(stylized)
-        found = {
-            "style_vgg19": statistics_distance(marks.vgg19, style.vgg19),
-            "color": color_quantile_distance(marks.color, style.color),
-            "content": content_distance(stylized.vgg19, content.vgg19, CONTENT_LEVELS),
-            "ssim": ssim(stylized.picture, content.picture),
-        }
-        if stylized.vgg16:
-            found["style_vgg16"] = statistics_distance(marks.vgg16, style.vgg16)
-            found["gram"] = statistics_distance(marks.gram, style.gram)
-            found["cfsd"] = structure_distance(stylized.vgg16["relu3_1"], content.vgg16["relu3_1"])
-            if self.lpips_heads:
-                found["lpips_vgg"] = lpips_distance(stylized.vgg16, content.vgg16, self.lpips_heads)
-        if self.lpips_alex:
-            found["lpips_alex"] = self.lpips_alex(stylized.picture, content.picture)
-        return {name: float(found[name]) for name in self.metrics}
+        comparison = Comparison(stylized, content, self.style_statistics(stylized), style, self.networks)
+        measures = {name: METRICS[name].measure for name in self.metrics}
+        return {name: float(measure(comparison)) for name, measure in measures.items() if measure}

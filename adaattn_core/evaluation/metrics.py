@@ -1,8 +1,8 @@
-"""Numbers for stylised pictures: how much of the content is kept, how much of the style is taken. Pure functions.
+"""Metrics of stylised pictures as pure functions: how much content is kept, how much style is taken.
 
-Pictures are (B, 3, H, W) RGB in [0, 1]; features are a judge network's (see `networks`), level name -> (B, C, H, W).
-Every metric gives one number per picture, (B,) float32. None of them is a person's opinion: docs/evaluation.md says how
-little some agree with people, and why every table needs the rows "content unchanged" and "style copied".
+Pictures are (B, 3, H, W) RGB in [0, 1]; features come from a feature network (see `networks`), level name ->
+(B, C, H, W). Every metric returns one value per picture, (B,) float32. docs/evaluation.md says how well the metrics
+agree with human judgement, and why every table needs the rows "content unchanged" and "style copied".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor
 
 Statistics = Mapping[str, Tensor]
-"""Level name -> what is compared of that level, (B, ...)."""
+"""Level name -> the statistics of that level, (B, ...)."""
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 LPIPS_ROWS, STRUCTURE_ROWS, POSITIONS = 32, 128, 8192
-"""Rows and positions that are treated at a time: LPIPS takes a third of the time in a processor's cache."""
+"""Rows and positions per chunk. In chunks that fit a processor's cache, LPIPS takes a third of the time."""
 STRUCTURE_POSITIONS = 128 * 128
-"""Positions of relu3_1 at 512 x 512, the size at which CFSD is usually reported."""
+"""Positions of relu3_1 in a 512 x 512 picture, the size at which CFSD is usually reported."""
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -31,32 +31,32 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity of the brightness: 1 for equal pictures, about 0 for unrelated ones; higher is better.
+    """Structural similarity of the luminance: 1 for equal pictures, about 0 for unrelated ones; higher is better.
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004:
-    Gaussian window of 11 x 11 with deviation 1.5, K1 = 0.01, K2 = 0.03, averaged where the window fits.
-    Brightness is the BT.601 luma of the gamma-encoded values, as in the authors' program.
+    11 x 11 Gaussian window with standard deviation 1.5, K1 = 0.01, K2 = 0.03, averaged over all positions where the
+    window lies inside the picture. Luminance is the BT.601 luma of the gamma-encoded values, as in the authors' code.
 
     Args:
-        image, reference: one size, at least 11 pixels a side.
+        image, reference: of equal size, at least 11 pixels a side.
     """
     _check_same_size(image, reference)
     x, y = (einsum(picture.float(), picture.new_tensor(_LUMA), "b c h w, c -> b h w")[:, None]
             for picture in (image, reference))  # fmt: skip
-    # Deviations from each picture's own mean: E[x^2] - E[x]^2 would cancel in float32 where it is flat and bright.
+    # Each picture's mean is subtracted first: E[x^2] - E[x]^2 would cancel in float32 where it is flat and bright.
     shift_x, shift_y = (reduce(picture, "b 1 h w -> b 1 1 1", "mean") for picture in (x, y))
     x, y = x - shift_x, y - shift_y
-    near_x, near_y = _blur(x), _blur(y)
-    mean_x, mean_y = near_x + shift_x, near_y + shift_y
-    variance_x, variance_y = _blur(x * x) - near_x**2, _blur(y * y) - near_y**2
-    covariance = _blur(x * y) - near_x * near_y
-    brightness = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
+    local_x, local_y = _blur(x), _blur(y)
+    mean_x, mean_y = local_x + shift_x, local_y + shift_y
+    variance_x, variance_y = _blur(x * x) - local_x**2, _blur(y * y) - local_y**2
+    covariance = _blur(x * y) - local_x * local_y
+    luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (variance_x + variance_y + SSIM_C2)
-    return reduce(brightness * structure, "b 1 h w -> b", "mean")
+    return reduce(luminance * structure, "b 1 h w -> b", "mean")
 
 
 def _blur(x: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, 1, H - 10, W - 10): the Gaussian window's weighted mean."""
+    """(B, 1, H, W) -> (B, 1, H - 10, W - 10): mean weighted by the Gaussian window."""
     offsets = torch.arange(SSIM_WINDOW, device=x.device, dtype=x.dtype) - SSIM_WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     window = window / window.sum()
@@ -64,16 +64,16 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def content_distance(stylized: Mapping[str, Tensor], content: Mapping[str, Tensor], levels: Sequence[str]) -> Tensor:
-    """Relative L2 distance of channel-normalised features, averaged over levels: what is where, not its colours.
+    """Relative L2 distance of channel-normalised features, averaged over levels: the layout without the colours.
 
     0 for equal pictures, sqrt 2 for unrelated ones: it is sqrt(2 - 2r), r the mean correlation of the channels.
-    Normalised as in the paper's `Norm`, so that a change of contrast or palette alone costs little.
+    Normalised as in the paper's `Norm`, so that a change of contrast or palette alone changes it little.
     """
-    distances = [relative_distance(_normalized(stylized[level]), _normalized(content[level])) for level in levels]
+    distances = [relative_distance(_normalize(stylized[level]), _normalize(content[level])) for level in levels]
     return torch.stack(distances).mean(dim=0)
 
 
-def _normalized(features: Tensor) -> Tensor:
+def _normalize(features: Tensor) -> Tensor:
     mean, std = (x[..., None, None] for x in _mean_std(features))
     return (features.float() - mean) / std.clamp_min(1e-5 * std.amax(dim=1, keepdim=True).clamp_min(1e-20))
 
@@ -84,30 +84,31 @@ def lpips_distance(image: Mapping[str, Tensor], reference: Mapping[str, Tensor],
     Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018, v0.1.
 
     Args:
-        image, reference: features of one size.
+        image, reference: features of two pictures of equal size.
         heads: level name -> (C,) non-negative weight of each channel.
     """
     total = torch.zeros(len(next(iter(image.values()))), device=next(iter(heads.values())).device)
     for level, weights in heads.items():
-        found, wanted = image[level], reference[level]
-        for a, b in zip(torch.split(found, LPIPS_ROWS, dim=2), torch.split(wanted, LPIPS_ROWS, dim=2), strict=True):
+        features = image[level]
+        chunks = (torch.split(x, LPIPS_ROWS, dim=2) for x in (features, reference[level]))
+        for a, b in zip(*chunks, strict=True):
             squared = (F.normalize(a.float(), eps=1e-10) - F.normalize(b.float(), eps=1e-10)) ** 2
             weighted = einsum(squared, weights, "b c h w, c -> b h w")
-            total += reduce(weighted, "b h w -> b", "sum") / (found.shape[2] * found.shape[3])
+            total += reduce(weighted, "b h w -> b", "sum") / (features.shape[2] * features.shape[3])
     return total
 
 
 def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> Tensor:
-    """Content feature structural distance (CFSD): how far the self-similarities of patches have moved; 0 for equal.
+    """Content feature structural distance (CFSD): the change of the patches' self-similarity; 0 for equal pictures.
 
     Each position of relu3_1 gives a distribution over all positions, softmax(F F^T / C^2); CFSD is the sum over
     positions of the Kullback-Leibler divergence from the content's distribution to the stylised one's.
     Source: Chung et al., "Style Injection in Diffusion" (StyleID), CVPR 2024, and its evaluation code.
-    Differs from that code: the mean over a regular grid of at most `rows` positions (all columns count), times 16384,
-    so that memory is bounded and a picture of any size gives what it would at 512 x 512.
+    Differs from that code: the sum is estimated as 16384 times the mean over a regular grid of at most `rows` positions
+    (compared with all positions), so that memory is bounded and the value does not grow with the picture.
 
     Args:
-        stylized, content: relu3_1 features of one size, (B, C, H, W), at the scale of torchvision's networks.
+        stylized, content: relu3_1 features of equal size, (B, C, H, W), at the scale of torchvision's networks.
         rows: positions whose distributions are compared.
     """
     _check_same_size(stylized, content)
@@ -116,17 +117,18 @@ def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> T
     last = images[0].shape[1] - 1
     chosen = torch.linspace(0, last, min(rows, last + 1), device=content.device).round().long()
     divergences = []
-    for part in torch.split(chosen, STRUCTURE_ROWS):
-        (found, found_size), (wanted, wanted_size) = (_resemblance(image, part) for image in images)
-        moved = reduce(wanted.softmax(dim=-1) * (wanted - found), "b rows columns -> b rows", "sum")
-        divergences.append(moved - (wanted_size - found_size))
+    for chunk in torch.split(chosen, STRUCTURE_ROWS):
+        (logits, normalizer), (content_logits, content_normalizer) = (_self_similarity(x, chunk) for x in images)
+        difference = content_logits.softmax(dim=-1) * (content_logits - logits)
+        expected = reduce(difference, "b rows columns -> b rows", "sum")
+        divergences.append(expected - (content_normalizer - normalizer))
     return reduce(torch.cat(divergences, dim=1), "b rows -> b", "mean").clamp_min(0) * STRUCTURE_POSITIONS
 
 
-def _resemblance(image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _self_similarity(image: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the chosen rows, and the logarithm of the mean of their exponentials.
 
-    Not log_softmax: these distributions are nearly uniform, and what tells them apart is below its rounding.
+    Not log_softmax: these distributions are nearly uniform, and their differences are smaller than its rounding.
     """
     logits = image[:, rows] @ image.mT
     peak = logits.amax(dim=-1, keepdim=True)
@@ -151,27 +153,27 @@ def _mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram_matrices(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Tensor]:
-    """F F^T / (H W) per level -> (B, C, C): what Gatys et al. 2016 match."""
-    found = {}
+    """F F^T / (H W) per level -> (B, C, C): the statistics that Gatys et al. 2016 match."""
+    matrices = {}
     for level in levels:
         flat = rearrange(features[level].float(), "b c h w -> b c (h w)")
-        found[level] = flat @ flat.mT / flat.shape[2]
-    return found
+        matrices[level] = flat @ flat.mT / flat.shape[2]
+    return matrices
 
 
 def statistics_distance(stylized: Statistics, style: Statistics) -> Tensor:
-    """Relative L2 distance of statistics, averaged over levels: 0 for equal pictures, 1 for a stylised one without any.
+    """Relative L2 distance of statistics, averaged over levels: 0 for equal ones, 1 where the stylised picture's are 0.
 
     With `channel_statistics` it is the style distance, with `gram_matrices` the Gram distance. The two pictures may
     differ in size.
     """
-    return torch.stack([relative_distance(stylized[level], wanted) for level, wanted in style.items()]).mean(dim=0)
+    return torch.stack([relative_distance(stylized[level], target) for level, target in style.items()]).mean(dim=0)
 
 
-def relative_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """|found - wanted| / |wanted| of each item: (B, ...) -> (B,); 0 where both are 0."""
-    difference, size = (x.float().flatten(1).square().sum(dim=1).sqrt() for x in (found - wanted, wanted))
-    return difference / size.clamp_min(torch.finfo(torch.float32).tiny)
+def relative_distance(x: Tensor, reference: Tensor) -> Tensor:
+    """|x - reference| / |reference| of each item: (B, ...) -> (B,); 0 where both are 0."""
+    difference, norm = (a.float().flatten(1).square().sum(dim=1).sqrt() for a in (x - reference, reference))
+    return difference / norm.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 # Over many pictures
@@ -183,14 +185,14 @@ def bootstrap_interval(
     """Percentile bootstrap interval of each column's mean. Source: Efron & Tibshirani 1993, chapter 13.
 
     Args:
-        values: (N, M): M numbers of each of N pictures; a resample keeps a picture's numbers together.
+        values: (N, M): M metrics of each of N pictures; a resample keeps the metrics of a picture together.
         generator: source of the resamples; the same state gives the same interval.
 
     Returns:
-        low, high: (M,) each. One picture alone gives its own numbers twice: nothing is known of the spread.
+        low, high: (M,) each. For N = 1 both are the value itself.
     """
     values = values.double()
-    means = values.new_empty(resamples, values.shape[1])  # small tensors kept between resamples would break up the heap
+    means = values.new_empty(resamples, values.shape[1])  # small tensors kept between resamples would fragment the heap
     for mean in means:
         torch.mean(values[torch.randint(len(values), (len(values),), generator=generator)], dim=0, out=mean)
     tail = (1 - confidence) / 2
@@ -200,4 +202,4 @@ def bootstrap_interval(
 
 def _check_same_size(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"the pictures are {tuple(a.shape)} and {tuple(b.shape)}; one size is needed. Resize one.")
+        raise ValueError(f"the pictures are {tuple(a.shape)} and {tuple(b.shape)}; equal sizes are needed. Resize one.")

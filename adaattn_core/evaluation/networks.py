@@ -1,15 +1,19 @@
-"""Networks that judge pictures: VGG-16 and LPIPS, beside `published.load_vgg`. Read or fetched, never trained.
+"""Feature networks of the metrics: VGG-16, LPIPS and ArtFID beside VGG-19 (`checkpoints.vgg`). Loaded, never trained.
 
 Letters: B batch, C channels, H W rows and columns of a level's grid.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +24,8 @@ from ..checkpoints.hub import torchvision_tensors
 from ..checkpoints.model_file import load_strict, read_tensors
 from ..checkpoints.vgg import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 from ..errors import CheckpointError
-from ..models.encoder import Features, check_images, conv_names
+from ..io.images import save_image
+from ..models.encoder import Features, VGGEncoder, check_images, conv_names
 
 VGG16_CHANNELS, VGG16_CONVS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
 VGG16_STYLE_LEVELS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
@@ -29,6 +34,12 @@ LPIPS_LEVELS = (*VGG16_STYLE_LEVELS, "relu5_3")
 NO_LPIPS = "the lpips package is not installed: pip install lpips"
 
 Network = TypeVar("Network", bound=nn.Module)
+NetworkName = Literal["vgg19", "vgg16", "lpips_heads", "lpips_alex"]
+"""Fields of `FeatureNetworks`."""
+
+
+class ArtFIDError(Exception):
+    """ArtFID cannot be computed; one line says why."""
 
 
 class VGG16(nn.Module):
@@ -65,10 +76,27 @@ class VGG16(nn.Module):
         return features
 
 
+@dataclass(frozen=True)
+class FeatureNetworks:
+    """The networks that metrics compute on; a metric whose network is None is left out.
+
+    Args:
+        vgg19: from `checkpoints.vgg.load_vgg`.
+        vgg16: from `load_vgg16`.
+        lpips_heads: from `load_lpips_heads`; they are used with vgg16.
+        lpips_alex: (picture, reference) -> (1,), both in [0, 1]; see `load_lpips_alex`.
+    """
+
+    vgg19: VGGEncoder
+    vgg16: VGG16 | None = None
+    lpips_heads: Mapping[str, Tensor] | None = None
+    lpips_alex: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
 def load_vgg16(source: str | Path) -> VGG16:
     """VGG-16 from torchvision's file (keys `features.0.weight`, ...) or one with keys `conv1_1.weight`, ...
 
-    Both take RGB with ImageNet's mean and deviation.
+    Both layouts expect RGB normalised by ImageNet's mean and standard deviation.
 
     Args:
         source: a .pth or .safetensors file, or "torchvision" to download torchvision's (hash-checked, cached).
@@ -87,7 +115,7 @@ def load_vgg16(source: str | Path) -> VGG16:
         }
     elif "conv1_1.weight" not in tensors:
         raise CheckpointError(f"{source} holds no VGG-16: neither features.0.weight nor conv1_1.weight is in it.")
-    with torch.device("meta"):  # nothing is drawn from the global generator
+    with torch.device("meta"):  # initialisation draws nothing from the global generator
         network = VGG16()
     load_strict(network, {f"layers.{key}": value.float() for key, value in tensors.items()}, str(source))
     return network
@@ -123,9 +151,9 @@ def load_lpips_heads(source: str | Path) -> dict[str, Tensor]:
         channels = VGG16_CHANNELS[int(level[4]) - 1]
         head = _head(tensors, index)
         if head is None or head.shape != (1, channels, 1, 1):
-            came = "is missing" if head is None else f"has shape {tuple(head.shape)}"
+            problem = "is missing" if head is None else f"has shape {tuple(head.shape)}"
             raise CheckpointError(
-                f"{source}: lin{index} {came}; (1, {channels}, 1, 1) is needed. Name an LPIPS head file for VGG-16."
+                f"{source}: lin{index} {problem}; (1, {channels}, 1, 1) is needed. Name an LPIPS head file for VGG-16."
             )
         heads[level] = head.float().flatten()
     return heads
@@ -138,17 +166,17 @@ def _head(tensors: Mapping[str, Tensor], index: int) -> Tensor | None:
     return None
 
 
-def ready_judge(judge: Network, device: torch.device) -> Network:
-    """On its device, in the memory format that convolutions are fastest in, without gradients."""
-    judge.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return judge.eval().requires_grad_(False)
+def prepare_network(network: Network, device: torch.device) -> Network:
+    """The network on its device, in the memory format that convolutions are fastest in, without gradients."""
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return network.eval().requires_grad_(False)
 
 
 def package_lpips_heads() -> dict[str, Tensor]:
-    """The heads for VGG-16 that the `lpips` package carries.
+    """The LPIPS heads for VGG-16 inside the `lpips` package.
 
     Raises:
-        CheckpointError: the package is not installed, or other than expected.
+        CheckpointError: the package is not installed, or its head file has another layout.
     """
     spec = importlib.util.find_spec("lpips")
     if spec is None or spec.origin is None:
@@ -157,12 +185,12 @@ def package_lpips_heads() -> dict[str, Tensor]:
 
 
 def load_lpips_alex(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS on AlexNet, by the `lpips` package: (picture, reference) in [0, 1] -> (B,).
+    """LPIPS on AlexNet, computed by the `lpips` package: (picture, reference) in [0, 1] -> (B,).
 
-    Torchvision downloads AlexNet (233 MB) the first time, and keeps it.
+    Torchvision downloads AlexNet (233 MB) the first time and caches it.
 
     Raises:
-        CheckpointError: no package, no connection.
+        CheckpointError: the package is not installed, or there is no connection.
     """
     try:
         package = importlib.import_module("lpips")  # imported late: it belongs to the extra [eval]
@@ -174,3 +202,38 @@ def load_lpips_alex(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
         raise CheckpointError(f"AlexNet could not be downloaded ({' '.join(str(error).split())})") from error
     network = network.to(device).eval().requires_grad_(False)
     return lambda picture, reference: network(picture, reference, normalize=True).flatten()
+
+
+def art_fid(pictures: Iterable[tuple[Tensor, Tensor, Tensor]], folder: Path, device: str) -> float:
+    """(1 + LPIPS to the contents) (1 + FID to the styles) of all pictures together, computed by the `art-fid` package.
+
+    Source: Wright & Ommer, "ArtFID: Quantitative Evaluation of Neural Style Transfer", GCPR 2022.
+
+    Args:
+        pictures: stylised, content and style picture of each pair, (1, 3, H, W) each, in [0, 1].
+        folder: where the pictures are written as temporary files, because the package reads only files.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ArtFIDError: the package is not installed, or its weights cannot be downloaded.
+    """
+    try:
+        package = importlib.import_module("art_fid.art_fid")
+    except ImportError as error:
+        raise ArtFIDError(f"its package cannot be imported ({error}): pip install art-fid") from error
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".artfid-") as temporary:
+        stylized_folder, style_folder, content_folder = (
+            Path(temporary, name) for name in ("stylized", "style", "content")
+        )
+        for path in (stylized_folder, style_folder, content_folder):
+            path.mkdir()
+        for index, (stylized, content, style) in enumerate(pictures):
+            save_image(stylized, stylized_folder / f"{index:06d}.png")
+            save_image(content, content_folder / f"{index:06d}.png")
+            save_image(style, style_folder / f"{index:06d}.png")
+        folders = map(str, (stylized_folder, style_folder, content_folder))
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                return float(package.compute_art_fid(*folders, batch_size=1, device=device, mode="art_fid"))
+        except (OSError, RuntimeError, ValueError) as error:  # no connection, a cut download, too few pictures
+            raise ArtFIDError(f"the art-fid package failed ({' '.join(str(error).split())[:200]})") from error

@@ -1,4 +1,4 @@
-"""Peak memory of painting one pair with a model, in a process of its own, so that nothing else counts."""
+"""Peak memory of stylising one pair with a model, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -13,35 +13,34 @@ import torch
 from ..checkpoints.model_file import load_model
 from ..inference.stylize import stylize
 from ..runtime.memory import peak_memory_bytes
-from .methods import ModelMethod, Pair
-from .runner import load_reduced
+from .methods import ModelMethod, Pair, load_reduced
 
 
-def peak_memory_gib(painter: ModelMethod, pair: Pair, size: int) -> float | None:
-    """GiB that a process needs to load the model and paint the pair: of the device, where that has its own memory.
+def peak_memory_gib(method: ModelMethod, pair: Pair, size: int) -> float | None:
+    """Peak memory in GiB of a process that loads the model and stylises the pair: CUDA memory on a CUDA device.
 
-    None where the system cannot tell, or the process fails: a missing number must not end an evaluation.
+    None where the system does not report it, or the process fails: a missing number does not end an evaluation.
     """
-    first = next(painter.model.parameters())
+    device = next(method.model.parameters()).device
     job = {
-        "source": painter.source,
-        "device": str(first.device),
-        "dtype": str(painter.model.precision).removeprefix("torch."),
+        "source": method.source,
+        "device": str(device),
+        "dtype": str(method.model.precision).removeprefix("torch."),
         "content": str(pair.content),
         "style": str(pair.style),
         "size": size,
-        "options": {"attention": painter.attention, "temperature": painter.temperature, "strength": painter.strength},
+        "options": {"attention": method.attention, "temperature": method.temperature, "strength": method.strength},
     }
     command = [sys.executable, "-m", __name__, json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        return float(done.stdout)
+        return float(process.stdout)
     except ValueError:
         return None
 
 
-def paint_and_measure(job: dict[str, Any]) -> float:
-    """In the process of its own: see `peak_memory_gib`."""
+def measure_peak(job: dict[str, Any]) -> float:
+    """The part of `peak_memory_gib` that runs in the separate process."""
     device = torch.device(job["device"])
     model = load_model(job["source"], device=device, dtype=getattr(torch, job["dtype"]))
     content, style = (load_reduced(Path(job[name]), job["size"]) for name in ("content", "style"))
@@ -51,4 +50,4 @@ def paint_and_measure(job: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    print(paint_and_measure(json.loads(sys.argv[1])))
+    print(measure_peak(json.loads(sys.argv[1])))

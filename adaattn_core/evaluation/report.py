@@ -25,19 +25,27 @@ that people saw kept, the Gram distance .04 with the style that they saw, and Ar
 a row that is no better than one of them on one side has given up that side, whatever its other numbers say.</p>"""
 
 
-class Strip(NamedTuple):
-    """A pair as shown: data URIs of the content, the style, and each subject's picture, with what to say below it.
+class Example(NamedTuple):
+    """A pair as shown: data URIs of the content, the style, and each method's picture, with a caption below each.
 
-    shape: width over height of the content.
+    aspect_ratio: width over height of the content.
     """
 
     name: str
-    shape: float
-    pictures: Sequence[str]
-    words: Sequence[str]
+    aspect_ratio: float
+    pictures: list[str]
+    captions: list[str]
+
+    @classmethod
+    def of(cls, name: str, aspect_ratio: float) -> Example:
+        return cls(name, aspect_ratio, [], [])
+
+    def add(self, picture: str, caption: str) -> None:
+        self.pictures.append(picture)
+        self.captions.append(caption)
 
 
-def render(report: Data, strips: Sequence[Strip]) -> str:
+def render(report: Data, strips: Sequence[Example]) -> str:
     """The whole page.
 
     Args:
@@ -202,13 +210,13 @@ def _select(axis: str, metrics: Sequence[Data]) -> str:
     return f'<select data-axis="{axis}">{options}</select>'
 
 
-def _pictures(judged: Sequence[Data], strips: Sequence[Strip]) -> str:
+def _pictures(judged: Sequence[Data], strips: Sequence[Example]) -> str:
     heads = ["content", "style", *(subject["name"] for subject in judged)]
     cells = [f"<b>{escape(head)}</b>" for head in heads]
     for strip in strips:
-        for head, picture, words in zip(heads, strip.pictures, strip.words, strict=True):
+        for head, picture, words in zip(heads, strip.pictures, strip.captions, strict=True):
             alt = escape(f"{head}, {strip.name}")
-            image = f'<img src="{picture}" alt="{alt}" style="aspect-ratio:{strip.shape:.4f}" loading="lazy">'
+            image = f'<img src="{picture}" alt="{alt}" style="aspect-ratio:{strip.aspect_ratio:.4f}" loading="lazy">'
             cells.append(f"<figure>{image}<figcaption>{escape(words)}</figcaption></figure>")
     return (
         f"<p>{len(strips)} of the pairs, evenly taken. Below each picture its own numbers.</p>"

@@ -1,7 +1,7 @@
-"""Evaluation: several subjects judged on the same pairs of content and style, picture by picture.
+"""The evaluation loop: several methods measured on the same pairs of content and style, picture by picture.
 
-Nothing but the current pair's pictures is in memory, and what is measured is appended to a file at once, so that an
-evaluation that was stopped goes on where it was.
+Only the current pair's pictures are in memory, and every measurement is appended to a file at once, so that an
+interrupted evaluation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,143 +14,132 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..errors import ImageError
 from ..io.files import atomic_path
-from ..io.images import load_image
-from ..ops.resize import resize_image
 from ..runtime.progress import Progress
-from .methods import Method, Output, Pair, Sources, file_identity
+from .methods import Method, Output, Pair, Sources, file_identity, load_reduced
 from .metric_suite import MetricSuite, PictureFeatures, StyleStatistics
 
 STYLE_CACHE_SIZE = 200
-"""Styles whose marks stay in memory, about 1.5 MB each."""
+"""Styles whose statistics stay in memory, about 1.5 MB each."""
 
 Record = dict[str, Any]
 
 
 @dataclass
 class Records:
-    """What has been measured, by key: in memory, and as lines of a file."""
+    """Measurements by key, in memory and as lines of a JSON Lines file."""
 
     path: Path
-    found: dict[str, Record] = field(default_factory=dict)
+    by_key: dict[str, Record] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, fresh: bool = False) -> Records:
-        """Records of earlier runs, but for a line that a kill cut short; `fresh` forgets all of them."""
+        """Records of earlier runs, without a last line that an interruption cut short; `fresh` discards all of them."""
         records = cls(path)
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() and not fresh else []
         for line in lines:
             try:
                 record = json.loads(line)
-                records.found[record["key"]] = record
+                records.by_key[record["key"]] = record
             except (ValueError, LookupError, TypeError):
                 continue
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(json.dumps(x) + "\n" for x in records.found.values()), encoding="utf-8")
+            temporary.write_text("".join(json.dumps(x) + "\n" for x in records.by_key.values()), encoding="utf-8")
         return records
 
     def add(self, record: Record) -> None:
-        """`record` has its key under "key"."""
+        """Append a record, whose key is `record["key"]`."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.found[record["key"]] = record
+        self.by_key[record["key"]] = record
 
 
-def ignore(subject: Method, pair: Pair, made: Output) -> None:
-    """Looks at no picture."""
+def ignore(method: Method, pair: Pair, output: Output) -> None:
+    """An `on_result` that does nothing."""
 
 
 @dataclass
 class Evaluation:
-    """Subjects, judges and pairs, and what came of them.
+    """The methods, metrics and pairs of an evaluation, and its measurements.
 
     Args:
         size: contents and styles with a longer short side are reduced to this one; 0 keeps them.
-        on_result: called with each picture that is judged.
+        on_result: called with each picture after it was measured.
+        unreadable: pair name -> why one of its pictures cannot be read.
     """
 
-    panel: MetricSuite
-    subjects: Sequence[Method]
+    suite: MetricSuite
+    methods: Sequence[Method]
     pairs: Sequence[Pair]
     records: Records
     size: int = 512
     on_result: Callable[[Method, Pair, Output], None] = ignore
-    broken: dict[str, str] = field(default_factory=dict)
-    """Pair name -> why one of its pictures cannot be read."""
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def run(self, bar: Progress) -> None:
-        """Measure what has not been measured before; a pair with a picture that cannot be read goes to `broken`."""
+        """Measure all pictures without a record; pairs with a picture that cannot be read go to `unreadable`."""
         contents: dict[Path, PictureFeatures] = {}
         styles: dict[Path, StyleStatistics] = {}
         for pair in self.pairs:
-            missing = [subject for subject in self.subjects if self.record(subject, pair) is None]
-            bar.update(len(self.subjects) - len(missing))
-            if missing:
+            remaining = [method for method in self.methods if self.record(method, pair) is None]
+            bar.update(len(self.methods) - len(remaining))
+            if remaining:
                 try:
-                    self._judge(pair, missing, contents, styles)
+                    self._measure(pair, remaining, contents, styles)
                 except ImageError as error:
-                    self.broken[pair.name] = str(error)
-                bar.update(len(missing))
+                    self.unreadable[pair.name] = str(error)
+                bar.update(len(remaining))
 
-    def _judge(
+    def _measure(
         self,
         pair: Pair,
-        subjects: Sequence[Method],
+        methods: Sequence[Method],
         contents: dict[Path, PictureFeatures],
         styles: dict[Path, StyleStatistics],
     ) -> None:
+        """Measure one pair. `contents` caches the features of one content, `styles` the statistics of many styles."""
         sources = self.sources(pair)
         if pair.content not in contents:
-            contents.clear()  # pairs of one content follow each other, and a look takes 300 MB
-            contents[pair.content] = self.panel.extract(sources.content)
+            contents.clear()  # the pairs of one content are adjacent, and its features take 300 MB
+            contents[pair.content] = self.suite.extract(sources.content)
         content = contents[pair.content]
-        marks = styles.get(pair.style) or self.panel.style_statistics(self.panel.extract(sources.style))
-        if (
-            len(styles) < STYLE_CACHE_SIZE
-        ):  # a full house stays: styles come in turn, so the oldest is the next one needed
-            styles[pair.style] = marks
-        for subject in subjects:
-            made = subject.make(pair, sources)
-            unchanged = made.picture is sources.content
-            values = self.panel.score(content if unchanged else self.panel.extract(made.picture), content, marks)
-            self.on_result(subject, pair, made)
+        style = styles.get(pair.style) or self.suite.style_statistics(self.suite.extract(sources.style))
+        if len(styles) < STYLE_CACHE_SIZE:  # a full cache keeps its styles: they recur in turn, the oldest first
+            styles[pair.style] = style
+        for method in methods:
+            output = method.stylize(pair, sources)
+            unchanged = output.picture is sources.content
+            values = self.suite.score(content if unchanged else self.suite.extract(output.picture), content, style)
+            self.on_result(method, pair, output)
             self.records.add({
-                "key": self.key(subject, pair), "subject": subject.name, "content": pair.content.stem,
-                "style": pair.style.stem, "seconds": made.seconds, "resized": made.resized,
-                "pixels": made.picture.shape[-2] * made.picture.shape[-1], "values": values,
+                "key": self.key(method, pair), "subject": method.name, "content": pair.content.stem,
+                "style": pair.style.stem, "seconds": output.seconds, "resized": output.resized,
+                "pixels": output.picture.shape[-2] * output.picture.shape[-1], "values": values,
             })  # fmt: skip
 
     def sources(self, pair: Pair) -> Sources:
         return Sources(*(load_reduced(path, self.size) for path in pair))
 
-    def key(self, subject: Method, pair: Pair) -> str:
-        """Of a record: changes with whatever changes its numbers."""
+    def key(self, method: Method, pair: Pair) -> str:
+        """Key of a record: a digest that changes whenever the measurements would."""
         files = [file_identity(path) for path in pair]
-        told = json.dumps([self._judges, self.size, files, subject.identity(pair)])
-        return hashlib.sha256(told.encode()).hexdigest()[:20]
+        identity = json.dumps([self._suite_identity, self.size, files, method.identity(pair)])
+        return hashlib.sha256(identity.encode()).hexdigest()[:20]
 
     @cached_property
-    def _judges(self) -> str:
-        return self.panel.identity()
+    def _suite_identity(self) -> str:
+        return self.suite.identity()
 
-    def record(self, subject: Method, pair: Pair) -> Record | None:
-        return self.records.found.get(self.key(subject, pair))
+    def record(self, method: Method, pair: Pair) -> Record | None:
+        return self.records.by_key.get(self.key(method, pair))
 
     def complete(self) -> dict[Pair, list[Record]]:
-        """Pairs that every subject has numbers for -> their records, in the order of the subjects."""
-        found = {}
+        """Pairs that every method has measurements of -> their records, in the order of the methods."""
+        complete = {}
         for pair in self.pairs:
-            records = [self.record(subject, pair) for subject in self.subjects]
+            records = [self.record(method, pair) for method in self.methods]
             known = [record for record in records if record is not None]
             if len(known) == len(records):
-                found[pair] = known
-        return found
-
-
-def load_reduced(path: Path, size: int) -> Tensor:
-    """A picture whose short side is at most `size`; 0 keeps it."""
-    picture = load_image(path)
-    return resize_image(picture, short_side=size) if 0 < size < min(picture.shape[-2:]) else picture
+                complete[pair] = known
+        return complete

@@ -1,4 +1,4 @@
-"""What an evaluation found, as the plain data of report.json: means, intervals, differences, settings."""
+"""The results of an evaluation as the plain data of report.json: means, intervals, differences, settings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .methods import Method
 from .metric_suite import METRICS
 from .metrics import bootstrap_interval
 from .runner import Evaluation, Record
@@ -23,53 +24,61 @@ def summarize(
     evaluation: Evaluation,
     seed: int,
     peaks_gib: Mapping[str, float | None],
-    art_fids: Mapping[str, float],
+    overall: Mapping[str, Mapping[str, float]],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The report as data.
+    """The data of report.json.
 
     Args:
         evaluation: after its run.
-        seed: of the intervals.
-        peaks_gib: subject name -> peak memory, for those that are known.
-        art_fids: subject name -> ArtFID, where it was computed.
-        settings: what to say of how this report was made.
+        seed: seed of the bootstrap intervals.
+        peaks_gib: method name -> peak memory, for the methods where it is known.
+        overall: metric -> method name -> value, for metrics of all pictures together (ArtFID).
+        settings: settings of the run, shown at the end of the report.
 
     Raises:
-        ValueError: no pair has numbers of every subject.
+        ValueError: no pair was measured for every method.
     """
     complete = evaluation.complete()
     if not complete:
-        reason = next(iter(evaluation.broken.values()), "nothing was measured")
-        raise ValueError(f"none of the {len(evaluation.pairs)} pairs could be judged, the first because {reason}")
-    columns = [list(records) for records in zip(*complete.values(), strict=True)]  # one for each subject
-    names = evaluation.panel.metrics
+        reason = next(iter(evaluation.unreadable.values()), "nothing was measured")
+        raise ValueError(f"none of the {len(evaluation.pairs)} pairs could be measured, the first because {reason}")
+    names, missing = evaluation.suite.metrics, evaluation.suite.missing
+    columns = [list(records) for records in zip(*complete.values(), strict=True)]  # one for each method
     values = [torch.tensor([[r["values"][n] for n in names] for r in c], dtype=torch.float64) for c in columns]
+    subjects = []
+    for method, records, numbers in zip(evaluation.methods, columns, values, strict=True):
+        subjects.append({
+            **_describe_method(method, records),
+            "peak_gib": peaks_gib.get(method.name),
+            "values": _means(names, numbers, seed)
+            | {name: {"mean": of[method.name]} for name, of in overall.items() if method.name in of},
+            "to_first": _means(names, numbers - values[0], seed, wins=True),
+        })  # fmt: skip
     return {
         "format": FORMAT,
         "version": VERSION,
         "settings": {**settings, "torch": torch.__version__, "machine": platform.machine()},
-        "metrics": [_about(name, evaluation.panel.missing.get(name)) for name in METRICS],
+        "metrics": [_describe_metric(name, missing.get(name)) for name in METRICS],
         "pairs": [[pair.content.stem, pair.style.stem] for pair in complete],
-        "broken": dict(Counter(evaluation.broken.values())),
+        "broken": dict(Counter(evaluation.unreadable.values())),
         "intervals": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": seed, "over": "pairs"},
-        "subjects": [
-            {
-                "name": subject.name,
-                "kind": subject.kind,
-                "source": getattr(subject, "source", ""),
-                "resized": sum(record["resized"] for record in column),
-                "seconds": _median_seconds(column),
-                "peak_gib": peaks_gib.get(subject.name),
-                "values": _means(names, found, seed) | _art_fid(art_fids.get(subject.name)),
-                "to_first": _means(names, found - values[0], seed, wins=True),
-            }
-            for subject, column, found in zip(evaluation.subjects, columns, values, strict=True)
-        ],
+        "subjects": subjects,
     }
 
 
-def _about(name: str, missing: str | None) -> dict[str, Any]:
+def _describe_method(method: Method, records: Sequence[Record]) -> dict[str, Any]:
+    seconds = [record["seconds"] for record in records if record["seconds"] is not None]
+    return {
+        "name": method.name,
+        "kind": method.kind,
+        "source": getattr(method, "source", ""),
+        "resized": sum(record["resized"] for record in records),
+        "seconds": statistics.median(seconds) if seconds else None,
+    }
+
+
+def _describe_metric(name: str, missing: str | None) -> dict[str, Any]:
     metric = METRICS[name]
     return {
         "name": name,
@@ -83,46 +92,38 @@ def _about(name: str, missing: str | None) -> dict[str, Any]:
 
 
 def _means(names: Sequence[str], values: Tensor, seed: int, wins: bool = False) -> dict[str, dict[str, float]]:
-    """Metric -> mean and interval of (pairs, metrics); `wins`: the values are differences, and how many are better."""
-    low, high = bootstrap_interval(
-        values, torch.Generator().manual_seed(seed), resamples=RESAMPLES, confidence=CONFIDENCE
-    )
-    found = {}
+    """Metric -> mean and interval of its column.
+
+    Args:
+        values: (pairs, metrics).
+        wins: the values are differences; also give the share of pairs where the difference is an improvement.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    low, high = bootstrap_interval(values, generator, resamples=RESAMPLES, confidence=CONFIDENCE)
+    means = {}
     for index, name in enumerate(names):
         column = values[:, index]
-        found[name] = {"mean": float(column.mean()), "low": float(low[index]), "high": float(high[index])}
+        means[name] = {"mean": float(column.mean()), "low": float(low[index]), "high": float(high[index])}
         if wins:
             better = column > 0 if METRICS[name].higher_is_better else column < 0
-            found[name]["won"] = float(better.double().mean())
-    return found
-
-
-def _art_fid(value: float | None) -> dict[str, dict[str, float]]:
-    return {} if value is None else {"artfid": {"mean": value}}
-
-
-def _median_seconds(records: Sequence[Record]) -> float | None:
-    seconds = [record["seconds"] for record in records if record["seconds"] is not None]
-    return statistics.median(seconds) if seconds else None
+            means[name]["won"] = float(better.double().mean())
+    return means
 
 
 def not_measured(report: Mapping[str, Any]) -> list[str]:
-    """A line for each reason why metrics are missing, or intervals are."""
+    """A line for each reason why metrics or intervals are missing."""
     reasons: dict[str, list[str]] = {}
     for metric in report["metrics"]:
         if metric["missing"]:
             reasons.setdefault(metric["missing"], []).append(metric["title"])
     lines = [f"not measured: {', '.join(titles)} ({reason})" for reason, titles in reasons.items()]
     if len(report["pairs"]) == 1:
-        lines.append("not measured: intervals (one pair says nothing of others; they need two or more)")
+        lines.append("not measured: intervals (they need at least two pairs)")
     return lines
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The report's numbers for a terminal: means, and half the width of their intervals.
-
-    Columns are as wide as their titles need.
-    """
+    """The report as a text table for a terminal: means, and half the width of their intervals."""
     metrics = [metric for metric in report["metrics"] if not metric["missing"]]
     titles = ["", *(metric["title"] for metric in metrics), "s/picture", "peak GiB"]
     rows = [titles]

@@ -26,7 +26,7 @@ from tests.helpers.evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_p
 from tests.helpers.small_models import small_model
 
 BASIC = "evaluate --content photos --style paintings -o report --device cpu"
-JUDGED = f"{BASIC} --vgg vgg19.pth --judge vgg16.pth --lpips heads.pth"
+JUDGED = f"{BASIC} --vgg vgg19.pth --vgg16 vgg16.pth --lpips heads.pth"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(command, "load_vgg16", lambda source: narrow_vgg16())
     monkeypatch.setattr(command, "load_lpips_heads", heads)
     monkeypatch.setattr(command, "load_lpips_alex", offline)
-    monkeypatch.setattr(command, "peak_memory_gib", lambda painter, pair, size: 0.5)
+    monkeypatch.setattr(command, "peak_memory_gib", lambda method, pair, size: 0.5)
     return tmp_path
 
 
@@ -118,13 +118,13 @@ def test_with_vgg19_alone_the_rest_says_what_it_needs(
     run(f"{BASIC} --vgg vgg19.pth --pictures others --show 0")
     found = missing()
     assert {found[name] for name in ("style_vgg16", "gram", "cfsd", "lpips_vgg")} == {
-        "it needs --judge FILE or torchvision"
+        "it needs --vgg16 FILE or torchvision"
     }
     assert "style_vgg19" not in found and "ssim" not in found
-    line = "not measured: Style (VGG-16), Gram (VGG-16), LPIPS (VGG-16), CFSD (VGG-16) (it needs --judge FILE or"
+    line = "not measured: Style (VGG-16), Gram (VGG-16), LPIPS (VGG-16), CFSD (VGG-16) (it needs --vgg16 FILE or"
     assert line in capsys.readouterr().out
     monkeypatch.setattr(command, "package_lpips_heads", lambda: raise_error("the lpips package is not installed"))
-    run(f"{BASIC} --vgg vgg19.pth --judge vgg16.pth --pictures others --show 0")
+    run(f"{BASIC} --vgg vgg19.pth --vgg16 vgg16.pth --pictures others --show 0")
     assert missing()["lpips_vgg"] == "the lpips package is not installed, or name its heads with --lpips FILE"
 
 
@@ -134,13 +134,13 @@ def raise_error(line: str) -> Any:
 
 def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     painted: list[str] = []
-    make = ModelMethod.make
+    make = ModelMethod.stylize
 
     def noted(self: ModelMethod, *rest: Any) -> Any:
         painted.append(self.name)
         return make(self, *rest)
 
-    monkeypatch.setattr(ModelMethod, "make", noted)
+    monkeypatch.setattr(ModelMethod, "stylize", noted)
     run(f"{JUDGED} --model one=m.safetensors --show 2")
     assert painted == ["one"] * 4
     run(f"{JUDGED} --model one=m.safetensors --model two=m.safetensors,temperature=2 --show 2")
@@ -170,7 +170,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     painted: list[str] = []
-    make = ModelMethod.make
+    make = ModelMethod.stylize
 
     def interrupted(self: ModelMethod, *rest: Any) -> Any:
         if len(painted) == 2:
@@ -178,11 +178,13 @@ def test_an_interrupted_run_says_how_to_go_on(
         painted.append(self.name)
         return make(self, *rest)
 
-    monkeypatch.setattr(ModelMethod, "make", interrupted)
+    monkeypatch.setattr(ModelMethod, "stylize", interrupted)
     assert main(shlex.split(f"{JUDGED} --model m.safetensors")) == 130
-    assert capsys.readouterr().err == ("adaattn: stopped; what is measured is in report. The same command goes on.\n")
+    assert capsys.readouterr().err == (
+        "adaattn: interrupted; measurements are kept in report. Run the same command to continue.\n"
+    )
     assert not Path("report/report.json").exists()
-    monkeypatch.setattr(ModelMethod, "make", make)
+    monkeypatch.setattr(ModelMethod, "stylize", make)
     run(f"{JUDGED} --model m.safetensors")
     assert len(report()["pairs"]) == 4
 
@@ -343,7 +345,7 @@ def test_every_content_broken(complain: Complain) -> None:
     for path in Path("photos").iterdir():
         path.write_bytes(b"no picture")
     assert complain(JUDGED).startswith(
-        "none of the 4 pairs could be judged, the first because photos/hill.png is not a"
+        "none of the 4 pairs could be measured, the first because photos/hill.png is not a"
     )
 
 

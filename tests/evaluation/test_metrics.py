@@ -126,7 +126,7 @@ def test_ssim_as_scikit_image_has_it() -> None:
 
 
 def test_ssim_wants_one_size() -> None:
-    with pytest.raises(ValueError, match="the pictures are .* one size is needed"):
+    with pytest.raises(ValueError, match="the pictures are .* equal sizes are needed"):
         ssim(picture(32, 32), picture(32, 40))
 
 

@@ -20,6 +20,7 @@ from adaattn_core.evaluation.networks import (
     VGG16_CHANNELS,
     VGG16_CONVS,
     VGG16_STYLE_LEVELS,
+    FeatureNetworks,
     load_lpips_alex,
     load_lpips_heads,
     load_vgg16,
@@ -206,7 +207,7 @@ def test_real_judges_find_a_blurred_picture_nearer_than_another(real: Path) -> N
     assert 0.05 < near < far < 1.5
 
 
-# ---------------------------------------------------------------- the panel
+# ---------------------------------------------------------------- the suite
 
 
 def narrow_vgg19() -> VGGEncoder:
@@ -215,24 +216,25 @@ def narrow_vgg19() -> VGGEncoder:
         return VGGEncoder((4, 6, 8, 10, 10), (2, 2, 2, 2, 1)).eval().requires_grad_(False)
 
 
-def test_a_panel_measures_what_is_not_missing() -> None:
+def test_a_suite_measures_every_metric_whose_networks_it_has() -> None:
     without_vgg16 = ("style_vgg16", "gram", "cfsd", "lpips_vgg", "lpips_alex")
-    panel = MetricSuite(narrow_vgg19(), missing=dict.fromkeys(without_vgg16, "no judge"))
-    content, style = (panel.extract(picture(32, 48, seed=seed)) for seed in (1, 2))
-    found = panel.score(content, content, panel.style_statistics(style))
+    suite = MetricSuite(FeatureNetworks(narrow_vgg19()), {"vgg16": "no file"})
+    content, style = (suite.extract(picture(32, 48, seed=seed)) for seed in (1, 2))
+    found = suite.score(content, content, suite.style_statistics(style))
     assert set(found) == set(METRICS) - {*without_vgg16, "artfid"}
+    assert suite.missing == {**dict.fromkeys(without_vgg16, "no file"), "lpips_alex": "lpips_alex was not loaded"}
     assert found["ssim"] == pytest.approx(1) and found["content"] == 0
     assert found["style_vgg19"] > 0 and found["color"] > 0
-    assert panel.score(style, style, panel.style_statistics(style))["style_vgg19"] == 0
+    assert suite.score(style, style, suite.style_statistics(style))["style_vgg19"] == 0
 
 
-def test_a_panel_is_known_by_its_judges() -> None:
-    panel, other = (MetricSuite(narrow_vgg19(), missing={}) for _ in range(2))
-    assert panel.identity() == other.identity()
-    next(iter(other.vgg19.parameters())).add_(0.1)
-    assert panel.identity() != other.identity()
-    other = MetricSuite(narrow_vgg19(), missing={"ssim": "not wanted"})
-    assert panel.identity() != other.identity()
+def test_the_identity_of_a_suite_changes_with_its_networks_and_metrics() -> None:
+    suite, other = (MetricSuite(FeatureNetworks(narrow_vgg19())) for _ in range(2))
+    assert suite.identity() == other.identity()
+    next(iter(other.networks.vgg19.parameters())).add_(0.1)
+    assert suite.identity() != other.identity()
+    other = MetricSuite(FeatureNetworks(narrow_vgg19()), {"ssim": "not wanted"})
+    assert suite.identity() != other.identity()
 
 
 def test_every_style_level_of_vgg16_is_one_of_lpips() -> None:

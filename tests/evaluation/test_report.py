@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adaattn_core.evaluation.metric_suite import METRICS
-from adaattn_core.evaluation.report import Strip, render
+from adaattn_core.evaluation.report import Example, render
 from adaattn_core.evaluation.scatter_plot import (
     HEIGHT,
     LEFT,
@@ -67,7 +67,7 @@ def report() -> dict[str, Any]:
     }
 
 
-STRIPS = [Strip("sea__ink", 1.5, [PIXEL] * 4, ["sea", "ink", "Style 0.300", "Style <0.400>"])]
+EXAMPLES = [Example("sea__ink", 1.5, [PIXEL] * 4, ["sea", "ink", "Style 0.300", "Style <0.400>"])]
 
 
 class Checker(HTMLParser):
@@ -105,7 +105,7 @@ def checked(html: str) -> Checker:
 
 
 def test_the_page_needs_nothing_else(report: dict[str, Any]) -> None:
-    html = render(report, STRIPS)
+    html = render(report, EXAMPLES)
     page = checked(html)
     assert page.links == [PIXEL] * 4
     assert "link" not in page.tags and "iframe" not in page.tags
@@ -113,7 +113,7 @@ def test_the_page_needs_nothing_else(report: dict[str, Any]) -> None:
 
 
 def test_names_cannot_become_markup(report: dict[str, Any]) -> None:
-    html = render(report, STRIPS)
+    html = render(report, EXAMPLES)
     for text in (NAME, "<oil>", "vgg<19>.pth", "x.png is <cut> short", "no <gram> here", "Style <0.400>"):
         assert text not in html
         assert text in "".join(checked(html).text), text

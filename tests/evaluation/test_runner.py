@@ -14,9 +14,9 @@ from torch import Tensor
 
 from adaattn_core.checkpoints.model_file import save_model
 from adaattn_core.errors import ImageError
-from adaattn_core.evaluation import runner as evaluation_module
+from adaattn_core.evaluation import methods as methods_module
 from adaattn_core.evaluation.methods import (
-    MOST_PAIRS,
+    MAX_PAIRS,
     IdentityBaseline,
     Kind,
     Method,
@@ -26,14 +26,15 @@ from adaattn_core.evaluation.methods import (
     Sources,
     StyleCopyBaseline,
     choose_pairs,
-    finished_in,
+    existing_images,
+    load_reduced,
 )
-from adaattn_core.evaluation.peak_memory import paint_and_measure, peak_memory_gib
-from adaattn_core.evaluation.runner import Evaluation, Records, load_reduced
+from adaattn_core.evaluation.peak_memory import measure_peak, peak_memory_gib
+from adaattn_core.evaluation.runner import Evaluation, Records
 from adaattn_core.evaluation.summary import not_measured, summarize, table
 from adaattn_core.io.images import load_image, save_image
 from adaattn_core.runtime.progress import CounterLine
-from tests.helpers.evaluation import narrow_panel, write_pictures
+from tests.helpers.evaluation import narrow_suite, write_pictures
 from tests.helpers.small_models import picture, small_model
 
 
@@ -68,21 +69,23 @@ def test_a_few_of_very_many_pairs_take_no_time() -> None:
     """10^8 pairs, which a list of would take minutes and gigabytes."""
     many = paths(Path(), [f"picture{index}" for index in range(10_000)])
     assert len(choose_pairs(many, many, [], 5, 0)) == 5
-    with pytest.raises(ImageError, match=rf"100000000 pairs came; at most {MOST_PAIRS} are judged. Draw some of them"):
+    with pytest.raises(ImageError, match=rf"100000000 pairs came; at most {MAX_PAIRS} are allowed. Draw some of them"):
         choose_pairs(many, many, [], None, 0)
 
 
 def test_pairs_that_every_folder_has(tmp_path: Path) -> None:
-    one = finished_in("one", write_pictures(tmp_path / "one", ["sea__ink", "sea__oil__2", "hill__oil", "lake__ink"]))
-    two = finished_in("two", write_pictures(tmp_path / "two", ["hill__oil", "sea__oil__2", "notes"]))
+    one = existing_images(
+        "one", write_pictures(tmp_path / "one", ["sea__ink", "sea__oil__2", "hill__oil", "lake__ink"])
+    )
+    two = existing_images("two", write_pictures(tmp_path / "two", ["hill__oil", "sea__oil__2", "notes"]))
     assert names_of(choose_pairs(CONTENTS, STYLES, [one, two], None, 0)) == ["sea__oil__2", "hill__oil"]
     assert names_of(choose_pairs(CONTENTS, STYLES, [two, one], 1, 0))[0] in ("sea__oil__2", "hill__oil")
 
 
 def test_a_folder_without_a_pair(tmp_path: Path) -> None:
-    one = finished_in("one", write_pictures(tmp_path / "one", ["sea__ink"]))
-    other = finished_in("other", write_pictures(tmp_path / "other", ["hill__ink"]))
-    odd = finished_in("odd", write_pictures(tmp_path / "odd", ["result1"]))
+    one = existing_images("one", write_pictures(tmp_path / "one", ["sea__ink"]))
+    other = existing_images("other", write_pictures(tmp_path / "other", ["hill__ink"]))
+    odd = existing_images("odd", write_pictures(tmp_path / "odd", ["result1"]))
     with pytest.raises(ImageError) as error:
         choose_pairs(CONTENTS, STYLES, [odd], None, 0)
     assert str(error.value) == (
@@ -95,7 +98,7 @@ def test_a_folder_without_a_pair(tmp_path: Path) -> None:
 
 def test_two_pictures_of_one_name() -> None:
     twice = [Path("a/sea.png"), Path("b/sea.jpg")]
-    with pytest.raises(ImageError, match="have one name; pictures are told apart by it. Rename one."):
+    with pytest.raises(ImageError, match="have the same name; pair names need different ones. Rename one."):
         choose_pairs(twice, STYLES, [], None, 0)
 
 
@@ -116,15 +119,15 @@ def sources(pair: Pair) -> Sources:
 
 
 def test_content_unchanged_is_the_content(pair: Pair, sources: Sources) -> None:
-    assert IdentityBaseline().make(pair, sources).picture is sources.content
+    assert IdentityBaseline().stylize(pair, sources).picture is sources.content
 
 
 def test_style_copied_is_the_middle_of_the_style(pair: Pair, sources: Sources) -> None:
     """50 rows become 32, 100 columns 64, of which the middle 40 are left."""
-    made = StyleCopyBaseline().make(pair, sources).picture
+    made = StyleCopyBaseline().stylize(pair, sources).picture
     assert made.shape == sources.content.shape
     ramp = torch.linspace(0, 1, 100).expand(1, 3, 50, 100)
-    copied = StyleCopyBaseline().make(pair, Sources(sources.content, ramp)).picture
+    copied = StyleCopyBaseline().stylize(pair, Sources(sources.content, ramp)).picture
     assert torch.allclose(copied[0, 0, 0], torch.linspace(0, 1, 64)[12:52], atol=0.02)
 
 
@@ -133,7 +136,7 @@ def test_a_model_paints_and_is_timed(pair: Pair, sources: Sources) -> None:
     full = ModelMethod("full", model, "m", "digest")
     half = ModelMethod("half", model, "m", "digest", strength=0.5)
     none = ModelMethod("none", model, "m", "digest", strength=0.0)
-    made = [one.make(pair, sources) for one in (none, half, full)]
+    made = [one.stylize(pair, sources) for one in (none, half, full)]
     assert torch.equal(made[0].picture, sources.content)
     away = [float((one.picture - sources.content).abs().mean()) for one in made]
     assert away[0] == 0 < away[1] < away[2]
@@ -143,10 +146,10 @@ def test_a_model_paints_and_is_timed(pair: Pair, sources: Sources) -> None:
 
 def test_finished_pictures_are_brought_to_the_contents_size(pair: Pair, sources: Sources, tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "done", ["sea__ink"], size=(64, 80))
-    made = finished_in("done", folder).make(pair, sources)
+    made = existing_images("done", folder).stylize(pair, sources)
     assert made.picture.shape == sources.content.shape
     assert made.resized and made.seconds is None
-    assert not finished_in("done", write_pictures(folder, ["sea__ink"])).make(pair, sources).resized
+    assert not existing_images("done", write_pictures(folder, ["sea__ink"])).stylize(pair, sources).resized
 
 
 def test_large_sources_are_reduced(tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ class Counting:
     def identity(self, pair: Pair) -> str:
         return f"brighter by {self.amount}"
 
-    def make(self, pair: Pair, sources: Sources) -> Output:
+    def stylize(self, pair: Pair, sources: Sources) -> Output:
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         self.calls += 1
@@ -192,11 +195,11 @@ def start(
     folders: tuple[list[Path], list[Path]], report: Path, *subjects: Method, fresh: bool = False, size: int = 512
 ) -> Evaluation:
     pairs = choose_pairs(*folders, [], None, 0)
-    return Evaluation(narrow_panel(), subjects, pairs, Records.open(report / "results.jsonl", fresh), size)
+    return Evaluation(narrow_suite(), subjects, pairs, Records.open(report / "results.jsonl", fresh), size)
 
 
 def run(evaluation: Evaluation) -> CounterLine:
-    bar = CounterLine(len(evaluation.pairs) * len(evaluation.subjects), hidden=True)
+    bar = CounterLine(len(evaluation.pairs) * len(evaluation.methods), hidden=True)
     evaluation.run(bar)
     return bar
 
@@ -210,7 +213,7 @@ def test_every_row_gets_every_number_of_every_pair(folders: tuple[list[Path], li
     for records in complete.values():
         assert [record["subject"] for record in records] == ["counting", "content unchanged", "style copied"]
         brighter, unchanged, copied = (record["values"] for record in records)
-        assert set(brighter) == set(evaluation.panel.metrics)
+        assert set(brighter) == set(evaluation.suite.metrics)
         assert unchanged["ssim"] == pytest.approx(1)
         assert unchanged["lpips_vgg"] == unchanged["content"] == 0
         assert 0 < brighter["lpips_vgg"] < copied["lpips_vgg"]
@@ -259,7 +262,7 @@ def test_a_broken_picture_leaves_its_pairs_out(folders: tuple[list[Path], list[P
     bar = run(evaluation)
     assert bar.done == 8
     assert names_of(list(evaluation.complete())) == ["sea__oil", "hill__oil"]
-    assert list(evaluation.broken) == ["sea__ink", "hill__ink"]
+    assert list(evaluation.unreadable) == ["sea__ink", "hill__ink"]
     report = summarize(evaluation, 0, {}, {}, {})
     ((reason, count),) = report["broken"].items()
     assert count == 2 and "ink.png is damaged or cut short" in reason
@@ -271,12 +274,12 @@ def test_a_picture_that_goes_leaves_its_pairs_out(folders: tuple[list[Path], lis
     folders[1][0].unlink()
     run(evaluation)
     assert names_of(list(evaluation.complete())) == ["sea__oil", "hill__oil"]
-    assert list(evaluation.broken) == ["sea__ink", "hill__ink"]
-    assert "ink.png does not exist" in evaluation.broken["sea__ink"]
+    assert list(evaluation.unreadable) == ["sea__ink", "hill__ink"]
+    assert "ink.png does not exist" in evaluation.unreadable["sea__ink"]
 
 
 def test_one_pair_alone_has_no_intervals(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    line = "not measured: intervals (one pair says nothing of others; they need two or more)"
+    line = "not measured: intervals (they need at least two pairs)"
     for contents, alone in ((folders[0][:1], True), (folders[0], False)):
         evaluation = start((contents, folders[1][:1]), tmp_path, IdentityBaseline())
         run(evaluation)
@@ -288,13 +291,13 @@ def test_a_broken_finished_picture_leaves_its_pair_out_for_all(
 ) -> None:
     done = write_pictures(tmp_path / "done", ["sea__ink", "hill__oil"])
     (done / "sea__ink.png").write_bytes(b"no picture")
-    subject = finished_in("done", done)
+    subject = existing_images("done", done)
     pairs = choose_pairs(*folders, [subject], None, 0)
     records = Records.open(tmp_path / "results.jsonl")
-    evaluation = Evaluation(narrow_panel(), [subject, IdentityBaseline()], pairs, records)
+    evaluation = Evaluation(narrow_suite(), [subject, IdentityBaseline()], pairs, records)
     run(evaluation)
     assert names_of(list(evaluation.complete())) == ["hill__oil"]
-    assert "sea__ink.png is not a picture that can be read" in evaluation.broken["sea__ink"]
+    assert "sea__ink.png is not a picture that can be read" in evaluation.unreadable["sea__ink"]
 
 
 def test_nothing_left_to_judge_is_an_error(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
@@ -302,7 +305,9 @@ def test_nothing_left_to_judge_is_an_error(folders: tuple[list[Path], list[Path]
         path.write_bytes(b"no picture")
     evaluation = start(folders, tmp_path, IdentityBaseline())
     run(evaluation)
-    with pytest.raises(ValueError, match=r"none of the 4 pairs could be judged, the first because .*sea.png is not a"):
+    with pytest.raises(
+        ValueError, match=r"none of the 4 pairs could be measured, the first because .*sea.png is not a"
+    ):
         summarize(evaluation, 0, {}, {}, {})
 
 
@@ -320,7 +325,7 @@ def test_few_pictures_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytes
         alive.append(sum(one() is not None for one in loaded))
         return image
 
-    monkeypatch.setattr(evaluation_module, "load_image", watched)
+    monkeypatch.setattr(methods_module, "load_image", watched)
     evaluation = start((paths(tmp_path / "c", names), paths(tmp_path / "s", names)), tmp_path, Counting())
     run(evaluation)
     assert len(loaded) == 50
@@ -333,7 +338,7 @@ def test_few_pictures_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytes
 def test_summary_has_means_intervals_and_differences(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     evaluation = start(folders, tmp_path, Counting(), Counting("more", amount=0.3), IdentityBaseline())
     run(evaluation)
-    report = summarize(evaluation, 0, {"counting": 1.5}, {"more": 30.0}, {"size": 512})
+    report = summarize(evaluation, 0, {"counting": 1.5}, {"artfid": {"more": 30.0}}, {"size": 512})
     assert json.loads(json.dumps(report)) == report
     first, second, unchanged = report["subjects"]
     for index, subject in enumerate(report["subjects"]):
@@ -374,7 +379,7 @@ def test_peak_memory_of_a_model_of_its_own(pair: Pair, tmp_path: Path) -> None:
         "source": painter.source, "device": "cpu", "dtype": "float32", "size": 512, "options": {},
         "content": str(pair.content), "style": str(pair.style),
     }  # fmt: skip
-    assert peak < paint_and_measure(job) - 0.2
+    assert peak < measure_peak(job) - 0.2
     assert ballast.sum() == ballast.numel()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core.evaluation.ablation import attending_at
+from adaattn_core.evaluation.methods import attending_at
 from adaattn_core.inference.stylize import stylize
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
