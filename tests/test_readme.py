@@ -163,5 +163,6 @@ def test_the_program(desk: Path) -> None:
 
 
 def test_every_file_the_readme_links_to_is_there() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    targets = re.findall(r"\]\(([^)#]+)[)#]", README) + re.findall(r'<img src="([^"]+)"', README)
+    assert "docs/graph.jpg" in targets
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
