@@ -12,17 +12,21 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..models.encoder import VGG19_CONVS, VGGEncoder, conv_names
 from .hub import torchvision_tensors
-from .model_file import load_strict, read_tensors
+from .model_file import WEIGHTS_FOLDER, load_strict, read_tensors
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 
+BUILT_IN_VGG = "built-in"
+VGG_FILE = WEIGHTS_FOLDER / "vgg19.safetensors"
+"""VGG-19 with normalised channels, float16; its licence and origin stand beside it."""
+
 # VGG-19 files
 
 
-def load_vgg(source: str | Path) -> VGGEncoder:
-    """A full-size VGG-19 encoder from any of the usual files, told apart by their keys.
+def load_vgg(source: str | Path = BUILT_IN_VGG, *, normalized: bool = False) -> VGGEncoder:
+    """A full-size VGG-19 encoder: the built-in one, or any of the usual files, told apart by their keys.
 
     * `vgg_normalised.pth` of AdaIN and AdaAttN: `0.weight`, `2.weight`, ... (preprocessing is its first layer);
     * torchvision's vgg19: `features.0.weight`, ... (RGB, ImageNet mean and deviation);
@@ -30,12 +34,20 @@ def load_vgg(source: str | Path) -> VGGEncoder:
       `conv1_1.mean_activation`, ..., when present, undoes a per-channel normalisation.
 
     Args:
-        source: a .pth or .safetensors file, or "torchvision" to download torchvision's (hash-checked, cached).
+        source: "built-in"; a .pth or .safetensors file; or "torchvision" to download torchvision's (hash-checked,
+            cached).
+        normalized: keep the channels of a file with `mean_activation` tensors, such as the built-in one, rescaled to a
+            mean activation of 1, instead of undoing it.
 
     Raises:
         CheckpointError: a file that holds no VGG-19.
     """
-    tensors = _torchvision_vgg() if str(source) == "torchvision" else read_tensors(source)
+    if str(source) == "torchvision":
+        tensors = _torchvision_vgg()
+    else:
+        tensors = read_tensors(VGG_FILE if str(source) == BUILT_IN_VGG else source)
+    if normalized:
+        tensors = {name: value for name, value in tensors.items() if not name.endswith(".mean_activation")}
     with torch.device("meta"):  # nothing is drawn from the global generator
         encoder = VGGEncoder()
     load_strict(encoder, _canonical_vgg(tensors, str(source)), str(source))

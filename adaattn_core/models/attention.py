@@ -144,6 +144,39 @@ def _sample(positions: int, count: int, allowed: Tensor | None, generator: torch
     return order[:count]
 
 
+def attention_target(
+    content: Features,
+    style: Features,
+    level: str,
+    *,
+    logit_scale: float | None = None,
+    style_mask: Tensor | None = None,
+) -> Tensor:
+    """AdaAttN without learned projections: S * Norm(F_c) + M with attention on the stacked keys themselves.
+
+    The target of refinement, and of the local feature loss in training. Source: Liu et al., ICCV 2021, section 3.4.
+
+    Args:
+        content, style: features down to `level`, (B, C, H, W) each, sizes may differ.
+        logit_scale: None takes the products of the keys as logits, as published. A number takes their cosines times
+            that number, which keeps logits bounded and mixes several similar style positions.
+        style_mask: (B or 1, 1, h, w) in [0, 1], any size: where the style may be looked at.
+
+    Returns:
+        (B, C, H, W) float32 on the content's grid. Attention is streamed: memory grows with the number of positions.
+    """
+    query, key = (rearrange(stacked_key(features, level), AS_ROWS) for features in (content, style))
+    if logit_scale is not None:
+        query, key = F.normalize(query, dim=-1) * logit_scale, F.normalize(key, dim=-1)
+    value = rearrange(to_float32(style[level]), AS_ROWS)
+    allowed = None
+    if style_mask is not None:
+        allowed = mask_on_grid(style_mask, (style[level].shape[-2], style[level].shape[-1])).expand(len(value), -1)
+    moments = attention_moments(query, key, value, style_mask=allowed)
+    mean, std = (rearrange(x, "b (h w) c -> b c h w", h=content[level].shape[-2]) for x in moments)
+    return std * normalize_channels(content[level]) + mean
+
+
 class AdaAttention(nn.Module):
     """Adaptive attention normalisation of one level: f, g and h of the paper.
 
