@@ -1,6 +1,7 @@
-"""The command line `adaattn`: commands, exit codes, and errors as one line.
+"""The command line `adaattn`: its commands, exit codes and one-line errors.
 
-Exit codes: 0 done, 1 failed on the way, 2 wrong input, 130 interrupted, 143 terminated (train, which saves).
+Exit codes: 0 success, 1 failure during the work, 2 wrong input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM
+(`train`, which saves first).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
 
 
 class Command(Protocol):
-    """What a module of commands/ is."""
+    """The interface of a module in commands/."""
 
     __doc__: str | None
 
@@ -31,6 +32,7 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace) -> int: ...
 
 
+VERBOSE_HELP = "show the Python traceback of an error"
 COMMANDS: dict[str, Command] = {
     "stylize": stylize,
     "video": video,
@@ -44,16 +46,18 @@ COMMANDS: dict[str, Command] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells what is wrong with the arguments in one line."""
+    """Reports wrong arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_INPUT, f"adaattn: {' '.join(message.split())}. See {self.prog} --help.\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="adaattn", description="Style transfer with AdaAttN.", allow_abbrev=False)
+    parser = Parser(
+        prog="adaattn", description="Style transfer with AdaAttN. Each command has its own --help.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"adaattn {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="show where in the code an error came from")
+    parser.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         summary = (command.__doc__ or "").partition("\n")[0]
@@ -62,33 +66,32 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         command.add_arguments(subparser)
-        subparser.add_argument(
-            "--verbose",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show where in the code an error came from",
-        )
+        subparser.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=VERBOSE_HELP)
         subparser.set_defaults(run=command.run)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show must not end the work
+    """Runs a command and returns the exit code.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot encode must not raise an error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
-    except SystemExit as stop:  # after --help, or an error that has been shown
+    except SystemExit as stop:  # after --help, or after an error that was reported
         return int(stop.code or 0)
     logging.basicConfig(format="adaattn: %(message)s")
     logging.getLogger(__package__).setLevel(logging.DEBUG if args.verbose else logging.WARNING)
     try:
         with warnings.catch_warnings():
-            if not args.verbose:  # what libraries say to programmers, in several lines, nobody here can act on
+            if not args.verbose:  # warnings of libraries are for programmers and take several lines
                 warnings.simplefilter("ignore")
             code: int = args.run(args)
-        print(end="", flush=True)  # a closed pipe shows here
+        print(end="", flush=True)  # a closed pipe raises its error here
     except KeyboardInterrupt:
         print("adaattn: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -103,8 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _leave_closed_pipe() -> int:
-    """Quietly: who read our output wants no more of it. Source: the note on SIGPIPE in the documentation of signal."""
-    with suppress(OSError, ValueError):  # a stream without a descriptor, in tests
+    """Ends without a message, since the reader of the output has closed it.
+
+    Source: the note on SIGPIPE in the documentation of Python's module signal.
+    """
+    with suppress(OSError, ValueError):  # a stream without a file descriptor, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED
 

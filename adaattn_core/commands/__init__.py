@@ -1,4 +1,4 @@
-"""The commands of `adaattn`, a file each: `add_arguments(parser)` and `run(args)`, which returns the exit code.
+"""The commands of `adaattn`, one module each: `add_arguments(parser)`, and `run(args)`, which returns the exit code.
 
-The first line of a file's docstring is its line in `adaattn --help`.
+The first line of a command module's docstring is its summary in `adaattn --help`. `cli.py` is the only user.
 """

@@ -16,7 +16,7 @@ from ..benchmarking.scaling import describe
 from ..checkpoints.model_file import read_metadata
 from ..commands import bench_train
 from ..io.files import atomic_path
-from .options import check_folder, count, pixels
+from .options import check_folder, pixels, positive_integer
 
 CURVE_SIZES = (256, 512, 1024, 2048, 4096)
 
@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subjects", type=_subjects, default=list(SUBJECTS), metavar="A,B", help="what to measure (default: all)"
     )
     parser.add_argument(
-        "--repeats", type=count, default=3, metavar="N", help="processes for each number (default: %(default)s)"
+        "--repeats",
+        type=positive_integer,
+        default=3,
+        metavar="N",
+        help="processes for each number (default: %(default)s)",
     )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE",

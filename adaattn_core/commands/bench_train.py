@@ -17,7 +17,7 @@ from ..benchmarking.training import (
     write_random_vgg,
 )
 from ..training.config import TrainConfig
-from .options import count, whole
+from .options import integer, positive_integer
 from .train import add_settings, given_settings
 
 DESCRIPTION = """\
@@ -36,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of processes that read pictures, to be compared (default: 0,1,2)",
     )  # fmt: skip
     parser.add_argument(
-        "--measured-steps", type=count, default=4, metavar="N", help="steps for each number (default: %(default)s)"
+        "--measured-steps",
+        type=positive_integer,
+        default=4,
+        metavar="N",
+        help="steps for each number (default: %(default)s)",
     )
     add_settings(parser)
 
@@ -82,7 +86,7 @@ def _line(row: Rates) -> str:
 
 
 def _counts(text: str) -> list[int]:
-    counts = [whole(part) for part in text.split(",")]
+    counts = [integer(part) for part in text.split(",")]
     if min(counts) < 0:
         raise ArgumentTypeError(f"{text} is out of range; numbers of workers are 0 or more")
     return counts

@@ -1,4 +1,4 @@
-"""Paint a grid of contents and styles as one picture."""
+"""Make a comparison sheet: every content in every style, in one picture."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    for name, place in (("content", "down the left"), ("style", "along the top")):
+    for name, place in (("content", "one row each"), ("style", "one column each")):
         parser.add_argument(
-            f"--{name}", nargs="+", required=True, metavar=name[0].upper(), help=f"pictures, folders or globs, {place}"
-        )
+            f"--{name}", nargs="+", required=True, metavar=name[0].upper(),
+            help=f"{name} pictures: files, folders or glob patterns; {place}",
+        )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="SHEET", help="picture to write")
     parser.add_argument(
         "--size", type=pixels, default=256, metavar="PX",
-        help="side of each cell: pictures are cropped to squares before they are painted (default: %(default)s)",
+        help="side of each cell; all pictures are cropped to squares of this size first (default: %(default)s)",
     )  # fmt: skip
     add_model_options(parser)
 
@@ -44,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args)
     bar = progress_bar(len(styles), unit="style")
     with bar:
-        sheet = comparison_sheet(model, contents, _counted(styles, bar))
+        sheet = comparison_sheet(model, contents, _with_progress(styles, bar))
     save_image(sheet, args.output)
     print(f"{args.output}  {sheet.shape[-1]}x{sheet.shape[-2]}  {time.monotonic() - started:.1f} s")
     return 0
 
 
-def _counted(styles: Iterable[Tensor], bar: Progress) -> Iterator[Tensor]:
+def _with_progress(styles: Iterable[Tensor], bar: Progress) -> Iterator[Tensor]:
     for style in styles:
         yield style
         bar.update()

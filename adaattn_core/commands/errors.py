@@ -1,10 +1,10 @@
-"""Errors as a person reads them: an exit code and one line."""
+"""Errors as the command line reports them: an exit code and one line."""
 
 from __future__ import annotations
 
 import errno
 
-from ..errors import CheckpointError, TrainingError
+from ..errors import AdaAttNError, TrainingError
 from ..runtime.memory import is_out_of_memory
 
 WRONG_INPUT = 2
@@ -14,26 +14,26 @@ TERMINATED = 143
 
 OUT_OF_MEMORY = (
     "out of memory. Make the pictures smaller (--size; in training --crop or --batch), or use --max-memory-gb or "
-    "--device cpu where the command has them."
+    "--device cpu if the command has these options."
 )
 
 
 def explain(error: Exception) -> tuple[int, str]:
-    """Exit code and line: what came, what is needed, what to do."""
+    """The exit code of an error and its message in one line: what came, what is needed, what to do."""
     if is_out_of_memory(error):
         return WRONG_INPUT, OUT_OF_MEMORY
     if isinstance(error, OSError) and error.strerror:
         return WRONG_INPUT, _explain_os_error(error)
     line = " ".join(str(error).split())
-    if isinstance(error, ValueError | CheckpointError | OSError) and line:
-        return WRONG_INPUT, line
     if isinstance(error, TrainingError):
         return FAILED, line
-    return FAILED, f"unexpected {type(error).__name__}: {line}. Please report it, with what --verbose shows."
+    if isinstance(error, AdaAttNError | ValueError | OSError) and line:
+        return WRONG_INPUT, line
+    return FAILED, f"unexpected {type(error).__name__}: {line}. Please report this error with the output of --verbose."
 
 
 def _explain_os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    prefix = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}disk full. Free some space or choose another disk."
-    return f"{where}{error.strerror}. Check the path and its permissions."
+        return f"{prefix}disk full. Free some space or choose another disk."
+    return f"{prefix}{error.strerror}. Check the path and its permissions."

@@ -51,7 +51,7 @@ from ..io.image_files import find_images
 from ..runtime.device import PRECISIONS, pick_device
 from ..runtime.progress import progress_bar
 from .errors import INTERRUPTED
-from .options import count, make_folder, open_model, positive, side, unit, whole
+from .options import fraction, integer, make_folder, open_model, pixels_or_zero, positive_integer, positive_number
 
 EXAMPLES = """\
 examples:
@@ -86,16 +86,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_networks(parser.add_argument_group("networks of the metrics"))
     parser.add_argument(
-        "--pairs", type=count, metavar="N", help="evaluate N pairs, drawn with --seed (default: all available pairs)"
+        "--pairs",
+        type=positive_integer,
+        metavar="N",
+        help="evaluate N pairs, drawn with --seed (default: all available pairs)",
     )
     parser.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="seed of the draw and of the intervals (default: 0)"
+        "--seed", type=integer, default=0, metavar="N", help="seed of the draw and of the intervals (default: 0)"
     )
     parser.add_argument(
-        "--size", type=side, default=512, metavar="PX",
+        "--size", type=pixels_or_zero, default=512, metavar="PX",
         help="reduce contents and styles to this short side where theirs is longer; 0 keeps them (default: 512)",
     )  # fmt: skip
-    parser.add_argument("--show", type=whole, default=8, metavar="N", help="pairs to show as pictures (default: 8)")
+    parser.add_argument("--show", type=integer, default=8, metavar="N", help="pairs to show as pictures (default: 8)")
     parser.add_argument("--fresh", action="store_true", help="discard measurements of earlier runs into REPORT_DIR")
     parser.add_argument("--device", default="auto", help="see adaattn info (default: the fastest available)")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the models; auto is float32")
@@ -234,7 +237,7 @@ def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
         return _label(text), text, {}
     head, *settings = text.split(",")
     label, name = _parse_label(head)
-    parsers = {"attention": _attention, "temperature": positive, "strength": unit, "levels": _levels}
+    parsers = {"attention": _attention, "temperature": positive_number, "strength": fraction, "levels": _levels}
     options = {}
     for setting in settings:
         key, _, value = setting.partition("=")

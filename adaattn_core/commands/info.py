@@ -1,4 +1,4 @@
-"""Say what a weights file holds, or what this machine has."""
+"""Show the contents of a model file, or the devices and packages of this machine."""
 
 from __future__ import annotations
 
@@ -26,33 +26,35 @@ from ..errors import CheckpointError
 from ..runtime.device import computes_bfloat16, known_devices
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+NOT_STATED = "not stated"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL",
-        help=f"{' or '.join(MODEL_NAMES)}, or a .safetensors file (default: tell about this machine)",
+        help=f"{' or '.join(MODEL_NAMES)}, or the path of a .safetensors file (default: show this machine)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    facts = about_machine() if args.model is None else about_model(args.model)
+    facts = describe_machine() if args.model is None else describe_model(args.model)
     width = max(map(len, facts))
     for name, text in facts.items():
         print(f"{name:{width}}  {text}")
     return 0
 
 
-def about_machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
+    """Versions, devices and known models of this machine, by name."""
     from .. import __version__
 
     versions = [f"{package} {version(package)}" for package in PACKAGES]
     facts = {"adaattn": __version__, "python": platform.python_version(), "packages": ", ".join(versions)}
-    facts |= {name: _about_device(torch.device(name)) for name in known_devices()}
-    return facts | {f"model {name}": _about_known_model(name) for name in MODEL_NAMES}
+    facts |= {name: _describe_device(torch.device(name)) for name in known_devices()}
+    return facts | {f"model {name}": _describe_known_model(name) for name in MODEL_NAMES}
 
 
-def _about_device(device: torch.device) -> str:
+def _describe_device(device: torch.device) -> str:
     native = "yes" if computes_bfloat16(device) else "no"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -62,18 +64,18 @@ def _about_device(device: torch.device) -> str:
     return f"native bfloat16: {native}"
 
 
-def _about_known_model(name: str) -> str:
+def _describe_known_model(name: str) -> str:
     try:
         path = find_model(name)
     except CheckpointError as error:
         return str(error)
     if path.is_file():
         return str(path)
-    return f"not there: {path}" + (" should have been installed with adaattn" if name == BUILT_IN else "")
+    return f"not installed: {path}" + (" belongs to adaattn; install it again" if name == BUILT_IN else "")
 
 
-def about_model(name: str) -> dict[str, str]:
-    """Facts about a weights file by name.
+def describe_model(name: str) -> dict[str, str]:
+    """Size, configuration and provenance of a model file, by name.
 
     Raises:
         CheckpointError: as `load_model`.
@@ -87,7 +89,7 @@ def about_model(name: str) -> dict[str, str]:
         "file": str(path),
         "size": f"{Path(path).stat().st_size / 1e6:.2f} MB",
         "stored as": ", ".join(stored),
-        "architecture": metadata.get("architecture", "not said"),
+        "architecture": metadata.get("architecture", NOT_STATED),
         "parameters": f"{sum(parts.values()):,}: " + ", ".join(f"{part} {count:,}" for part, count in parts.items()),
         "fingerprint": f"{fingerprint(model)}, of the encoder {fingerprint(model.encoder)}",
     }
@@ -96,9 +98,9 @@ def about_model(name: str) -> dict[str, str]:
 
 
 def _provenance(metadata: Mapping[str, str]) -> dict[str, str]:
-    """License and training; a training run of ours says its steps and settings as JSON."""
-    facts = {"license": metadata.get("license", "not said")}
-    trained_on = metadata.get("trained_on", "not said")
+    """The licence and the training. Models of `adaattn train` store their steps and settings as JSON."""
+    facts = {"license": metadata.get("license", NOT_STATED)}
+    trained_on = metadata.get("trained_on", NOT_STATED)
     try:
         record = json.loads(trained_on)
     except ValueError:
@@ -109,7 +111,7 @@ def _provenance(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _plain(value: object) -> str:
-    """JSON values on one line, without its marks."""
+    """A JSON value in one line without quotes and braces."""
     if isinstance(value, dict):
         return ", ".join(f"{name}={_plain(item)}" for name, item in value.items())
     return "(" + " ".join(map(_plain, value)) + ")" if isinstance(value, list) else str(value)

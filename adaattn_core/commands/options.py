@@ -1,4 +1,4 @@
-"""Options that several commands share, and the kinds of value they take."""
+"""Options that several commands share: definitions, value types, checks of paths, and the styles they name."""
 
 from __future__ import annotations
 
@@ -6,68 +6,80 @@ import argparse
 import math
 import os
 from argparse import ArgumentTypeError
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, load_model
 from ..errors import OutputError
 from ..inference.stages import ATTENTIONS
-from ..io.images import output_format
+from ..inference.stylize import encode_style
+from ..io.image_files import find_images
+from ..io.images import load_image, load_mask, output_format
+from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
-from ..ops.resize import MIN_SIDE
+from ..ops.masks import fit_mask
+from ..ops.resize import MIN_SIDE, resize_image
 from ..runtime.device import PRECISIONS, Precision, pick_device, pick_dtype
 
 NO_MASK = "none"
+"""Value of --style-mask for a style without a mask."""
 STYLE_SIDE = 512
+"""Default of --style-size, in pixels."""
 
 
-def add_paint_options(group: argparse._ArgumentGroup) -> None:
+def add_stylize_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--strength", type=unit, default=1.0, metavar="X", help="0 is the content, 1 the full style (default: 1)"
+        "--strength", type=fraction, default=1.0, metavar="X",
+        help="strength of the style: 0 gives the content unchanged, 1 the full style (default: 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--style-weights", type=weights, metavar="X,X",
+        help="weight of each style in a mix; only the proportions count (default: equal weights)",
+    )  # fmt: skip
+    group.add_argument(
+        "--keep-color", action="store_true", help="keep the colours of the content and change only its brightness"
     )
     group.add_argument(
-        "--style-weights", type=shares, metavar="X,X", help="share of each style in a mix (default: the same for all)"
-    )
-    group.add_argument("--keep-color", action="store_true", help="keep the content's colours, take only brightness")
-    group.add_argument(
-        "--temperature", type=positive, default=1.0, metavar="X",
-        help="above 1 blends more of the style into each place, below 1 less (default: 1)",
+        "--temperature", type=positive_number, default=1.0, metavar="X",
+        help="values above 1 blend more parts of the style into each place, values below 1 fewer (default: 1)",
     )  # fmt: skip
     group.add_argument(
         "--attention", choices=ATTENTIONS, default=ATTENTIONS[0],
-        help="exact looks at all of the style, sampled at 4096 random places (default: %(default)s)",
+        help="exact uses every style position, sampled uses 4096 random style positions (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="which places sampled attention picks (default: 0)"
+        "--seed", type=integer, default=0, metavar="N", help="random seed of sampled attention (default: 0)"
     )
 
 
 def add_size_options(group: argparse._ArgumentGroup, contents: str) -> None:
-    """`contents` names what is painted."""
+    """Adds --size and --style-size; `contents` is the plural noun for what is stylized."""
     group.add_argument(
-        "--size", type=side, default=0, metavar="PX",
-        help=f"resize {contents} to this short side (default: 0, their own)",
+        "--size", type=pixels_or_zero, default=0, metavar="PX",
+        help=f"resize the {contents} to this short side (default: 0, which keeps their size)",
     )  # fmt: skip
     group.add_argument(
-        "--style-size", type=side, default=STYLE_SIDE, metavar="PX",
-        help="reduce styles to this short side where theirs is longer; 0 keeps them (default: %(default)s)",
+        "--style-size", type=pixels_or_zero, default=STYLE_SIDE, metavar="PX",
+        help="reduce styles whose short side is longer to this short side; 0 keeps their size (default: %(default)s)",
     )  # fmt: skip
 
 
 def add_style_mask_option(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--style-mask", action="append", metavar="M",
-        help=f"picture, white where to take the style from; once for each --style, {NO_MASK} for all of it",
+        help="mask picture: only the white part of the style is used. Give the option once for each --style, with the "
+        f"value {NO_MASK} for a style without a mask",
     )  # fmt: skip
 
 
-def add_memory_option(parser: argparse.ArgumentParser, price: str) -> None:
-    """`price` says what a limit costs."""
+def add_memory_option(parser: argparse.ArgumentParser, effect: str) -> None:
+    """Adds --max-memory-gb; `effect` names the cost of a limit."""
     parser.add_argument(
-        "--max-memory-gb", type=positive, metavar="X",
-        help=f"GiB that the program may hold at the most; {price} (default: what is fastest)",
+        "--max-memory-gb", type=positive_number, metavar="X",
+        help=f"most memory that the program may use, in GiB; {effect} (default: no limit, which is fastest)",
     )  # fmt: skip
 
 
@@ -75,45 +87,54 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model", default=BUILT_IN, metavar="NAME|FILE",
-        help=f"{' or '.join(MODEL_NAMES)}, or a .safetensors file (default: %(default)s)",
+        help=f"{' or '.join(MODEL_NAMES)}, or the path of a .safetensors file (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:1, mps, ... (default: the best there is; see adaattn info)",
-    )
+        "--device", default="auto",
+        help="auto, cpu, cuda, cuda:1, mps, ...; adaattn info lists the devices of this machine "
+        "(default: auto, the fastest device)",
+    )  # fmt: skip
     group.add_argument(
         "--precision", default="auto", choices=PRECISIONS,
-        help="auto is float32. float16 is for GPUs: merge and decoder, within .5/255 of float32. bfloat16: only the "
-        "layers of these that stay within 2/255, which saves little. Attention stays in float32",
+        help="auto is float32. float16 is for GPUs: the merge convolution and the decoder run in float16, and the "
+        "result stays within 0.5/255 of float32. bfloat16 covers only those of their layers that stay within 2/255, "
+        "which saves little. Attention always runs in float32",
     )  # fmt: skip
 
 
 def open_model(args: argparse.Namespace, device: torch.device | None = None) -> StyleTransferModel:
-    """The model that the options of `add_model_options` name; on another device where one is given."""
+    """The model that the options of `add_model_options` name, on `device` or else on the device of --device."""
     device = device or pick_device(args.device)
-    # Not bfloat16 where it is native, as in training: what the command line paints is what the library paints.
+    # "auto" is float32 even where bfloat16 is native: the command line gives the same pictures as the library.
     precision: Precision = "float32" if args.precision == "auto" else args.precision
     return load_model(args.model, device=device, dtype=pick_dtype(precision, device))
 
 
+# Output paths
+
+
 def check_output(path: str | Path) -> None:
-    """Raises an ImageError or OutputError where a picture cannot be written, before any work is done for it."""
+    """Raises an ImageError or OutputError if a picture cannot be written to `path`; called before any work starts."""
     output_format(path)
     check_folder(Path(path).parent)
 
 
 def check_folder(folder: Path) -> None:
+    """Raises an OutputError if `folder` is not a writable folder."""
     if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder, and the output goes there. Create it first.")
+        raise OutputError(f"{folder} is not a folder, so the output cannot be written there. Create the folder first.")
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder} may not be written to. Choose another folder, or change its permissions.")
+        raise OutputError(f"{folder} is not writable. Choose another folder, or change its permissions.")
 
 
 def make_folder(folder: Path) -> None:
-    """A folder for what is made, in one that exists, or an OutputError."""
+    """Creates an output folder if it does not exist; its parent has to exist.
+
+    Raises:
+        OutputError: `folder` is a file, its parent does not exist, or it is not writable.
+    """
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file, and a folder is needed there. Choose another name.")
+        raise OutputError(f"{folder} is a file; a folder is needed for the output. Choose another name.")
     if not folder.exists():
         check_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -121,20 +142,112 @@ def make_folder(folder: Path) -> None:
 
 
 def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path], kind: str = "pictures") -> None:
-    """So that nobody loses a photo to its own repainted version."""
-    originals = {_file_id(path) for path in inputs} - {None}
+    """Raises an OutputError if an output would overwrite an input; `kind` is the plural noun for the inputs."""
+    input_ids = {_file_id(path) for path in inputs} - {None}
     for path in outputs:
-        if _file_id(path) in originals:
-            raise OutputError(f"{path} is one of the {kind} to read and would be lost. Choose another output.")
+        if _file_id(path) in input_ids:
+            raise OutputError(f"{path} is one of the input {kind} and would be overwritten. Choose another output.")
 
 
 def _file_id(path: str | Path) -> tuple[int, int] | None:
-    """The same for all names of a file; None where there is none."""
+    """Device and inode, which are equal for all names of one file; None if there is no file."""
     try:
         status = os.stat(path)
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+# Styles
+
+
+class Styles:
+    """The style pictures of a mix with their masks, read once and encoded once.
+
+    Args:
+        paths: the style pictures.
+        masks: for each style the path of its mask, or NO_MASK.
+        args: the options of `add_stylize_options` and `add_size_options`.
+    """
+
+    def __init__(self, paths: Sequence[Path], masks: Sequence[str], args: argparse.Namespace) -> None:
+        self.paths, self.masks, self.args = paths, masks, args
+        self.pictures: list[tuple[Tensor, Tensor | None]] = []
+        self.features: list[StyleFeatures] = []
+
+    def read(self) -> None:
+        """Reads the pictures and masks, at the first call only.
+
+        Raises:
+            ImageError: a file cannot be read.
+            ValueError: a mask does not fit its style.
+        """
+        if self.pictures:
+            return
+        pictures = []
+        for path, mask_path in zip(self.paths, self.masks, strict=True):
+            picture = load_image(path)
+            mask = None if mask_path == NO_MASK else fit_mask(load_mask(mask_path), picture, "style")
+            if self.args.style_size and min(picture.shape[-2:]) > self.args.style_size:
+                picture = resize_image(picture, short_side=self.args.style_size)
+            pictures.append((picture, mask))
+        self.pictures = pictures
+
+    def encoded(self, model: StyleTransferModel) -> list[StyleFeatures]:
+        """The style features for `stylize`; call `read` first."""
+        if not self.features:
+            args = self.args
+            options = {"attention": args.attention, "seed": args.seed, "max_memory_gb": args.max_memory_gb}
+            self.features = [encode_style(model, picture, mask=mask, **options) for picture, mask in self.pictures]
+        return self.features
+
+
+def find_styles(patterns: Sequence[str], allow_many: bool = True) -> list[Path]:
+    """The style pictures that the values of --style name.
+
+    Args:
+        patterns: files, folders or globs. Each has to name one picture, except as follows.
+        allow_many: a single pattern may name several pictures, to be used one after another.
+
+    Raises:
+        ImageError: a pattern names no picture.
+        ValueError: a pattern names several pictures where one is needed.
+    """
+    matches = [find_images([pattern]) for pattern in patterns]
+    for pattern, paths in zip(patterns, matches, strict=True):
+        if len(paths) > 1 and not (allow_many and len(patterns) == 1):
+            needed = "with several --style options, each needs one picture" if allow_many else "one picture is needed"
+            advice = "Name the pictures" + (", or give only this --style to use them one by one" if allow_many else "")
+            raise ValueError(f"--style {pattern} holds {len(paths)} pictures; {needed}. {advice}.")
+    return [path for paths in matches for path in paths]
+
+
+def style_masks(args: argparse.Namespace, styles: Sequence[Path]) -> list[str]:
+    """The mask of each style: a path or NO_MASK.
+
+    Raises:
+        ValueError: there are more or fewer masks than styles.
+    """
+    masks: list[str] = args.style_mask or [NO_MASK] * len(styles)
+    if len(masks) != len(styles):
+        raise ValueError(
+            f"{len(masks)} style masks came for {len(styles)} styles; one is needed for each style. "
+            f"Give {NO_MASK!r} for a style without a mask."
+        )
+    return masks
+
+
+def check_style_weights(args: argparse.Namespace, styles: Sequence[Path], is_mix: bool = True) -> None:
+    """Raises a ValueError if --style-weights does not have one weight for each style of a mix."""
+    if args.style_weights and not (is_mix and len(args.style_weights) == len(styles)):
+        purpose = "to mix" if is_mix else "to use one by one"
+        raise ValueError(
+            f"{len(args.style_weights)} style weights came for {len(styles)} styles {purpose}; "
+            "one is needed for each --style to mix. Add or remove weights."
+        )
+
+
+# Types of option values: each turns the text into a value, or raises an ArgumentTypeError
 
 
 def number(text: str) -> float:
@@ -144,30 +257,29 @@ def number(text: str) -> float:
         raise ArgumentTypeError(f"{text!r} is not a number") from None
 
 
-def whole(text: str) -> int:
+def integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-def count(text: str) -> int:
-    """1 or more."""
-    value = whole(text)
+def positive_integer(text: str) -> int:
+    value = integer(text)
     if value < 1:
         raise ArgumentTypeError(f"{text} is out of range; it must be at least 1")
     return value
 
 
-def unit(text: str) -> float:
-    """0 to 1."""
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
     value = number(text)
     if not 0 <= value <= 1:
         raise ArgumentTypeError(f"{text} is out of range; it must be between 0 and 1")
     return value
 
 
-def positive(text: str) -> float:
+def positive_number(text: str) -> float:
     value = number(text)
     if not 0 < value < math.inf:
         raise ArgumentTypeError(f"{text} is out of range; it must be above 0")
@@ -175,20 +287,21 @@ def positive(text: str) -> float:
 
 
 def pixels(text: str) -> int:
-    value = whole(text)
+    """The side of a picture in pixels."""
+    value = integer(text)
     if value < MIN_SIDE:
         raise ArgumentTypeError(f"{text} is out of range; at least {MIN_SIDE} pixels are needed")
     return value
 
 
-def side(text: str) -> int:
-    """Pixels; 0 keeps the picture's own size."""
+def pixels_or_zero(text: str) -> int:
+    """The side of a picture in pixels; 0 keeps the size of the picture."""
     return 0 if text == "0" else pixels(text)
 
 
-def shares(text: str) -> list[float]:
-    """Numbers separated by commas, none negative, one above 0."""
+def weights(text: str) -> list[float]:
+    """Numbers separated by commas: none negative, at least one above 0."""
     values = [number(part) for part in text.split(",")]
     if not all(0 <= value < math.inf for value in values) or not sum(values):
-        raise ArgumentTypeError(f"{text} will not do; shares must not be negative, and one must be above 0")
+        raise ArgumentTypeError(f"{text} is out of range; no weight may be negative, and one must be above 0")
     return values

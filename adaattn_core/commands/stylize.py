@@ -1,4 +1,4 @@
-"""Repaint pictures in the style of others."""
+"""Repaint pictures in the style of other pictures."""
 
 from __future__ import annotations
 
@@ -29,67 +29,78 @@ from ..runtime.progress import progress_bar
 from .errors import explain
 from .options import (
     NO_MASK,
+    Styles,
     add_memory_option,
     add_model_options,
-    add_paint_options,
     add_size_options,
     add_style_mask_option,
+    add_stylize_options,
     check_no_input_among,
     check_output,
+    check_style_weights,
+    find_styles,
     make_folder,
     open_model,
+    style_masks,
 )
-from .styles import Styles, check_shares, find_styles, style_masks
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
 examples:
   adaattn stylize photo.jpg --style painting.jpg -o result.png
-  adaattn stylize holiday/ --style painting.jpg -o results/ --resume         go on where a run was stopped
-  torchrun --nproc-per-node 4 -m adaattn_core stylize holiday/ --style painting.jpg -o results/     in 4 processes
   adaattn stylize photo.jpg --style a.jpg --style b.jpg --style-weights .7,.3 -o mixed.png
-  adaattn stylize photo.jpg --style "paintings/*.jpg" -o results/      in each style, as photo__painting.png
+Every picture of a folder; --resume continues a run that was stopped:
+  adaattn stylize holiday/ --style painting.jpg -o results/ --resume
+One result for each style, named photo__painting.png:
+  adaattn stylize photo.jpg --style "paintings/*.jpg" -o results/
+The same folder divided among 4 processes, each with its own GPU if there are 4:
+  torchrun --nproc-per-node 4 -m adaattn_core stylize holiday/ --style painting.jpg -o results/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("content", nargs="+", metavar="CONTENT", help="pictures, folders or globs to repaint")
+    parser.add_argument(
+        "content", nargs="+", metavar="CONTENT", help="pictures to repaint: files, folders or glob patterns"
+    )
     parser.add_argument(
         "--style", action="append", required=True, metavar="S",
-        help="a picture to take the style from; several are mixed; a folder or glob alone: one result for each",
+        help="style picture. Give the option several times to mix styles. A single folder or glob pattern makes one "
+        "result for each of its pictures",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT",
-        help="picture to write, or a folder: results are named after their contents, as PNG",
+        help="picture to write; or a folder, in which each result is a PNG file named after its content",
     )  # fmt: skip
-    add_paint_options(parser.add_argument_group("painting"))
-    _add_region_options(parser.add_argument_group("sizes and regions"))
+    add_stylize_options(parser.add_argument_group("style transfer"))
+    _add_region_options(parser.add_argument_group("sizes and masks"))
     add_model_options(parser)
-    add_memory_option(parser, "files are then not read ahead")
+    add_memory_option(parser, "a limit turns off reading files ahead")
     parser.add_argument(
-        "--resume", action="store_true", help="leave out results that are there already: to go on with a stopped run"
+        "--resume", action="store_true", help="skip results that already exist, to continue a run that was stopped"
     )
 
 
 def _add_region_options(group: argparse._ArgumentGroup) -> None:
     add_size_options(group, "contents")
-    group.add_argument("--content-mask", metavar="M", help="picture, white where to repaint")
+    group.add_argument(
+        "--content-mask", metavar="M", help="mask picture: white is repainted, black stays as in the content"
+    )
     add_style_mask_option(group)
 
 
 class StyleMix(NamedTuple):
-    """Results that share their styles, which are mixed."""
+    """The results that are painted in one mix of styles."""
 
     styles: list[Path]
     masks: list[str]
     results: list[tuple[Path, Path]]
-    """content, output"""
+    """(content, output) of each result."""
 
 
 class Job(NamedTuple):
-    """One picture to make."""
+    """One picture to stylize."""
 
     content: Path
     output: Path
@@ -97,73 +108,87 @@ class Job(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why there is no picture; one line."""
+    """The reason in one line why a picture could not be stylized."""
 
     reason: str
 
 
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    ranks, groups = DistributedContext.from_env(), plan(args)
-    share = share_of(groups, ranks)
-    rest = share_of(groups, ranks, skip_existing=args.resume)
-    total, there = _count(rest), _count(share) - _count(rest)
-    painter = StylizeJob(args, ranks, alone=_count(groups) == 1)
-    jobs = (
-        Job(*result, styles)
-        for group in rest
-        for styles in [Styles(group.styles, group.masks, args)]
-        for result in group.results
-    )
-    ahead = 0 if args.max_memory_gb else PREFETCH  # a limit leaves no room for pictures that wait
-    written: list[str | Failure] = []
-    with progress_bar(total, unit="picture", enabled=None if total > 1 and ranks.is_main_process else False) as bar:
-        for _, one in prefetch_map(jobs, painter.read, painter.paint, painter.write, ahead):
-            written.append(one)
-            bar.update()
-    who = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
-    failures = [one.reason for one in written if isinstance(one, Failure)]
+    ranks, mixes = DistributedContext.from_env(), plan(args)
+    share = share_of(mixes, ranks)
+    remaining = share_of(mixes, ranks, skip_existing=args.resume)
+    total, existing = _result_count(remaining), _result_count(share) - _result_count(remaining)
+    is_single = _result_count(mixes) == 1
+    outcomes = _stylize_all(StylizeJob(args, ranks, is_single), _jobs(remaining, args), total)
+    process = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
+    failures = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
     if failures:
         count = f"{len(failures)} of {total} pictures failed"
-        raise ImageError(f"{who}{count}, the others are done. The first: {failures[0]}")
-    if painter.alone and written:
-        what = f"{rest[0].results[0][1]}  {written[0]}"
+        raise ImageError(f"{process}{count}, the others are done. The first failure: {failures[0]}")
+    if is_single and outcomes:
+        summary = f"{remaining[0].results[0][1]}  {outcomes[0]}"
     else:
-        what = f"{total} pictures in {args.output}" + (f", beside {there} that were there" if there else "")
-    print(f"{who}{what}  {time.monotonic() - started:.1f} s")
+        skipped = f", {existing} skipped that already existed" if existing else ""
+        summary = f"{total} pictures in {args.output}{skipped}"
+    print(f"{process}{summary}  {time.monotonic() - started:.1f} s")
     return 0
 
 
-def _count(groups: Sequence[StyleMix]) -> int:
-    return sum(len(group.results) for group in groups)
+def _jobs(mixes: Iterable[StyleMix], args: argparse.Namespace) -> Iterator[Job]:
+    """The jobs of all mixes; the jobs of one mix share its styles."""
+    for mix in mixes:
+        styles = Styles(mix.styles, mix.masks, args)
+        for content, output in mix.results:
+            yield Job(content, output, styles)
 
 
-def share_of(groups: Sequence[StyleMix], ranks: DistributedContext, skip_existing: bool = False) -> list[StyleMix]:
-    """The results that this process makes, of those that all processes make: every `world`-th.
+def _stylize_all(worker: StylizeJob, jobs: Iterable[Job], total: int) -> list[str | Failure]:
+    """Runs all jobs, with a progress bar on the main process if there are several."""
+    ahead = 0 if worker.args.max_memory_gb else PREFETCH  # a memory limit leaves no room for pictures read ahead
+    outcomes: list[str | Failure] = []
+    enabled = None if total > 1 and worker.ranks.is_main_process else False
+    with progress_bar(total, unit="picture", enabled=enabled) as bar:
+        for _, outcome in prefetch_map(jobs, worker.read, worker.stylize, worker.write, ahead):
+            outcomes.append(outcome)
+            bar.update()
+    return outcomes
 
-    Which are there already counts only after that: processes that looked at different times would disagree.
+
+def _result_count(mixes: Sequence[StyleMix]) -> int:
+    return sum(len(mix.results) for mix in mixes)
+
+
+def share_of(mixes: Sequence[StyleMix], ranks: DistributedContext, skip_existing: bool = False) -> list[StyleMix]:
+    """The results that this process makes: every `world`-th result of all processes.
+
+    Existing results are skipped after the division: processes that look at different times would otherwise divide
+    the results differently.
     """
     numbers = itertools.count()
     shares = [
-        group._replace(results=[one for one in group.results if next(numbers) % ranks.world == ranks.rank])
-        for group in groups
+        mix._replace(results=[result for result in mix.results if next(numbers) % ranks.world == ranks.rank])
+        for mix in mixes
     ]
     if skip_existing:
-        shares = [group._replace(results=[one for one in group.results if not one[1].exists()]) for group in shares]
-    return [group for group in shares if group.results]
+        shares = [mix._replace(results=[result for result in mix.results if not result[1].exists()]) for mix in shares]
+    return [mix for mix in shares if mix.results]
 
 
 class StylizeJob:
-    """Reads, paints and writes one picture after the other; each step in a thread of its own, see `prefetch_map`.
+    """Reads, stylizes and writes pictures one after another; `prefetch_map` runs each step in its own thread.
 
-    The model is loaded after the first pictures: a wrong one is told at once.
+    The model is loaded after the first picture was read, so that an error in the inputs is reported at once.
 
     Args:
-        alone: there is one picture to make, whose failure is the command's. Of several, a failed one is left out.
+        args: the options of the command.
+        ranks: the process and its device.
+        is_single: there is one picture in all: its failure is the failure of the command. If there are several,
+            a failed picture is left out.
     """
 
-    def __init__(self, args: argparse.Namespace, ranks: DistributedContext, alone: bool) -> None:
-        self.args, self.alone = args, alone
+    def __init__(self, args: argparse.Namespace, ranks: DistributedContext, is_single: bool) -> None:
+        self.args, self.ranks, self.is_single = args, ranks, is_single
         self.mask = load_mask(args.content_mask) if args.content_mask else None
         find_model(args.model)
         self.device = ranks.pick_device(args.device)
@@ -187,11 +212,13 @@ class StylizeJob:
             return self._failure(job, error)
         return picture, alpha
 
-    def paint(self, job: Job, read: tuple[Tensor, Tensor | None] | Failure) -> tuple[Tensor, Tensor | None] | Failure:
-        """The content in the styles, and its opacity."""
-        if isinstance(read, Failure):
-            return read
-        (picture, alpha), args = read, self.args
+    def stylize(
+        self, job: Job, inputs: tuple[Tensor, Tensor | None] | Failure
+    ) -> tuple[Tensor, Tensor | None] | Failure:
+        """The stylized content and its opacity."""
+        if isinstance(inputs, Failure):
+            return inputs
+        (picture, alpha), args = inputs, self.args
         try:
             result = stylize(
                 self.model, picture, job.styles.encoded(self.model), style_weights=args.style_weights,
@@ -202,36 +229,37 @@ class StylizeJob:
             return self._failure(job, error)
         return result, alpha
 
-    def write(self, job: Job, made: tuple[Tensor, Tensor | None] | Failure) -> str | Failure:
-        """The size as a person reads it. What cannot be written ends the run: the others go to the same folder."""
-        if isinstance(made, Failure):
-            return made
-        picture, alpha = made
+    def write(self, job: Job, outputs: tuple[Tensor, Tensor | None] | Failure) -> str | Failure:
+        """Writes the picture and returns its size as text. An error ends the run: all results go to one folder."""
+        if isinstance(outputs, Failure):
+            return outputs
+        picture, alpha = outputs
         save_image(picture, job.output, alpha=alpha)
         return f"{picture.shape[-1]}x{picture.shape[-2]}"
 
     def _failure(self, job: Job, error: Exception) -> Failure:
-        """Raises what is not the picture's fault, or the only picture's."""
-        if self.alone or not (isinstance(error, ValueError) or is_out_of_memory(error)):
+        """Raises the error again if it is not about this picture, or if this is the only picture."""
+        if self.is_single or not (isinstance(error, ValueError) or is_out_of_memory(error)):
             raise error
         logger.debug("%s failed", job.output, exc_info=True)
         return Failure(explain(error)[1])
 
 
-# What is made of what, and where it goes
+# Inputs and outputs of the command
 
 
 def plan(args: argparse.Namespace) -> list[StyleMix]:
-    """All results, with their paths checked.
+    """All results, with their paths and options checked.
 
     Raises:
-        ImageError, OutputError: a path that will not do.
-        ValueError: options that do not fit together.
+        ImageError: an input does not exist, or the output has an unknown suffix.
+        OutputError: an output cannot be written.
+        ValueError: the options do not fit together.
     """
     contents, styles = find_images(args.content, without=args.output), find_styles(args.style)
     is_mix = len(styles) == len(args.style)
     masks = style_masks(args, styles)
-    check_shares(args, styles, is_mix)
+    check_style_weights(args, styles, is_mix)
     mixes = [(styles, masks)] if is_mix else [([style], [mask]) for style, mask in zip(styles, masks, strict=True)]
     names = [content.stem if is_mix else f"{content.stem}__{mix[0].stem}" for mix, _ in mixes for content in contents]
     outputs = _outputs(args.output, names)
@@ -242,18 +270,18 @@ def plan(args: argparse.Namespace) -> list[StyleMix]:
 
 
 def _outputs(output: str, names: Sequence[str]) -> list[Path]:
-    """Paths to write, all different."""
+    """The path of each result, no two the same."""
     folder = Path(output)
     if len(names) == 1 and not folder.is_dir() and not output.endswith(("/", os.sep)):
         check_output(folder)
         return [folder]
     if not folder.is_dir() and folder.suffix.lower() in WRITE_FORMATS:
-        raise OutputError(f"{folder} is no folder, and {len(names)} pictures are to go there. Name a folder.")
+        raise OutputError(f"{folder} is not a folder; a folder is needed for {len(names)} results. Name a folder.")
     return [folder / name for name in distinct_names(names)]
 
 
 def distinct_names(stems: Iterable[str], suffix: str = ".png") -> Iterator[str]:
-    """File names, numbered where stems repeat; case does not tell files apart on every system.
+    """File names, numbered where stems repeat. Case is ignored, since some file systems ignore it.
 
     >>> list(distinct_names(["sea", "hill", "Sea"]))
     ['sea.png', 'hill.png', 'Sea-2.png']

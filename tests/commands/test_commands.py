@@ -22,7 +22,7 @@ from torch import Tensor
 import adaattn_core
 from adaattn_core import load_image, load_model, save_image, save_model
 from adaattn_core.cli import COMMANDS, build_parser, main
-from adaattn_core.commands import styles as styles_of_commands
+from adaattn_core.commands import options as shared_options
 from adaattn_core.commands import stylize as stylize_command
 from adaattn_core.commands.stylize import distinct_names
 from adaattn_core.commands.train import field_docs, read_toml
@@ -116,7 +116,7 @@ def test_seed_and_attention_reach_the_style(folder: Path, monkeypatch: pytest.Mo
         seen.append((options["attention"], options["seed"]))
         return encode_style(*args, **options)
 
-    monkeypatch.setattr(styles_of_commands, "encode_style", watched)
+    monkeypatch.setattr(shared_options, "encode_style", watched)
     run(f"stylize photos -o out --attention sampled --seed 3 {OIL}")
     assert seen == [("sampled", 3)], "once for all contents"
 
@@ -198,7 +198,7 @@ def test_a_broken_content_does_not_stop_the_others(folder: Path, capsys: Capture
     output, errors = capsys.readouterr()
     assert output == ""
     assert errors.startswith(
-        "adaattn: 1 of 3 pictures failed, the others are done. The first: photos/bad.png is damaged"
+        "adaattn: 1 of 3 pictures failed, the others are done. The first failure: photos/bad.png is damaged"
     )
     assert errors.count("\n") == 1
 
@@ -216,7 +216,7 @@ def test_running_out_of_memory_does_not_stop_the_others(
     monkeypatch.setattr(stylize_command, "stylize", short_of_memory)
     assert call(f"stylize photos -o out {OIL}") == 2
     assert [path.name for path in Path("out").iterdir()] == ["hill.png"]
-    assert "1 of 2 pictures failed, the others are done. The first: out of memory." in capsys.readouterr().err
+    assert "1 of 2 pictures failed, the others are done. The first failure: out of memory." in capsys.readouterr().err
 
 
 def test_names_stay_apart_from_names_that_look_numbered() -> None:
@@ -452,7 +452,7 @@ def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: Capt
     def closed() -> dict[str, str]:
         raise BrokenPipeError
 
-    monkeypatch.setattr("adaattn_core.commands.info.about_machine", closed)
+    monkeypatch.setattr("adaattn_core.commands.info.describe_machine", closed)
     assert main(["info"]) == 1
     assert capsys.readouterr().err == ""
 

@@ -150,7 +150,7 @@ def test_an_empty_style_mask(complain: Complain) -> None:
         ("--style-size big", "argument --style-size: 'big' is not a whole number"),
         (
             "--style-weights 1,-1",
-            "argument --style-weights: 1,-1 will not do; shares must not be negative, and one must be",
+            "argument --style-weights: 1,-1 is out of range; no weight may be negative, and one must be above 0",
         ),
         ("--attention some", "argument --attention: invalid choice: 'some' (choose from"),
         ("--precision int8", "argument --precision: invalid choice: 'int8' (choose from"),
@@ -177,15 +177,15 @@ def test_arguments_that_are_missing(complain: Complain) -> None:
         ("--style style.png --style-weights 1,2", "2 style weights came for 1 styles to mix; one is needed for each"),
         (
             "--style styles --style-weights 1,2",
-            "2 style weights came for 2 styles to be used one by one; one is needed",
+            "2 style weights came for 2 styles to use one by one; one is needed",
         ),
         (
             "--style style.png --style-mask a.png --style-mask b.png",
-            "2 style masks came for 1 styles; give one for each",
+            "2 style masks came for 1 styles; one is needed for each style.",
         ),
         (
             "--style style.png --style styles",
-            "--style styles holds 2 pictures; where several --style are mixed, each is",
+            "--style styles holds 2 pictures; with several --style options, each needs one picture.",
         ),
     ],
 )
@@ -320,10 +320,10 @@ def test_convert_says_what_it_needs(complain: Complain) -> None:
         "nowhere: no such folder. Name the folder that holds latest_net_transformer.pth and latest_net_decoder.pth."
     )
     assert complain("convert out --encoder vgg.pth -o out/new.pth") == (
-        "out/new.pth does not end in .safetensors, which a model file has to. Rename the output."
+        "out/new.pth does not end in .safetensors, as a model file has to. Rename the output."
     )
     assert complain("convert out --encoder vgg.pth -o nowhere/new.safetensors") == (
-        "nowhere is not a folder, and the output goes there. Create it first."
+        "nowhere is not a folder, so the output cannot be written there. Create the folder first."
     )
     assert complain("convert out --encoder vgg.pth -o out/new.safetensors") == (
         f"{Path('out', 'latest_net_transformer.pth')}: no such weights file. Check the path."
@@ -343,16 +343,19 @@ def test_an_output_that_cannot_be(complain: Complain, monkeypatch: pytest.Monkey
     assert complain(f"{stylize} nowhere/a.png") == (
         "nowhere is not a folder, so nowhere/a.png cannot be written. Create the folder first."
     )
-    assert complain(f"{stylize} no/where/") == "no is not a folder, and the output goes there. Create it first."
+    assert (
+        complain(f"{stylize} no/where/")
+        == "no is not a folder, so the output cannot be written there. Create the folder first."
+    )
     assert complain(f"{stylize} sea.png/a.png") == (
         "sea.png is not a folder, so sea.png/a.png cannot be written. Create the folder first."
     )
     assert complain("stylize sea.png style.png --style style.png -o nowhere.png") == (
-        "nowhere.png is no folder, and 2 pictures are to go there. Name a folder."
+        "nowhere.png is not a folder; a folder is needed for 2 results. Name a folder."
     )
     Path("notes.txt").touch()
     assert complain("stylize sea.png style.png --style style.png -o notes.txt") == (
-        "notes.txt is a file, and a folder is needed there. Choose another name."
+        "notes.txt is a file; a folder is needed for the output. Choose another name."
     )
     assert not Path("nowhere.png").exists()
     assert (
@@ -364,14 +367,14 @@ def test_an_output_that_cannot_be(complain: Complain, monkeypatch: pytest.Monkey
 def test_a_folder_that_may_not_be_written_to(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated: nothing is forbidden to root, who runs tests in containers."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    line = "out may not be written to. Choose another folder, or change its permissions."
+    line = "out is not writable. Choose another folder, or change its permissions."
     for command in (SEA, "stylize sea.png --style style.png -o out", "convert x --encoder y -o out/m.safetensors"):
         assert complain(command) == line
 
 
 def test_an_input_is_not_written_over(complain: Complain) -> None:
     before = Path("sea.png").read_bytes()
-    line = "sea.png is one of the pictures to read and would be lost. Choose another output."
+    line = "sea.png is one of the input pictures and would be overwritten. Choose another output."
     assert complain("stylize sea.png --style style.png -o sea.png") == line
     assert complain("stylize sea.png style.png --style style.png -o .") == line
     assert complain("stylize style.png --style style.png --content-mask sea.png -o sea.png") == line
@@ -466,7 +469,7 @@ def test_a_run_that_cannot_start(complain: Complain, words: str, expected: str) 
 
 def test_what_no_command_expects_is_one_line_too() -> None:
     assert explain(ZeroDivisionError("division\nby zero")) == (
-        1, "unexpected ZeroDivisionError: division by zero. Please report it, with what --verbose shows.",
+        1, "unexpected ZeroDivisionError: division by zero. Please report this error with the output of --verbose.",
     )  # fmt: skip
     assert explain(PermissionError(errno.EACCES, "Permission denied", "runs")) == (
         2, "runs: Permission denied. Check the path and its permissions.",

@@ -308,10 +308,10 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
          "--help."),
         (f"{JUDGED} --device teapot", None),
         (BASIC, "the following arguments are required: --vgg. See adaattn evaluate --help."),
-        (JUDGED.replace("-o report", "-o no/report"), "no is not a folder, and the output goes there. Create it "
-         "first."),
-        (JUDGED.replace("-o report", "-o m.safetensors"), "m.safetensors is a file, and a folder is needed there. "
-         "Choose another name."),
+        (JUDGED.replace("-o report", "-o no/report"), "no is not a folder, so the output cannot be written "
+         "there. Create the folder first."),
+        (JUDGED.replace("-o report", "-o m.safetensors"), "m.safetensors is a file; a folder is needed for the "
+         "output. Choose another name."),
     ],
 )  # fmt: skip
 def test_wrong_input(line: str, text: str | None, complain: Complain) -> None:

@@ -177,7 +177,7 @@ def test_the_style_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch
         seen.append(options["seed"])
         return encode_style(*args, **options)
 
-    monkeypatch.setattr("adaattn_core.commands.styles.encode_style", watched)
+    monkeypatch.setattr("adaattn_core.commands.options.encode_style", watched)
     run(f"video in.mp4 -o out/a.mp4 --seed 3 {PAINT}")
     assert seen == [3]
 
@@ -224,12 +224,15 @@ def test_sound_that_the_file_cannot_hold_is_told(folder: Path, caplog: pytest.Lo
             "in.mp4 -o out/a.avi",
             "out/a.avi ends in '.avi'; one of .mp4, .mov, .mkv, .webm is needed. Rename the output.",
         ),
-        ("in.mp4 -o nowhere/a.mp4", "nowhere is not a folder, and the output goes there. Create it first."),
-        ("in.mp4 -o in.mp4", "in.mp4 is one of the files to read and would be lost. Choose another output."),
-        ("in.mp4 -o out/../in.mp4", "out/../in.mp4 is one of the files to read and would be lost."),
+        (
+            "in.mp4 -o nowhere/a.mp4",
+            "nowhere is not a folder, so the output cannot be written there. Create the folder first.",
+        ),
+        ("in.mp4 -o in.mp4", "in.mp4 is one of the input files and would be overwritten. Choose another output."),
+        ("in.mp4 -o out/../in.mp4", "out/../in.mp4 is one of the input files and would be overwritten."),
         ("in.mp4 -o out/a.mp4 --style no.png", "no.png does not exist. Check its name and folder."),
         ("in.mp4 -o out/a.mp4 --style-weights 1,2", "2 style weights came for 1 styles to mix; one is needed for each"),
-        ("in.mp4 -o out/a.mp4 --style-mask a --style-mask b", "2 style masks came for 1 styles; give one for each"),
+        ("in.mp4 -o out/a.mp4 --style-mask a --style-mask b", "2 style masks came for 1 styles; one is needed"),
         ("in.mp4 -o out/a.mp4 --steady 1.5", "argument --steady: 1.5 is out of range; it must be between 0 and 1"),
         ("in.mp4 -o out/a.mp4 --seconds 0", "argument --seconds: 0 is out of range; it must be above 0"),
         ("in.mp4 -o out/a.mp4 --crf 52", "argument --crf: 52 is out of range; it must be between 0 and 51"),
@@ -248,7 +251,7 @@ def test_a_folder_of_styles_is_too_many(complain: Callable[..., str]) -> None:
     for name in "ab":
         save_image(picture(16, 16), f"styles/{name}.png")
     assert complain("video in.mp4 --style styles -o out/a.mp4") == (
-        "--style styles holds 2 pictures; each --style is one picture. Name the pictures."
+        "--style styles holds 2 pictures; one picture is needed. Name the pictures."
     )
 
 
@@ -268,7 +271,7 @@ def test_missing_packages_are_told(complain: Callable[..., str], monkeypatch: py
         assert complain(f"video in.mp4 -o out/a.mp4 {PAINT}") == line
 
 
-@pytest.mark.parametrize("step", ["read", "paint", "write"])
+@pytest.mark.parametrize("step", ["read", "stylize", "write"])
 def test_ctrl_c_leaves_nothing_behind(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     done = 0
     work = getattr(command.VideoJob, step)

@@ -155,7 +155,9 @@ def test_a_broken_file_in_the_middle_is_told_at_the_end(folder: Path, capsys: Ca
     Path("photos/2.png").write_bytes(Path("photos/1.png").read_bytes()[:100])
     assert main(shlex.split(COMMAND)) == 2
     assert made() == ["0.png", "1.png", "3.png", "4.png", "5.png"]
-    line = "adaattn: 1 of 6 pictures failed, the others are done. The first: photos/2.png is damaged or cut short"
+    line = (
+        "adaattn: 1 of 6 pictures failed, the others are done. The first failure: photos/2.png is damaged or cut short"
+    )
     assert capsys.readouterr().err.startswith(line)
 
 
@@ -177,7 +179,7 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(
     assert len(painted) == 4
     assert made() == [f"{index}.png" for index in range(6)]
     assert all(Path("out", name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
-    assert capsys.readouterr().out.startswith("4 pictures in out, beside 2 that were there  ")
+    assert capsys.readouterr().out.startswith("4 pictures in out, 2 skipped that already existed  ")
     assert main([*shlex.split(COMMAND), "--resume"]) == 0
     assert len(painted) == 4, "nothing is left to do"
 
@@ -185,7 +187,7 @@ def test_a_stopped_run_goes_on_and_does_nothing_twice(
 def test_results_inside_the_folder_are_no_contents_of_the_next_run(folder: Path, capsys: Capture) -> None:
     """The folder of results is made, too."""
     command = shlex.split(COMMAND.replace("out", "photos/painted"))
-    for words in ("6 pictures in photos/painted  ", "0 pictures in photos/painted, beside 6 that were there  "):
+    for words in ("6 pictures in photos/painted  ", "0 pictures in photos/painted, 6 skipped that already existed  "):
         assert main([*command, "--resume"]) == 0
         assert capsys.readouterr().out.startswith(words)
     assert main(command) == 0
