@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -268,16 +269,16 @@ def _optimize(
             watch.step += 1
             if preview is not None:
                 preview(pixels.detach().clamp(0, 1))
-    if not bool(pixels.isfinite().all()):
-        raise ValueError("refinement became NaN: the network or the pictures hold values that are too large")
     return pixels.detach().clamp(0, 1)
 
 
+@dataclass
 class _Watch:
     """How far the steps of one scale are, for the progress callback."""
 
-    def __init__(self, progress: ProgressCallback, steps: int) -> None:
-        self.progress, self.steps, self.step = progress, steps, 0
+    progress: ProgressCallback
+    steps: int
+    step: int = 0
 
     def report(self, *_: object) -> None:
         self.progress(min(1.0, self.step / self.steps))

@@ -12,6 +12,7 @@ from torch import Tensor
 from adaattn_core.inference import refine as module
 from adaattn_core.inference.refine import Scale, plan_scales, refine
 from adaattn_core.models.encoder import VGGEncoder
+from adaattn_core.ops.statistics import normalize_channels
 from tests.helpers.small_models import picture, small_model
 
 
@@ -55,7 +56,7 @@ def test_the_picture_comes_nearer_to_the_style_and_to_the_attention_target(vgg: 
     content, style = picture(48, 64, seed=1), picture(40, 40, seed=2) ** 3
     result = refined(vgg, content, content, style, steps=30)
     assert result.shape == content.shape and result.dtype == torch.float32
-    assert 0 <= float(result.min()) and float(result.max()) <= 1
+    assert float(result.min()) >= 0 and float(result.max()) <= 1
     assert style_error(vgg, result, style) < 0.65 * style_error(vgg, content, style)
     settings = module._Settings(vgg, torch.float32, 1.0, 0.0, 1.0)
     target = module._make_target(settings, module._Job(content, [style], [None], [1.0], None), content)
@@ -83,7 +84,7 @@ def test_content_weight_keeps_the_shapes_of_the_content(vgg: VGGEncoder) -> None
 
     def shapes(image: Tensor) -> Tensor:
         with torch.no_grad():
-            return module.normalize_channels(vgg(image)[module.CONTENT_LEVEL])
+            return normalize_channels(vgg(image)[module.CONTENT_LEVEL])
 
     free, held = (refined(vgg, content, content, style, content_weight=w, steps=20) for w in (0.0, 50.0))
     assert (shapes(held) - shapes(content)).norm() < (shapes(free) - shapes(content)).norm()
@@ -168,7 +169,8 @@ def test_the_change_of_the_coarse_steps_is_added_to_the_full_picture(
 
 
 def test_progress_rises_to_1_and_may_stop_the_work(vgg: VGGEncoder) -> None:
-    content, style, told = picture(32, 32, seed=1), picture(32, 32, seed=2), []
+    content, style = picture(32, 32, seed=1), picture(32, 32, seed=2)
+    told: list[float] = []
     refined(vgg, content, content, style, progress=told.append)
     assert told == sorted(told) and told[-1] == 1 and len(told) > 6 * len(vgg.layers)
 
@@ -185,7 +187,7 @@ def test_previews_show_the_picture_of_each_step(vgg: VGGEncoder) -> None:
     content = picture(32, 48, seed=1)
     refined(vgg, content, content, picture(32, 32, seed=2), preview=shown.append)
     assert [tuple(one.shape) for one in shown] == [(1, 3, 32, 48)] * 6
-    assert all(0 <= float(one.min()) and float(one.max()) <= 1 for one in shown)
+    assert all(float(one.min()) >= 0 and float(one.max()) <= 1 for one in shown)
 
 
 def test_a_fine_scale_without_memory_is_left_out_and_said(
