@@ -1,4 +1,4 @@
-"""torchvision's networks, fetched when a command asks for them by name, and never otherwise."""
+"""Download of torchvision's pretrained weights, only when a command names them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 TIMEOUT_SECONDS = 30
-"""Silence after which a server counts as unreachable; torch would wait for ever."""
+"""Without an answer for this long a server counts as unreachable; torch sets no timeout."""
 
 
 class Weights(Protocol):
-    """What is used of an entry of torchvision's enumerations of weights."""
+    """The part of torchvision's weights enumerations that is used here."""
 
     @property
     def url(self) -> str: ...
@@ -32,45 +32,45 @@ class Weights(Protocol):
 
 
 def cached_file(weights: Weights) -> Path:
-    """Where torch keeps the file: in TORCH_HOME, or ~/.cache/torch."""
+    """Path of torch's cached copy, in TORCH_HOME or ~/.cache/torch."""
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
 
 
 def torchvision_tensors(weights: Weights, name: str) -> dict[str, Tensor]:
-    """Tensors of a file of torchvision's: downloaded whole or not at all, hash-checked, kept for the next time.
+    """State dict of a torchvision network: downloaded completely or not at all, checked by its hash, cached.
 
-    A progress bar is shown on stderr where that is a terminal.
+    Shows a progress bar if stderr is a terminal.
 
     Args:
-        weights: such as torchvision.models.VGG19_Weights.IMAGENET1K_V1.
-        name: of the network, for people.
+        weights: for example torchvision.models.VGG19_Weights.IMAGENET1K_V1.
+        name: of the network, for error messages.
 
     Raises:
-        CheckpointError: no connection, no room, a wrong hash, or a file that was damaged later.
+        CheckpointError: no connection, disk full, wrong hash, or a damaged cached file.
     """
     file = cached_file(weights)
-    was_there = file.is_file()
+    was_cached = file.is_file()
     try:
-        with redirect_stdout(sys.stderr), _timeout(TIMEOUT_SECONDS):  # torch tells on stdout where it loads from
+        with redirect_stdout(sys.stderr), _timeout(TIMEOUT_SECONDS):  # torch prints the address to stdout
             return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         if isinstance(error, HTTPError):
-            error.close()  # it holds the connection open
+            error.close()  # closes the connection
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            line = f"disk full while {name} was downloaded to {file.parent}. Free some space, or set TORCH_HOME."
-        elif was_there:
-            line = f"{file} is damaged ({reason}). Delete it, so that {name} is downloaded again."
+            message = f"disk full while {name} was downloaded to {file.parent}. Free some space, or set TORCH_HOME."
+        elif was_cached:
+            message = f"{file} is damaged ({reason}). Delete it, so that {name} is downloaded again."
         else:
-            line = f"{name} could not be downloaded ({reason}). Check the connection, or name a local file instead."
-        raise CheckpointError(line) from error
+            message = f"{name} could not be downloaded ({reason}). Check the connection, or name a local file instead."
+        raise CheckpointError(message) from error
 
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)

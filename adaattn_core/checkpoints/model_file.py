@@ -1,8 +1,8 @@
-"""Weights files: our self-describing safetensors.
+"""Model files: reading, writing, and finding them by name.
 
 A model file is one safetensors file with every tensor of the model and, in its metadata, the config that rebuilds
-it. Reading is strict: a missing, extra or misshapen tensor is named and refused. Other people's `.pth` files are
-read as data only (`weights_only=True`); one that holds anything else is refused and never executed.
+it. Reading is strict: a missing, extra or misshapen tensor is an error that names it. `.pth` files are read as data
+only (`weights_only=True`); a pickle with code is refused and never executed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """Metadata of a safetensors file.
 
     Raises:
-        CheckpointError: no such file, or not a whole safetensors file.
+        CheckpointError: no such file, or not a complete safetensors file.
     """
-    with _opened(path) as file:
+    with _open_safetensors(path) as file:
         return dict(file.metadata() or {})
 
 
@@ -52,12 +52,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        with _opened(path) as file:
+        with _open_safetensors(path) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     _check_exists(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what matters becomes an error below
+            warnings.simplefilter("ignore")  # about pickle protocols; real problems become errors below
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -71,7 +71,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _opened(path: str | Path) -> safe_open:
+def _open_safetensors(path: str | Path) -> safe_open:
     _check_exists(Path(path))
     try:
         return safe_open(str(path), framework="pt")
@@ -93,15 +93,18 @@ def save_model(
     dtype: torch.dtype = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a model as one self-describing safetensors file, whole or not at all.
+    """Write a model as one self-describing safetensors file, completely or not at all.
 
     Args:
-        model: what to write.
+        model: the model to save.
         path: ends in .safetensors.
-        dtype: stored precision; float16 halves the file and changes pictures by less than 8 bits show.
-        metadata: more to say, such as `trained_on` and `license`.
+        dtype: stored precision; float16 halves the file and changes no 8-bit pixel.
+        metadata: further entries, such as `trained_on` and `license`.
+
+    Raises:
+        OutputError: the folder does not exist, or the file cannot be written.
     """
-    about = {
+    entries = {
         "format": FORMAT,
         "version": VERSION,
         "architecture": "AdaAttN",
@@ -111,48 +114,51 @@ def save_model(
     }
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(save(tensors, metadata=about))  # save_file hides a full disk in an error of its own
+        temporary.write_bytes(save(tensors, metadata=entries))  # save_file reports a full disk without its errno
 
 
 def load_model(
     name: str | Path = BUILT_IN, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> StyleTransferModel:
-    """A model ready to stylise: "compact" (built in), "base" (full size, from the user's folders), or a file.
+    """A model ready for inference: "compact" (built in), "base" (full size, from the user's folders), or a file.
 
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
-        device: where the weights go.
-        dtype: of the decoder; what leads to attention stays in float32, see `StyleTransferModel.set_precision`.
+        device: of the weights.
+        dtype: of the decoder; encoder and attention stay in float32, see `StyleTransferModel.set_precision`.
 
     Returns:
         the model in eval mode, without gradients, in channels_last memory format.
 
     Raises:
-        CheckpointError: unknown name, or a file that is not what it should be.
+        CheckpointError: an unknown name, or a file that is not a valid model file.
     """
     path = find_model(name)
-    metadata = read_metadata(path)
-    model = _model_of(path, metadata)
-    # Copies: what lies in the mapped file would keep all of it in memory, beside the weights in their own format.
+    model = _build_from_metadata(path, read_metadata(path))
+    # Copies: a tensor that shares the mapped file would keep the complete file in memory.
     weights = {key: value.to(torch.float32, copy=True) for key, value in read_tensors(path).items()}
     load_strict(model, weights, str(path))
     return prepare_for_inference(model.set_precision(dtype), device)
 
 
 def build_on_meta(config: ModelConfig) -> StyleTransferModel:
-    """A model without storage for its weights; made in no time, and drawing nothing from the global generator."""
+    """A model on the meta device: no storage for its weights, no draw from the global generator."""
     with torch.device("meta"):
         return StyleTransferModel(config)
 
 
 def prepare_for_inference(model: StyleTransferModel, device: str | torch.device = "cpu") -> StyleTransferModel:
-    """The model as `stylize` wants it: eval mode, no gradients, channels_last."""
+    """The model in eval mode, without gradients, in channels_last memory format."""
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval().requires_grad_(False)
 
 
 def find_model(name: str | Path) -> Path:
-    """Path of the file that `load_model(name)` reads."""
+    """Path of the file that `load_model(name)` reads.
+
+    Raises:
+        CheckpointError: an unknown name, a published checkpoint, or no full-size model in the user's folders.
+    """
     if str(name) == BUILT_IN:
         return WEIGHTS_FOLDER / "compact.safetensors"
     if str(name) == BASE:
@@ -168,9 +174,9 @@ def find_model(name: str | Path) -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Folders searched for full-size models: those of ADAATTN_MODELS (separated as PATH is), then ~/.adaattn."""
-    named = os.environ.get(MODEL_FOLDERS_VARIABLE, "")
-    return [*(Path(folder) for folder in named.split(os.pathsep) if folder), Path.home() / ".adaattn"]
+    """Folders searched for full-size models: those in ADAATTN_MODELS (separated like PATH), then ~/.adaattn."""
+    folders = os.environ.get(MODEL_FOLDERS_VARIABLE, "").split(os.pathsep)
+    return [*(Path(folder) for folder in folders if folder), Path.home() / ".adaattn"]
 
 
 def _find_base() -> Path:
@@ -185,8 +191,8 @@ def _find_base() -> Path:
     )
 
 
-def _model_of(path: Path, metadata: Mapping[str, str]) -> StyleTransferModel:
-    """The model that a file's metadata describes, without weights."""
+def _build_from_metadata(path: Path, metadata: Mapping[str, str]) -> StyleTransferModel:
+    """The model that a file's metadata describes, on the meta device."""
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not an AdaAttN model file (no format {FORMAT!r} in its metadata). Use adaattn convert."
@@ -202,14 +208,23 @@ def _model_of(path: Path, metadata: Mapping[str, str]) -> StyleTransferModel:
 
 
 def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Make tensors a module's weights; a missing, extra or misshapen one is a CheckpointError that names it."""
-    wanted = module.state_dict()
-    problems = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
-    problems += [f"{name} does not belong" for name in tensors.keys() - wanted.keys()]
+    """Assign tensors to a module as its weights.
+
+    Args:
+        module: on any device; the meta device is fine.
+        tensors: one for every entry of the module's state dict.
+        source: of the tensors, for error messages.
+
+    Raises:
+        CheckpointError: a missing, extra or misshapen tensor; the module is unchanged.
+    """
+    expected = module.state_dict()
+    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    problems += [f"{name} does not belong" for name in tensors.keys() - expected.keys()]
     problems += [
-        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
-        if tensors[name].shape != wanted[name].shape
+        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
     ]
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
@@ -218,9 +233,9 @@ def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: 
 
 
 def fingerprint(module: torch.nn.Module) -> str:
-    """12 hex digits that change with any weight: tells which encoder made some features.
+    """12 hex digits of a hash over all weights; features carry that of the encoder that computed them.
 
-    Of the weights in float16, as files hold them: a model and its copy on disk have the same one.
+    The weights are hashed in float16, the precision of model files, so a model and its saved copy agree.
     """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):

@@ -1,6 +1,6 @@
-"""Other people's weights files: VGG-19 from any source, and the three layouts of published AdaAttN checkpoints.
+"""Conversion of published AdaAttN checkpoints: image, region-mask and video layout, recognised by their keys.
 
-Hyper-parameters are read from the keys and shapes; anything left over or missing is an error that names it.
+Conversion is strict: an unknown or missing key is an error that names it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from ..models.model import StyleTransferModel
 from .model_file import build_on_meta, load_strict, prepare_for_inference, read_tensors
 from .vgg import load_vgg
 
-# Published AdaAttN checkpoints
-
 ATTENTION_FILES = ("latest_net_adaattn_3.pth", "latest_net_attn_adain_3.pth")
-"""relu3_1 attention of the image model, and its name in the region-mask demo."""
+"""File of the relu3_1 attention in the image layout, and in the region-mask layout."""
 TRANSFORMER_FILE = "latest_net_transformer.pth"
 DECODER_FILE = "latest_net_decoder.pth"
 
@@ -39,7 +37,7 @@ VIDEO_DECODER = {key.replace("decoder_layer_2", "decoder"): name for key, name i
 
 
 def _attention_table(prefix: str, level: str) -> dict[str, str]:
-    return {f"{prefix}{old}": f"fusion.attention.{level}.{new}" for old, new in PROJECTIONS.items()}
+    return {f"{prefix}{name}": f"fusion.attention.{level}.{projection}" for name, projection in PROJECTIONS.items()}
 
 
 SHALLOW_TABLE = _attention_table("", "relu3_1")
@@ -48,22 +46,22 @@ DEEP_TABLE = {
     **_attention_table("attn_adain_5_1.", "relu5_1"),
     "merge_conv": "fusion.merge_conv",
 }
-"""published key -> ours, without `.weight` and `.bias`."""
+"""Tables: published module name -> name in `StyleTransferModel`."""
 
 
 def convert_published(folder: str | Path, encoder: str | Path) -> StyleTransferModel:
-    """The model in a folder of published checkpoints: image, region-mask or video layout, told apart by keys.
+    """The model of a folder of published checkpoints, of any of the three layouts.
 
     Args:
         folder: holds latest_net_transformer.pth, latest_net_decoder.pth and, for the image layouts,
-            latest_net_adaattn_3.pth (region-mask demo: latest_net_attn_adain_3.pth).
-        encoder: the vgg_normalised.pth the checkpoints were trained with.
+            latest_net_adaattn_3.pth (region-mask layout: latest_net_attn_adain_3.pth).
+        encoder: the vgg_normalised.pth that the checkpoints were trained with.
 
     Returns:
-        a full-size model, ready to stylise or to save.
+        a full-size model, ready for inference.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or not of a known layout.
+        CheckpointError: a file is missing, damaged, or has an unknown layout.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -73,19 +71,21 @@ def convert_published(folder: str | Path, encoder: str | Path) -> StyleTransferM
     transformer, decoder = read_tensors(folder / TRANSFORMER_FILE), read_tensors(folder / DECODER_FILE)
     if "f.weight" in transformer:
         config = ModelConfig(levels=VIDEO_LEVELS, similarity="cosine")
-        tensors = renamed(transformer, SHALLOW_TABLE, folder / TRANSFORMER_FILE)
+        tensors = rename_tensors(transformer, SHALLOW_TABLE, folder / TRANSFORMER_FILE)
         decoder_table = VIDEO_DECODER
     elif "attn_adain_4_1.f.weight" in transformer:
         config = ModelConfig()
         shallow = _shallow_file(folder)
-        tensors = renamed(read_tensors(shallow), SHALLOW_TABLE, shallow)
-        tensors |= renamed(transformer, DEEP_TABLE, folder / TRANSFORMER_FILE)
+        tensors = rename_tensors(read_tensors(shallow), SHALLOW_TABLE, shallow)
+        tensors |= rename_tensors(transformer, DEEP_TABLE, folder / TRANSFORMER_FILE)
         decoder_table = IMAGE_DECODER
     else:
         raise CheckpointError(
             f"{folder / TRANSFORMER_FILE} is of no published layout: no f.weight and no attn_adain_4_1.f.weight."
         )
-    tensors |= renamed(decoder, {key: f"decoder.{name}" for key, name in decoder_table.items()}, folder / DECODER_FILE)
+    tensors |= rename_tensors(
+        decoder, {key: f"decoder.{name}" for key, name in decoder_table.items()}, folder / DECODER_FILE
+    )
     tensors |= {f"encoder.{key}": value for key, value in load_vgg(encoder).state_dict().items()}
     model = build_on_meta(config)
     load_strict(model, tensors, str(folder))
@@ -99,16 +99,16 @@ def _shallow_file(folder: Path) -> Path:
     raise CheckpointError(f"{folder} holds neither {' nor '.join(ATTENTION_FILES)}; the image model needs one of them.")
 
 
-def renamed(tensors: Mapping[str, Tensor], table: Mapping[str, str], source: Path) -> dict[str, Tensor]:
-    """Tensors under our names, in float32.
+def rename_tensors(tensors: Mapping[str, Tensor], table: Mapping[str, str], source: Path) -> dict[str, Tensor]:
+    """Weights and biases in float32, renamed by a table of modules: published name -> name in `StyleTransferModel`.
 
     Raises:
-        CheckpointError: a key that the table does not know.
+        CheckpointError: a key that is not in the table.
     """
-    found = {}
+    output = {}
     for key, value in tensors.items():
-        stem, _, part = key.rpartition(".")
-        if stem not in table or part not in ("weight", "bias"):
+        module, _, part = key.rpartition(".")
+        if module not in table or part not in ("weight", "bias"):
             raise CheckpointError(f"{source} holds {key}, which no published layout has. Is it the right file?")
-        found[f"{table[stem]}.{part}"] = value.float()
-    return found
+        output[f"{table[module]}.{part}"] = value.float()
+    return output

@@ -1,6 +1,7 @@
-"""AdaAttN at one level: which style positions does each content position look at, and what statistics are there.
+"""AdaAttN at one encoder level: attention of content positions to style positions, and the attended statistics.
 
-Source: Liu et al., ICCV 2021, section 3.2. Letters as in moments.py; P projection channels.
+Source: Liu et al., ICCV 2021, section 3.2. Shape letters as in ops/moments.py; P projection channels. A cell is a
+square of style positions that share one key.
 """
 
 from __future__ import annotations
@@ -21,36 +22,37 @@ from ..ops.tiling import empty_channels_last
 from ..runtime.progress import ProgressCallback
 from .encoder import LEVELS, Features, resize_to_level
 
-AS_ROWS = "b c h w -> b (h w) c"
+MAP_TO_POSITIONS = "b c h w -> b (h w) c"
+POSITIONS_TO_MAP = "b (h w) c -> b c h w"
 
 CHUNK_POSITIONS = 2**13
-"""Positions whose stacked keys and queries exist at once. What is prepared of a style's keys for each piece takes a few
+"""Positions whose stacked keys or queries exist at the same time. The overhead of each chunk of style keys is a few
 percent of its time."""
 
 
 class StyleKV(NamedTuple):
-    """What attention keeps of a style at one level; independent of the content, so made once and reused.
-
-    key: (B, Ns, P). value: (B, Ns, C). mask: (B, Ns) bool, True where the style may be looked at, or None.
-    value_variance: (B, Ns, C) variance of the values in a cell around their mean, or None where each position is its own cell.
-    """
+    """Keys and values of a style at one level: independent of the content, so computed once and reused."""
 
     key: Tensor
+    """(B, Ns, P)."""
     value: Tensor
+    """(B, Ns, C); with cells larger than one position, the mean of each cell."""
     mask: Tensor | None = None
+    """(B, Ns) bool, True where content may attend; None: everywhere."""
     value_variance: Tensor | None = None
+    """(B, Ns, C) variance of the values within each cell; None: every cell is one position."""
 
     def select(self, batch: Tensor | slice, positions: Tensor | slice = slice(None)) -> StyleKV:
-        """Some items of the batch, some positions of them."""
-        return self._each(lambda x: x[batch][:, positions])
+        """The indexed batch items, at the indexed positions."""
+        return self._map(lambda x: x[batch][:, positions])
 
     def expand(self, batch: int) -> StyleKV:
-        """Batch 1 for every item of a batch."""
-        return self._each(lambda x: x.expand(batch, *x.shape[1:]))
+        """A batch of 1 expanded to `batch` items, without a copy."""
+        return self._map(lambda x: x.expand(batch, *x.shape[1:]))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> StyleKV:
-        mask, value_variance = (None if x is None else change(x) for x in (self.mask, self.value_variance))
-        return StyleKV(change(self.key), change(self.value), mask, value_variance)
+    def _map(self, function: Callable[[Tensor], Tensor]) -> StyleKV:
+        mask, value_variance = (None if x is None else function(x) for x in (self.mask, self.value_variance))
+        return StyleKV(function(self.key), function(self.value), mask, value_variance)
 
 
 def stacked_key(features: Features, level: str) -> Tensor:
@@ -60,7 +62,8 @@ def stacked_key(features: Features, level: str) -> Tensor:
     published weights were trained so.
 
     Args:
-        features: level name -> (B, C, H, W), at least the levels down to `level`.
+        features: level name -> (B, C, H, W); the levels down to `level` are required.
+        level: sets the grid and the deepest level.
 
     Returns:
         (B, sum of C, H, W) float32 on the grid of `level`.
@@ -70,74 +73,75 @@ def stacked_key(features: Features, level: str) -> Tensor:
 
 
 class LazyStackedKey:
-    """The stacked key of a level, made when asked for, some rows at a time.
+    """The stacked key of a level, computed for the requested rows only. For inference: records no gradients.
 
     Args:
-        features: level name -> (B, C, H, W), as in `stacked_key`.
-        level: whose grid and depth.
+        features, level: as in `stacked_key`.
     """
 
     def __init__(self, features: Features, level: str) -> None:
-        self.maps = [resize_to_level(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
-        self.moments = [channel_mean_std(one) for one in self.maps]
+        self.features = [resize_to_level(features, name, level) for name in LEVELS[: LEVELS.index(level) + 1]]
+        self.mean_std = [channel_mean_std(x) for x in self.features]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(B, K, H, W) of the whole."""
-        batch, _, height, width = self.maps[-1].shape
-        return batch, sum(one.shape[1] for one in self.maps), height, width
+        """(B, K, H, W) of the complete key."""
+        batch, _, height, width = self.features[-1].shape
+        return batch, sum(x.shape[1] for x in self.features), height, width
 
     def __getitem__(self, rows: slice) -> Tensor:
         """(B, K, rows, W) float32, equal to those rows of `stacked_key`."""
-        some = self.maps[-1][:, :, rows]
-        found = empty_channels_last(some, self.shape[1], some.shape[2], some.shape[3], dtype=to_float32(some).dtype)
-        parts = torch.split(found, [one.shape[1] for one in self.maps], dim=1)
-        for one, (mean, std), part in zip(self.maps, self.moments, parts, strict=True):
-            torch.sub(to_float32(one[:, :, rows]), mean, out=part).div_(std)
-        return found
+        deepest = self.features[-1][:, :, rows]
+        height, width = deepest.shape[-2:]
+        key = empty_channels_last(deepest, self.shape[1], height, width, dtype=to_float32(deepest).dtype)
+        levels = torch.split(key, [x.shape[1] for x in self.features], dim=1)
+        for x, (mean, std), output in zip(self.features, self.mean_std, levels, strict=True):
+            torch.sub(to_float32(x[:, :, rows]), mean, out=output).div_(std)
+        return key
 
     def normalized_level(self, rows: slice) -> Tensor:
-        """(B, C, rows, W) float32: the level itself, normalised."""
-        mean, std = self.moments[-1]
-        return (to_float32(self.maps[-1][:, :, rows]) - mean).div_(std)
+        """(B, C, rows, W) float32: the deepest level alone, normalised."""
+        mean, std = self.mean_std[-1]
+        return (to_float32(self.features[-1][:, :, rows]) - mean).div_(std)
 
 
 def mask_on_grid(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """A pixel mask on a level's grid: (B, 1, H, W) in [0, 1] -> (B, h * w) bool, resized nearest as published.
 
-    Differs from the published code: a mask so small that nearest resizing steps over all of it keeps the positions
-    that it touches, where the published code attends to everything.
+    Differs from the published code: when nearest resizing skips every masked pixel, the mask covers the positions that
+    contain a masked pixel; the published code then attends to all positions.
     """
     mask = mask.float()
-    nearest, touched = F.interpolate(mask, size=size) > 0.5, F.adaptive_max_pool2d(mask, size) > 0.5
-    return rearrange(torch.where(nearest.any(dim=(2, 3), keepdim=True), nearest, touched), "b 1 h w -> b (h w)")
+    nearest, covered = F.interpolate(mask, size=size) > 0.5, F.adaptive_max_pool2d(mask, size) > 0.5
+    return rearrange(torch.where(nearest.any(dim=(2, 3), keepdim=True), nearest, covered), "b 1 h w -> b (h w)")
 
 
 def masked_avg_pool(x: Tensor, side: int, allowed: Tensor | None = None) -> Tensor:
-    """Means over squares of positions, the last ones cut off by the edge.
+    """Mean of each cell; cells at the right and bottom edge may be smaller.
 
     Args:
         x: (B, C, H, W).
-        side: of a square.
-        allowed: (B or 1, 1, H, W) bool or None. Squares in which some positions are allowed are the mean of those.
+        side: of a cell, in positions.
+        allowed: (B or 1, 1, H, W) bool or None. A cell with allowed positions is the mean of those, any other cell the
+            mean of all its positions.
 
     Returns:
-        (B, C, H / side, W / side), rounded up.
+        (B, C, ceil(H / side), ceil(W / side)).
     """
     if allowed is None:
         return F.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)
-    some = upsample_cells(F.max_pool2d(allowed.to(x.dtype), side, ceil_mode=True), side, allowed.shape[-2:])
-    weight = torch.where(some > 0, allowed.to(x.dtype), 1.0)
+    any_allowed = upsample_cells(F.max_pool2d(allowed.to(x.dtype), side, ceil_mode=True), side, allowed.shape[-2:])
+    weight = torch.where(any_allowed > 0, allowed.to(x.dtype), 1.0)
     return masked_avg_pool(x * weight, side) / masked_avg_pool(weight, side)
 
 
 def upsample_cells(cells: Tensor, side: int, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w), one value for each square of positions -> (B, C, *size), that value at each position."""
+    """(B, C, h, w), one value per cell -> (B, C, *size), that value at every position of the cell."""
     return F.interpolate(cells, scale_factor=side, mode="nearest")[..., : size[0], : size[1]]
 
 
 def _sample(positions: int, count: int, allowed: Tensor | None, generator: torch.Generator) -> Tensor:
-    """`count` different positions at random; where chance meets nothing of a small mask, its positions come first."""
+    """`count` distinct random positions, (count,) int64; allowed ones first if an item would get none of them."""
     order = torch.randperm(positions, generator=generator)
     if allowed is not None and not bool(allowed.cpu()[:, order[:count]].any(dim=1).all()):
         order = order[allowed.cpu().any(dim=0)[order].logical_not().int().argsort(stable=True)]
@@ -160,33 +164,33 @@ def attention_target(
         content, style: features down to `level`, (B, C, H, W) each, sizes may differ.
         logit_scale: None takes the products of the keys as logits, as published. A number takes their cosines times
             that number, which keeps logits bounded and mixes several similar style positions.
-        style_mask: (B or 1, 1, h, w) in [0, 1], any size: where the style may be looked at.
+        style_mask: (B or 1, 1, h, w) in [0, 1], any size, or None: style positions that content may attend to.
 
     Returns:
-        (B, C, H, W) float32 on the content's grid. Attention is streamed: memory grows with the number of positions.
+        (B, C, H, W) float32 on the content's grid. Memory grows linearly with the number of positions.
     """
-    query, key = (rearrange(stacked_key(features, level), AS_ROWS) for features in (content, style))
+    query, key = (rearrange(stacked_key(features, level), MAP_TO_POSITIONS) for features in (content, style))
     if logit_scale is not None:
         query, key = F.normalize(query, dim=-1) * logit_scale, F.normalize(key, dim=-1)
-    value = rearrange(to_float32(style[level]), AS_ROWS)
+    value = rearrange(to_float32(style[level]), MAP_TO_POSITIONS)
     allowed = None
     if style_mask is not None:
         allowed = mask_on_grid(style_mask, (style[level].shape[-2], style[level].shape[-1])).expand(len(value), -1)
     moments = attention_moments(query, key, value, style_mask=allowed)
-    mean, std = (rearrange(x, "b (h w) c -> b c h w", h=content[level].shape[-2]) for x in moments)
+    mean, std = (rearrange(x, POSITIONS_TO_MAP, h=content[level].shape[-2]) for x in moments)
     return std * normalize_channels(content[level]) + mean
 
 
 class AdaAttention(nn.Module):
-    """Adaptive attention normalisation of one level: f, g and h of the paper.
+    """Adaptive attention normalisation of one level; `query_proj`, `key_proj`, `value_proj` are the paper's f, g, h.
 
     Args:
         key_channels: K, channels of the stacked key.
         value_channels: C, channels of the level.
-        projection_channels: P, width of queries and keys; None keeps K, as published.
+        projection_channels: P, width of queries and keys; None: K, as published.
         similarity: "softmax" (image model) or "cosine" (video model).
-        cell: style positions are taken together in squares of this side, each with one key, the mean of theirs, and
-            with the mean and variance of their values, so that all of them still count. 1, as published: none are.
+        cell: side of a cell of style positions. A cell has one key, projected from the mean of its stacked keys, and
+            the mean and variance of its values, so every position still counts. 1, as published: no pooling.
     """
 
     def __init__(
@@ -199,21 +203,22 @@ class AdaAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.cell = cell
-        projection_channels = projection_channels or key_channels
         self.similarity: Similarity = similarity
+        projection_channels = projection_channels or key_channels
         self.query_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
         self.key_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
         self.value_proj = Conv2d(value_channels, value_channels, kernel_size=1)
 
     def initialize(self) -> None:
-        """f = g a scaled orthogonal projection and h the identity: like attends to like from the first step, softly.
+        """Queries and keys share a scaled orthogonal projection, values the identity: similar positions attend softly.
 
         The logits start as those of scaled dot-product attention, q . k / sqrt(K). With the unscaled product each
-        position would copy one style position, mostly a wrong one: noise, which the decoder learns to ignore, and
-        the style with it. Training sharpens what deserves it. Uses the global generator, as torch's initialisers do.
+        content position would copy a single style position, mostly a wrong one; the decoder learns to ignore that
+        noise, and the style with it. Draws from the global generator, as torch's initialisers do.
         """
-        projection, keys = self.query_proj.weight.shape[:2]
-        nn.init.orthogonal_(self.query_proj.weight, gain=(keys / projection) ** 0.5 * keys**-0.25)
+        projection_channels, key_channels = self.query_proj.weight.shape[:2]
+        gain = (key_channels / projection_channels) ** 0.5 * key_channels**-0.25
+        nn.init.orthogonal_(self.query_proj.weight, gain=gain)
         with torch.no_grad():
             self.key_proj.weight.copy_(self.query_proj.weight)
         nn.init.dirac_(self.value_proj.weight)
@@ -231,22 +236,25 @@ class AdaAttention(nn.Module):
         """Keys and values of a style.
 
         Args:
-            style_key: (B, K, H, W) stacked key, or the same piece by piece, without gradients.
+            style_key: (B, K, H, W) stacked key, or the lazy one, without gradients.
             style_value: (B, C, H, W) features of this level.
-            mask: (B or 1, 1, h, w) in [0, 1], any size, or None: where the style may be looked at.
-            samples: keep that many randomly chosen positions, as the published code does; None keeps all.
-            generator: source of that choice (on the CPU), required with `samples`.
+            mask: (B or 1, 1, h, w) in [0, 1], any size, or None: style positions that content may attend to.
+            samples: number of randomly chosen positions to keep, as the published code does; None: all.
+            generator: on the CPU; required with `samples`.
+
+        Raises:
+            ValueError: `samples` without a generator.
         """
         style = self._cells(style_key, self.value_proj(style_value), mask)
         if samples is not None and samples < style.key.shape[1]:
             if generator is None:
                 raise ValueError("sampled attention needs a torch.Generator, so that the same seed gives one picture")
-            chosen = _sample(style.key.shape[1], samples, style.mask, generator).to(style.key.device)
-            style = style.select(slice(None), chosen)
+            positions = _sample(style.key.shape[1], samples, style.mask, generator).to(style.key.device)
+            style = style.select(slice(None), positions)
         return style
 
     def _cells(self, key: Tensor | LazyStackedKey, value: Tensor, mask: Tensor | None) -> StyleKV:
-        """All positions of a style, or all cells of them; arguments as in `encode_style`, the values projected."""
+        """Keys and values of every cell; arguments as in `encode_style`, `value` after `value_proj`."""
         allowed, cell_allowed, value_variance = None, None, None
         size = (key.shape[-2], key.shape[-1])
         if mask is not None:
@@ -255,32 +263,37 @@ class AdaAttention(nn.Module):
             cell_allowed = rearrange(cell_allowed, "b 1 h w -> b (h w)").expand(len(value), -1)
         if self.cell > 1:
             mean = masked_avg_pool(value, self.cell, allowed)
-            away = (to_float32(value) - upsample_cells(to_float32(mean), self.cell, size)).square()
-            value, value_variance = mean, rearrange(masked_avg_pool(away, self.cell, allowed), AS_ROWS)
-        return StyleKV(self._keys(key, allowed), rearrange(value, AS_ROWS), cell_allowed, value_variance)
+            deviation = to_float32(value) - upsample_cells(to_float32(mean), self.cell, size)
+            variance = masked_avg_pool(deviation.square(), self.cell, allowed)
+            value, value_variance = mean, rearrange(variance, MAP_TO_POSITIONS)
+        return StyleKV(self._keys(key, allowed), rearrange(value, MAP_TO_POSITIONS), cell_allowed, value_variance)
 
     def _keys(self, stacked: Tensor | LazyStackedKey, allowed: Tensor | None) -> Tensor:
-        """(B, Ns, P): a key for each cell; `allowed` as in `masked_avg_pool`."""
+        """(B, Ns, P): the key of every cell; `allowed` as in `masked_avg_pool`."""
         if isinstance(stacked, LazyStackedKey):
-            batch, _, height, width = stacked.shape
-            rows = self.cell * max(1, CHUNK_POSITIONS // (batch * width * self.cell))
-            size = (batch, -(-height // self.cell) * -(-width // self.cell), self.key_proj.out_channels)
-            found, done = self.key_proj.weight.new_empty(size), 0
-            for start in range(0, height, rows):
-                piece = slice(start, start + rows)
-                some = self._keys(stacked[piece], None if allowed is None else allowed[:, :, piece])
-                found[:, done : done + some.shape[1]] = some
-                done += some.shape[1]
-            return found
+            return self._keys_in_chunks(stacked, allowed)
         if self.cell > 1:
             stacked = masked_avg_pool(stacked, self.cell, allowed)
         keys: Tensor = self.key_proj(stacked.to(self.key_proj.weight.dtype))
-        return rearrange(keys, AS_ROWS)
+        return rearrange(keys, MAP_TO_POSITIONS)
+
+    def _keys_in_chunks(self, stacked: LazyStackedKey, allowed: Tensor | None) -> Tensor:
+        """`_keys`, for at most CHUNK_POSITIONS positions at a time."""
+        batch, _, height, width = stacked.shape
+        rows_per_chunk = self.cell * max(1, CHUNK_POSITIONS // (batch * width * self.cell))
+        cells = -(-height // self.cell) * -(-width // self.cell)
+        keys, stop = self.key_proj.weight.new_empty(batch, cells, self.key_proj.out_channels), 0
+        for first_row in range(0, height, rows_per_chunk):
+            rows = slice(first_row, first_row + rows_per_chunk)
+            chunk = self._keys(stacked[rows], None if allowed is None else allowed[:, :, rows])
+            start, stop = stop, stop + chunk.shape[1]
+            keys[:, start:stop] = chunk
+        return keys
 
     def query(self, content_key: Tensor) -> Tensor:
-        """(B, K, H, W) stacked key of the content -> (B, H W, P): what looks for style positions like itself."""
+        """(B, K, H, W) stacked key of the content -> (B, H W, P)."""
         query: Tensor = self.query_proj(content_key.to(self.query_proj.weight.dtype))
-        return rearrange(query, "b k h w -> b (h w) k")
+        return rearrange(query, MAP_TO_POSITIONS)
 
     def statistics(
         self,
@@ -296,29 +309,28 @@ class AdaAttention(nn.Module):
         """Attention-weighted mean and standard deviation of the style for each content position.
 
         Args:
-            query: (B, H W, P) result of `query`. The stacked key, which is as large, can be let go by then.
+            query: (B, H W, P), result of `query`.
             grid: (H, W).
             style: result of `encode_style`; its batch is B or 1.
-            content_mask: (B or 1, 1, h, w) or None: where the style's mask applies.
-            progress: see `attention_moments`.
+            content_mask: (B or 1, 1, h, w) or None: content positions to which the style's mask applies.
+            temperature, chunk_bytes, progress: see `attention_moments`.
 
         Returns:
             mean, std: each (B, C, H, W) in float32.
         """
         batch = len(query)
         style = style.expand(batch)
-        applies = None if content_mask is None else mask_on_grid(content_mask, grid).expand(batch, -1)
+        masked = None if content_mask is None else mask_on_grid(content_mask, grid).expand(batch, -1)
         mean, std = attention_moments(
             query,
             style.key,
             style.value,
             similarity=self.similarity,
             temperature=temperature,
-            content_mask=applies,
+            content_mask=masked,
             style_mask=style.mask,
             value_variance=style.value_variance,
             chunk_bytes=chunk_bytes,
             progress=progress,
         )
-        as_map = "b (h w) c -> b c h w"
-        return rearrange(mean, as_map, h=grid[0]), rearrange(std, as_map, h=grid[0])
+        return rearrange(mean, POSITIONS_TO_MAP, h=grid[0]), rearrange(std, POSITIONS_TO_MAP, h=grid[0])

@@ -1,4 +1,4 @@
-"""TODO"""
+"""ModelConfig, which decides the shapes of a model, and the built-in configurations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ VIDEO_LEVELS = ("relu3_1",)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shapes of a model. The defaults are the published image model."""
+    """Everything that decides the shapes of a model. The defaults are the published image model.
+
+    Stored as JSON in the metadata of model files, so field names are part of the file format.
+
+    Raises:
+        ValueError: a value out of range; the text names the field.
+    """
 
     channels: tuple[int, ...] = VGG19_CHANNELS
     """Encoder width of each of the five blocks; the decoder mirrors the first three."""
@@ -25,16 +31,15 @@ class ModelConfig:
     decoder_convs: tuple[int, ...] = (4, 2, 2)
     """Decoder convolutions on the relu3_1, relu2_1 and relu1_1 grids."""
     levels: tuple[str, ...] = IMAGE_LEVELS
-    """Levels with attention: three for the image model, relu3_1 alone for the video model."""
+    """Levels with attention: three for the image model, only relu3_1 for the video model."""
     projection_channels: tuple[int, ...] | None = None
-    """Query and key width at each level; None keeps the stacked key's width, as published."""
+    """Query and key width at each level; None: the width of the stacked key, as published."""
     similarity: Similarity = "softmax"
-    """How attention weighs style positions; "cosine" for the video model."""
+    """How attention weights follow from queries and keys; "cosine" for the video model."""
     upsample: Upsample = "nearest"
-    """How decoder features grow; published: nearest."""
+    """Upsampling before the fusion's merge and in the decoder; "nearest" as published."""
     style_cells: tuple[int, ...] | None = None
-    """Side of the squares of style positions that share a key at each level; None: each position has its own, as
-    published."""
+    """Side of the cells of style positions that share a key, at each level; None: 1, as published."""
 
     def __post_init__(self) -> None:
         for name, count in (("channels", 5), ("encoder_convs", 5), ("decoder_convs", 3)):
@@ -57,12 +62,16 @@ class ModelConfig:
             raise ValueError(f"style_cells is {self.style_cells}; a number above 0 is needed for each of {self.levels}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The fields as JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Inverse of `to_dict`; an unknown name is a ValueError, so that a newer file is not misread."""
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: an unknown field, as a file of a newer version has.
+        """
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown model settings {', '.join(unknown)}; the file is newer than this library")
@@ -78,5 +87,5 @@ COMPACT = ModelConfig(
     upsample="bilinear",
     style_cells=(2, 2, 1),
 )
-"""The built-in model's architecture: half of VGG-19's channels or less, two convolutions a block, narrow queries and
-keys, and on relu3_1 and relu4_1 one key for four style positions."""
+"""The built-in model: at most half of VGG-19's channels, two convolutions per block, narrow queries and keys, and on
+relu3_1 and relu4_1 one key for 2 x 2 style positions."""

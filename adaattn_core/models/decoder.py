@@ -1,4 +1,4 @@
-"""The decoder: fused features back to a picture, a mirror of the encoder without its deepest block.
+"""The decoder: fused features to an image, a mirror of the encoder's first four blocks.
 
 Source: the published AdaAttN decoder, at any width.
 """
@@ -16,17 +16,21 @@ from .encoder import ReflectConv2d
 from .fusion import FusedFeatures, upsample_to
 
 BFLOAT16_CONVS = 2
-"""How many keep within 2/255: each of the others adds up to 1.8/255 by itself (benchmarks/precision.py)."""
+"""Convolutions, from the deepest, that run in bfloat16: the image stays within 2/255 of float32. Each further one adds
+up to 1.8/255 (benchmarks/precision.py)."""
 
 
 class Decoder(nn.Module):
-    """Convolutions with reflection padding and ReLU, upsampled between blocks; the last convolution is linear.
+    """Convolutions with reflection padding and ReLU, upsampling between blocks; the last convolution is linear.
 
     Args:
         channels: encoder width of each block.
         convs: convolutions on the relu3_1, relu2_1 and relu1_1 grids; published: (4, 2, 2).
-        skip: True when relu4_1-grid features come with a relu3_1 skip (image model), False for one level.
+        skip: True: input on the relu4_1 grid with a relu3_1 skip (image model); False: relu3_1 alone.
         upsample: "nearest" (published) or "bilinear".
+
+    Raises:
+        ValueError: `convs` is not three positive numbers.
     """
 
     def __init__(
@@ -47,9 +51,9 @@ class Decoder(nn.Module):
             width = next_width
 
     def initialize(self) -> None:
-        """Weights that keep the size of the signal through every layer, and a mid-grey picture to start from.
+        """Weights that keep the variance of the signal through every layer, and a mid-grey output to start from.
 
-        torch's default shrinks it to a third at each layer, and the first thousand steps with it.
+        torch's default shrinks the signal to a third at each layer, which costs about a thousand training steps.
         """
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
         for conv in convs:
@@ -60,21 +64,21 @@ class Decoder(nn.Module):
             nn.init.constant_(convs[-1].bias, 0.5)  # type: ignore[arg-type]
 
     def set_precision(self, dtype: torch.dtype) -> None:
-        """Convolutions in `dtype`, from the deepest on, and those in float32 at least whose rounding would show."""
+        """Convert the deepest convolutions to `dtype`; those whose rounding would be visible stay in float32."""
         self.to(torch.promote_types(dtype, torch.float32))
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
         for conv in convs[:BFLOAT16_CONVS] if dtype == torch.bfloat16 else convs[:-1]:
             conv.to(dtype)
 
     def forward(self, fused: FusedFeatures, size: Sequence[int]) -> Tensor:
-        """Paint.
+        """The image of fused features.
 
         Args:
             fused: result of the fusion.
-            size: (height, width) of the picture, as encoded.
+            size: (height, width) of the encoded picture.
 
         Returns:
-            (B, 3, height, width), about [0, 1], not clamped.
+            (B, 3, height, width), approximately in [0, 1], not clamped.
         """
         if not torch.is_grad_enabled():
             return self.in_tiles(fused, size)
@@ -91,35 +95,37 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def in_tiles(self, fused: FusedFeatures, size: Sequence[int], tile_bytes: int | None = None) -> Tensor:
-        """What `forward` paints, in less memory and time: strips of rows go through a block at once.
+        """`forward` in less memory and time, without gradients: each block runs on one row tile after the other.
 
-        For inference: gradients are not recorded. `tile_bytes` as in `tile_rows`.
+        Args:
+            fused, size: as in `forward`.
+            tile_bytes: see `tile_rows`.
         """
         x, skip = fused
-        doubled = self.deep is not None and skip is not None
+        upsample = self.deep is not None and skip is not None
         if self.deep is not None and skip is not None:
             x, skip = torch.relu_(self.deep(x)), skip.to(self.deep.weight.dtype)
         for index, (block, grid) in enumerate(zip(self.blocks, _grids(size), strict=True)):
             convs = [conv for conv in block.modules() if isinstance(conv, ReflectConv2d)]
             channels, halo = max(conv.in_channels for conv in convs), len(convs)
-            painted = empty_channels_last(x, convs[-1].out_channels, *grid, dtype=convs[-1].weight.dtype)
-            for strip in row_tiles(grid[0], tile_rows(painted, channels, halo, tile_bytes), halo):
-                window = self._upsampled_window(x, strip, grid) if doubled or index else x[:, :, strip.low : strip.high]
+            output = empty_channels_last(x, convs[-1].out_channels, *grid, dtype=convs[-1].weight.dtype)
+            for tile in row_tiles(grid[0], tile_rows(output, channels, halo, tile_bytes), halo):
+                window = self._upsampled_window(x, tile, grid) if upsample or index else x[:, :, tile.low : tile.high]
                 if index == 0 and skip is not None:
-                    window = torch.cat([window, skip[:, :, strip.low : strip.high]], dim=1)
-                painted[:, :, strip.start : strip.stop] = strip.cut(self._run(block, window, linear=index == 2))
-            x = painted
+                    window = torch.cat([window, skip[:, :, tile.low : tile.high]], dim=1)
+                output[:, :, tile.start : tile.stop] = tile.crop(self._run(block, window, linear=index == 2))
+            x = output
         return x
 
-    def _upsampled_window(self, x: Tensor, strip: RowTile, grid: Sequence[int]) -> Tensor:
-        """Rows [low, high) of `x` upsampled to `grid`, made of one row more than these cover: bilinear mixes it in."""
-        first, last = max(0, strip.low // 2 - 1), -(-strip.high // 2) + 1
-        grown = F.interpolate(x[:, :, first:last], scale_factor=2, mode=self.upsample)
-        return grown[:, :, strip.low - 2 * first : strip.high - 2 * first, : grid[1]]
+    def _upsampled_window(self, x: Tensor, tile: RowTile, grid: Sequence[int]) -> Tensor:
+        """Rows [low, high) of `x` upsampled to `grid`; bilinear interpolation also reads the row before and after."""
+        first, last = max(0, tile.low // 2 - 1), -(-tile.high // 2) + 1
+        upsampled = F.interpolate(x[:, :, first:last], scale_factor=2, mode=self.upsample)
+        return upsampled[:, :, tile.low - 2 * first : tile.high - 2 * first, : grid[1]]
 
     @staticmethod
     def _run(block: nn.Module, x: Tensor, linear: bool) -> Tensor:
-        """Convolutions of one block; ReLU after each, but not after a `linear` block's last."""
+        """The convolutions of one block, ReLU after each except the last of a `linear` block."""
         assert isinstance(block, nn.ModuleList)
         for position, conv in enumerate(block, 1):
             x = conv(x)

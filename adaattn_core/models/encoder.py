@@ -1,7 +1,7 @@
 """The encoder: the convolutions of VGG-19 up to relu5_1, at any width.
 
 Source: Simonyan & Zisserman, arXiv:1409.1556, configuration E. Shape letters: B batch, C channels, H W rows and
-columns of pixels or of a level's grid (level x has stride 2**(x-1), sizes rounded up).
+columns of pixels or of a level's grid (relu{n}_1 has stride 2**(n - 1), sizes rounded up).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ..runtime.device import autocasts, without_autocast
 from ..runtime.memory import malloc_trim_if_large
 
 Features = dict[str, Tensor]
-"""level name -> (B, C, H, W). A level that is needed only where the keys of deeper ones look may be there as, for
-example, "relu1_1@relu3_1" instead: relu1_1 on relu3_1's grid."""
+"""level name -> (B, C, H, W). A level that only deeper levels' keys use may be stored resized to their grids instead,
+for example as "relu1_1@relu3_1": relu1_1 on the relu3_1 grid."""
 
 LEVELS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """Levels an encoder returns, shallow to deep."""
 
 ATTENTION_LEVELS = LEVELS[2:]
-"""Levels that have attention in one model or another."""
+"""Levels that can have attention."""
 
 VGG19_CHANNELS = (64, 128, 256, 512, 512)
 VGG19_CONVS = (2, 2, 4, 4, 1)
@@ -37,16 +37,13 @@ VGG19_CONVS = (2, 2, 4, 4, 1)
 
 
 class ReflectConv2d(nn.Conv2d):
-    """3x3 convolution, stride 1, that mirrors the border so that no frame of zeros is painted into the picture."""
+    """3x3 convolution, stride 1, with reflection padding: zeros would leave a visible frame in the image."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, Cin, H, W) -> (B, Cout, H, W) in the dtype of the weights, whatever comes in (autocast decides itself).
-
-        An axis of one position has nothing to mirror and is repeated.
-        """
+        """(B, Cin, H, W), any dtype -> (B, Cout, H, W) in the dtype of the weights (under autocast: in its dtype)."""
         if x.dtype != self.weight.dtype and not autocasts(x.device.type):
             x = x.to(self.weight.dtype)
         if self.bias is not None and winograd.is_faster(x, self.weight):
@@ -57,7 +54,7 @@ class ReflectConv2d(nn.Conv2d):
 
 
 def reflect_pad1(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H + 2, W + 2), mirrored at the border."""
+    """(B, C, H, W) -> (B, C, H + 2, W + 2), reflected at the border; an axis with one position is replicated."""
     height, width = x.shape[-2:]
     if min(height, width) > 1:
         return F.pad(x, (1, 1, 1, 1), mode="reflect")
@@ -66,12 +63,16 @@ def reflect_pad1(x: Tensor) -> Tensor:
 
 
 def conv_names(convs: Sequence[int]) -> list[str]:
-    """Names of the 3x3 convolutions in order: `conv1_1`, `conv1_2`, `conv2_1`, ..."""
+    """Names of the 3x3 convolutions in order, from convolutions per block.
+
+    >>> conv_names([2, 1])
+    ['conv1_1', 'conv1_2', 'conv2_1']
+    """
     return [f"conv{block}_{index}" for block, count in enumerate(convs, 1) for index in range(1, count + 1)]
 
 
 class VGGEncoder(nn.Module):
-    """VGG-19 shaped encoder; preprocessing is inside, as a 1x1 convolution `conv0` on RGB in [0, 1].
+    """VGG-19 up to relu5_1, at any width; preprocessing is included as a 1x1 convolution `conv0` on RGB in [0, 1].
 
     Differs from VGG-19: reflection instead of zero padding, and pools that round sizes up, both as in the
     published AdaAttN code.
@@ -79,6 +80,9 @@ class VGGEncoder(nn.Module):
     Args:
         channels: width of each of the five blocks.
         convs: convolutions in each block.
+
+    Raises:
+        ValueError: not five positive numbers each.
     """
 
     def __init__(self, channels: Sequence[int] = VGG19_CHANNELS, convs: Sequence[int] = VGG19_CONVS) -> None:
@@ -99,10 +103,10 @@ class VGGEncoder(nn.Module):
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1], H and W at least 16.
-            deepest: last level wanted; later convolutions are not run.
+            deepest: last level to compute; later convolutions are not run.
 
         Returns:
-            level name -> (B, C, ceil(H / stride), ceil(W / stride)), >= 0, dtype of the weights.
+            level name -> (B, C, ceil(H / stride), ceil(W / stride)), >= 0, in the dtype of the weights.
 
         Raises:
             ValueError: wrong shape, or a side under 16 pixels.
@@ -123,40 +127,45 @@ class VGGEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor, levels: Sequence[str], tile_bytes: int | None = None) -> Features:
-        """What attention at `levels` reads: those levels whole, shallower ones on their grids only.
+        """The features that attention at `levels` needs: those levels complete, shallower ones resized to their grids.
 
-        Like `forward`, in a third of the memory and less time: strips of rows go through a block at once, and what
-        nobody reads is not kept. For inference: gradients are not recorded.
+        The values of `forward` in a third of the memory and less time, without gradients: each block runs on one row
+        tile after the other, and positions that no key uses are not stored.
 
         Args:
             images: as in `forward`.
-            levels: shallow to deep.
+            levels: levels with attention, shallow to deep.
             tile_bytes: see `tile_rows`.
 
         Returns:
-            features, such as {"relu1_1@relu3_1", "relu2_1@relu3_1", "relu3_1"} for relu3_1.
+            features, with the keys "relu1_1@relu3_1", "relu2_1@relu3_1" and "relu3_1" for attention at relu3_1.
+
+        Raises:
+            ValueError: as `forward`.
         """
         check_images(images)
         features: Features = {}
         x = images
         for block, level in enumerate(LEVELS[: LEVELS.index(levels[-1]) + 1]):
-            wanted = {level: level} if level in levels else {f"{level}@{name}": name for name in levels}
-            maps = {
-                key: _GridSampler(images, self.channels[block], _grid(images, level), _grid(images, name))
-                for key, name in wanted.items()
-                if LEVELS.index(name) >= block
+            targets = {level: level} if level in levels else {f"{level}@{name}": name for name in levels}
+            samplers = {
+                key: _GridSampler(images, self.channels[block], _grid(images, level), _grid(images, target))
+                for key, target in targets.items()
+                if LEVELS.index(target) >= block
             }
-            x = self._encode_block(block, x, list(maps.values()), level == levels[-1], tile_bytes)
-            features |= {key: one.map for key, one in maps.items()}
+            x = self._encode_block(block, x, list(samplers.values()), level == levels[-1], tile_bytes)
+            features |= {key: sampler.output for key, sampler in samplers.items()}
             malloc_trim_if_large(images)
         return features
 
     def _encode_block(
-        self, block: int, x: Tensor, maps: Sequence[_GridSampler], last: bool, tile_bytes: int | None
+        self, block: int, x: Tensor, samplers: Sequence[_GridSampler], last: bool, tile_bytes: int | None
     ) -> Tensor:
-        """The next block's input, (B, C, H / 2, W / 2) rounded up; gives the block's level to `maps` on the way.
+        """Run one block and add its level to the samplers.
 
-        After the `last` level the block is left, and what is returned is not the pooled one.
+        Returns:
+            the input of the next block, (B, C, ceil(H / 2), ceil(W / 2)); with `last`, which stops at the level, an
+            empty tensor.
         """
         convs = [conv for name, conv in self.layers.items() if name.startswith(f"conv{block + 1}_")]
         channels = self.channels[block]
@@ -164,64 +173,65 @@ class VGGEncoder(nn.Module):
         halo = 1 + len(others)
         rows, columns = x.shape[-2:]
         pooled = empty_channels_last(x, channels, 0 if last else -(-rows // 2), -(-columns // 2))
-        for strip in row_tiles(rows, tile_rows(x, channels, halo, tile_bytes), halo):
-            window = x[:, :, strip.low : strip.high]
+        for tile in row_tiles(rows, tile_rows(x, channels, halo, tile_bytes), halo):
+            window = x[:, :, tile.low : tile.high]
             if not block:
                 window = self.conv0(window.contiguous(memory_format=torch.channels_last))
             y = torch.relu_(first(window))
-            for one in maps:
-                one.add(strip, y)
+            for sampler in samplers:
+                sampler.add(tile, y)
             if last:
                 continue
             for conv in others:
                 y = torch.relu_(conv(y))
-            y = F.max_pool2d(strip.cut(y), kernel_size=2, stride=2, ceil_mode=True)
-            pooled[:, :, strip.start // 2 : strip.start // 2 + y.shape[2]] = y
+            y = F.max_pool2d(tile.crop(y), kernel_size=2, stride=2, ceil_mode=True)
+            pooled[:, :, tile.start // 2 : tile.start // 2 + y.shape[2]] = y
         return pooled
 
 
 class _GridSampler:
-    """A level put together from strips: on its own grid, or where nearest resizing to a coarser one takes it from.
+    """Resizes a level to a coarser grid, nearest, from row tiles of it; on an equal grid it assembles them.
 
     Args:
-        like: (B, ...), of the features' device and dtype.
+        like: (B, ...), with the device and dtype of the features.
         channels: of the level.
-        size: of the level's grid.
-        target: grid wanted.
+        size: (rows, columns) of the level.
+        target: (rows, columns) of the output.
     """
 
     def __init__(self, like: Tensor, channels: int, size: tuple[int, int], target: tuple[int, int]) -> None:
-        self.map = empty_channels_last(like, channels, *target)
-        taken = [_nearest(*sizes) for sizes in zip(size, target, strict=True)]
-        self.known_rows = taken[0].tolist()  # by the processor, which need not wait for the device to cut strips
-        self.rows, self.columns = torch.split(torch.cat(taken).to(like.device), list(target))
-        self.whole = size == target
+        self.output = empty_channels_last(like, channels, *target)
+        """(B, channels, *target); complete when every tile was added."""
+        indices = [_nearest_indices(*sizes) for sizes in zip(size, target, strict=True)]
+        self.host_rows = indices[0].tolist()  # a copy on the CPU: `add` slices without waiting for the device
+        self.rows, self.columns = torch.split(torch.cat(indices).to(like.device), list(target))
+        self.same_grid = size == target
 
-    def add(self, strip: RowTile, computed: Tensor) -> None:
-        """What lies in a strip of the level's grid; `computed` is (B, C, high - low, W)."""
-        first, last = (bisect_left(self.known_rows, row) for row in (strip.start, strip.stop))
-        if self.whole:
-            self.map[:, :, first:last] = strip.cut(computed)
+    def add(self, tile: RowTile, features: Tensor) -> None:
+        """Take the sampled positions from one row tile of the level, (B, C, high - low, W)."""
+        first, last = (bisect_left(self.host_rows, row) for row in (tile.start, tile.stop))
+        if self.same_grid:
+            self.output[:, :, first:last] = tile.crop(features)
             return
-        rows = self.rows[first:last, None] - strip.low
-        chosen = (rows * computed.shape[3] + self.columns).flatten()
-        taken = rearrange(computed, "b c h w -> b (h w) c").index_select(1, chosen)
-        self.map[:, :, first:last] = rearrange(taken, "b (h w) c -> b c h w", w=len(self.columns))
+        rows = self.rows[first:last, None] - tile.low
+        positions = (rows * features.shape[3] + self.columns).flatten()
+        sampled = rearrange(features, "b c h w -> b (h w) c").index_select(1, positions)
+        self.output[:, :, first:last] = rearrange(sampled, "b (h w) c -> b c h w", w=len(self.columns))
 
 
-def _nearest(positions: int, target: int) -> Tensor:
-    """Indices that nearest resizing from `positions` to `target` takes; made by the resizing itself."""
+def _nearest_indices(positions: int, target: int) -> Tensor:
+    """(target,) int64: indices that torch's nearest resizing from `positions` to `target` reads."""
     return F.interpolate(torch.arange(positions, dtype=torch.float64)[None, None], size=target)[0, 0].long()
 
 
 def _grid(images: Tensor, level: str) -> tuple[int, int]:
-    """Rows and columns of a level."""
+    """(rows, columns) of a level."""
     stride = 2 ** LEVELS.index(level)
     return -(-images.shape[-2] // stride), -(-images.shape[-1] // stride)
 
 
 def resize_to_level(features: Features, name: str, level: str) -> Tensor:
-    """Level `name` on the grid of a deeper one, resized nearest: (B, C, H, W), H and W those of `level`."""
+    """Level `name` resized nearest to the grid of `level`, equal or deeper: (B, C, H, W), H and W those of `level`."""
     resized = features.get(f"{name}@{level}")
     if resized is not None:
         return resized
@@ -229,7 +239,11 @@ def resize_to_level(features: Features, name: str, level: str) -> Tensor:
 
 
 def check_images(images: Tensor, role: str = "picture") -> None:
-    """ValueError unless (B, 3, H, W) with sides of at least 16 pixels; `role` names the picture in its text."""
+    """Check for (B, 3, H, W) with sides of at least 16 pixels; `role` names the picture in the error.
+
+    Raises:
+        ValueError: another shape, or too small.
+    """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"the {role} has shape {tuple(images.shape)}; (batch, 3, height, width) is needed")
     height, width = images.shape[-2:]

@@ -1,4 +1,4 @@
-"""Content features repainted with the style's statistics, level by level, and merged for the decoder.
+"""Content features with the style's statistics applied, level by level, and merged for the decoder.
 
 Source: Liu et al., ICCV 2021, section 3.3: relu4_1 + upsampled relu5_1 through a convolution, relu3_1 as skip.
 """
@@ -6,7 +6,7 @@ Source: Liu et al., ICCV 2021, section 3.3: relu4_1 + upsampled relu5_1 through 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,40 +19,32 @@ from .attention import AdaAttention, LazyStackedKey, StyleKV, stacked_key
 from .encoder import LEVELS, Features, ReflectConv2d
 
 StyleFeatures = dict[str, StyleKV]
-"""level name -> keys and values of a style: all that attention needs of it."""
+"""level name -> keys and values of a style; attention needs nothing else of it."""
 
 
 class FusedFeatures(NamedTuple):
-    """What the decoder paints. deep: (B, C, H, W) on the relu4_1 grid (relu3_1 for a one-level model);
-    skip: (B, C, H, W) on the relu3_1 grid, None for a one-level model."""
+    """The decoder's input."""
 
     deep: Tensor
+    """(B, C, H, W) on the relu4_1 grid; on the relu3_1 grid in a one-level model."""
     skip: Tensor | None
+    """(B, C, H, W) on the relu3_1 grid; None in a one-level model."""
 
 
 def upsample_to(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
-    """(B, C, h, w) twice as large, then cut to `size`: the inverse of a pool that rounds up."""
+    """(B, C, h, w) upsampled by 2 and cropped to `size`, (B, C, *size): inverts a pool that rounds sizes up."""
     x = F.interpolate(x, scale_factor=2, mode=mode)
     return x[..., : size[0], : size[1]]
 
 
-def _average(maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    if len(maps) == 1:
-        return maps[0]
-    return torch.stack([weight * one for one, weight in zip(maps, weights, strict=True)]).sum(dim=0)
+def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.stack([weight * x for x, weight in zip(tensors, weights, strict=True)]).sum(dim=0)
 
 
 class MultiLevelFusion(nn.Module):
-    """AdaAttN at several levels, merged.
-
-    Args:
-        channels: encoder width of each block.
-        levels: ("relu3_1", "relu4_1", "relu5_1") for the image model, ("relu3_1",) for the video model.
-        projection_channels: query and key width for each of `levels`; None keeps the stacked key's.
-        similarity: of every level.
-        upsample: how relu5_1 is brought to the relu4_1 grid.
-        style_cells: side of the squares of style positions that share a key, for each of `levels`; None: 1.
-    """
+    """AdaAttN at several levels, and the convolution that merges them. Arguments: the fields of `ModelConfig`."""
 
     def __init__(
         self,
@@ -75,7 +67,7 @@ class MultiLevelFusion(nn.Module):
             self.merge_conv = ReflectConv2d(channels[3], channels[3])
 
     def initialize(self) -> None:
-        """Attention that means something before any training; see `AdaAttention.initialize`."""
+        """Weights to start training from; see `AdaAttention.initialize`."""
         for level in self.levels:
             self.level_attention(level).initialize()
         if len(self.levels) > 1:
@@ -89,10 +81,10 @@ class MultiLevelFusion(nn.Module):
         samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> StyleFeatures:
-        """Keys and values of every level. Arguments as in `AdaAttention.encode_style`.
+        """Keys and values at every level. Arguments and errors as in `AdaAttention.encode_style`.
 
-        `samples` counts for the first level; deeper ones, which have fewer positions, may keep 16 times as many, as
-        in the published code (64 x 64 and 256 x 256).
+        `samples` applies to the first level; deeper levels, which have fewer positions, keep up to 16 times as many,
+        as in the published code (64 x 64 and 256 x 256).
         """
         styles = {}
         for level in self.levels:
@@ -111,12 +103,13 @@ class MultiLevelFusion(nn.Module):
         temperature: float = 1.0,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and standard deviation maps per level; those of several styles are averaged with `weights`.
+        """Mean and standard deviation maps per level, averaged over the styles with `weights`.
 
         Args:
             content: features of the content.
             styles: one or more results of `encode_style`.
             weights: one per style, summing to 1.
+            content_mask, temperature, chunk_bytes: see `AdaAttention.statistics`.
 
         Returns:
             level name -> mean, std, each (B, C, H, W) in float32.
@@ -137,32 +130,31 @@ class MultiLevelFusion(nn.Module):
                 for style in styles
             ]
             means, stds = zip(*moments, strict=True)
-            statistics[level] = _average(means, weights), _average(stds, weights)
+            statistics[level] = _weighted_sum(means, weights), _weighted_sum(stds, weights)
         return statistics
 
     def apply_statistics(
         self, content: Features, statistics: dict[str, tuple[Tensor, Tensor]], strength: float = 1.0
     ) -> Features:
-        """S * Norm(F_c) + M at each level, mixed with the content's own features below strength 1."""
-        painted = {}
+        """S * Norm(F_c) + M at each level; below strength 1, interpolated with the content features F_c."""
+        stylized = {}
         for level, (mean, std) in statistics.items():
-            own = content[level]
-            full = std * normalize_channels(own) + mean
-            painted[level] = (full if strength == 1 else torch.lerp(to_float32(own), full, strength)).to(own.dtype)
-        return painted
+            x = content[level]
+            full = std * normalize_channels(x) + mean
+            stylized[level] = (full if strength == 1 else torch.lerp(to_float32(x), full, strength)).to(x.dtype)
+        return stylized
 
-    def merge(self, painted: Features) -> FusedFeatures:
-        """Levels merged for the decoder; also of plain encoder features, which decode to the picture itself."""
+    def merge(self, features: Features) -> FusedFeatures:
+        """The levels merged for the decoder; unstylized encoder features decode to the picture itself."""
         if len(self.levels) == 1:
-            return FusedFeatures(painted[self.levels[0]], None)
-        shallow, middle, deep = (painted[level] for level in self.levels)
+            return FusedFeatures(features[self.levels[0]], None)
+        shallow, middle, deep = (features[level] for level in self.levels)
         return FusedFeatures(self.merge_conv(middle + upsample_to(deep, middle.shape[-2:], self.upsample)), shallow)
 
     def forward(self, content: Features, style: StyleFeatures) -> FusedFeatures:
-        """One style at full strength: what training runs."""
+        """One style at full strength, for training."""
         return self.merge(self.apply_statistics(content, self.statistics(content, [style], [1.0])))
 
     def level_attention(self, level: str) -> AdaAttention:
-        attention = self.attention[level]
-        assert isinstance(attention, AdaAttention)
-        return attention
+        """The attention module of one of `levels`."""
+        return cast(AdaAttention, self.attention[level])

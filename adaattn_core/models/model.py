@@ -1,4 +1,4 @@
-"""A whole model: encoder, attention fusion, decoder, and the frozen config that rebuilds it."""
+"""The complete model: encoder, attention fusion and decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class StyleTransferModel(nn.Module):
     """AdaAttN: `encoder`, `fusion` and `decoder`, each usable alone.
 
     Args:
-        config: shapes; see ModelConfig.
+        config: shapes of all parts; see ModelConfig.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -35,31 +35,37 @@ class StyleTransferModel(nn.Module):
 
     @property
     def deepest(self) -> str:
-        """Deepest encoder level the model reads."""
+        """The deepest encoder level with attention; later convolutions are not run."""
         return max(self.config.levels, key=LEVELS.index)
 
     @property
     def deep_modules(self) -> list[nn.Module]:
-        """What the picture needs for the levels below relu3_1 alone; none in a model with attention at one level."""
+        """Modules that only the levels deeper than relu3_1 use; empty in a one-level model."""
         if self.decoder.deep is None:
             return []
         names = list(self.encoder.layers)
-        below = [self.encoder.layers[name] for name in names[names.index("conv3_1") + 1 :]]
+        convs = [self.encoder.layers[name] for name in names[names.index("conv3_1") + 1 :]]
         attention = [self.fusion.attention[level] for level in self.config.levels[1:]]
-        return [*below, *attention, self.fusion.merge_conv, self.decoder.deep]
+        return [*convs, *attention, self.fusion.merge_conv, self.decoder.deep]
 
     @property
     def precision(self) -> torch.dtype:
-        """What `set_precision` chose."""
+        """The dtype given to `set_precision`."""
         return next(self.decoder.parameters()).dtype
 
     def set_precision(self, dtype: torch.dtype) -> StyleTransferModel:
-        """Choose the precision: what follows attention in `dtype`, all that leads to it in float32 at least.
+        """Convert the merge convolution and the decoder to `dtype`; encoder and attention stay in float32.
 
-        The softmax has no 1/sqrt(K): logits of several hundred, whose rounding in bfloat16 sends a position to another
-        part of the style. Measured on pictures in examples/ (benchmarks/precision.py), built-in model: the encoder in
-        bfloat16 moves pixels by up to 69/255, decoder and merge by 3.4; the merge and the decoder's deepest
-        convolutions, which is what bfloat16 means, by 1.6. float16 means all but the last convolution: .4.
+        The softmax has no 1/sqrt(K), so logits reach several hundred, and their rounding in bfloat16 makes content
+        positions attend to other style positions. Largest pixel difference to float32, built-in model on pictures in
+        examples/ (benchmarks/precision.py): encoder in bfloat16 69/255; merge and complete decoder 3.4/255; merge and
+        the decoder's deepest convolutions, as done here, 1.6/255; float16 in all but the last convolution .4/255.
+
+        Args:
+            dtype: float32, bfloat16 or float16; float64 converts every part.
+
+        Returns:
+            the model itself.
         """
         self.to(torch.promote_types(dtype, torch.float32))
         self.decoder.set_precision(dtype)
@@ -68,16 +74,16 @@ class StyleTransferModel(nn.Module):
         return self
 
     def encode(self, images: Tensor) -> Features:
-        """(B, 3, H, W) in [0, 1] -> the features that attention reads, without gradients; see `VGGEncoder.encode`."""
+        """(B, 3, H, W) in [0, 1] -> the features attention needs, without gradients; see `VGGEncoder.encode`."""
         return self.encoder.encode(images, self.config.levels)
 
     def decode(self, fused: FusedFeatures, size: tuple[int, int]) -> Tensor:
-        """(B, 3, height, width), not clamped."""
-        picture: Tensor = self.decoder(fused, size)
-        return picture
+        """Fused features and the content's (height, width) -> (B, 3, height, width), not clamped."""
+        image: Tensor = self.decoder(fused, size)
+        return image
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content repainted at full strength, for training; `stylize` is what users call.
+        """Content stylized at full strength, for training; for inference see `stylize`.
 
         Args:
             content, style: (B, 3, H, W) in [0, 1]; sizes may differ.
@@ -86,11 +92,11 @@ class StyleTransferModel(nn.Module):
             (B, 3, H, W), content's size, not clamped.
         """
         features = self.encoder(content, self.deepest)
-        painted = self.fusion.encode_style(self.encoder(style, self.deepest))
-        return self.decode(self.fusion(features, painted), (content.shape[-2], content.shape[-1]))
+        style_features = self.fusion.encode_style(self.encoder(style, self.deepest))
+        return self.decode(self.fusion(features, style_features), (content.shape[-2], content.shape[-1]))
 
     def forward_pairs(self, content: Tensor, style: Tensor, contents: Tensor, styles: Tensor) -> Tensor:
-        """Content `contents[i]` repainted in style `styles[i]`, for training: each picture is encoded once.
+        """Content `contents[i]` in style `styles[i]`, for training: each picture is encoded once.
 
         Args:
             content, style: (B, 3, H, W) in [0, 1], each of any batch; sizes may differ.
@@ -100,6 +106,6 @@ class StyleTransferModel(nn.Module):
             (N, 3, H, W), content's size, not clamped.
         """
         features = {level: x[contents] for level, x in self.encoder(content, self.deepest).items()}
-        painted = self.fusion.encode_style(self.encoder(style, self.deepest))
-        chosen = {level: one.select(styles) for level, one in painted.items()}
-        return self.decode(self.fusion(features, chosen), (content.shape[-2], content.shape[-1]))
+        style_features = self.fusion.encode_style(self.encoder(style, self.deepest))
+        pairs = {level: kv.select(styles) for level, kv in style_features.items()}
+        return self.decode(self.fusion(features, pairs), (content.shape[-2], content.shape[-1]))

@@ -32,9 +32,9 @@ class RowTile(NamedTuple):
     low: int
     high: int
 
-    def cut(self, computed: Tensor) -> Tensor:
-        """(B, C, high - low, W) -> the strip itself."""
-        return computed[:, :, self.start - self.low : self.stop - self.low]
+    def crop(self, window: Tensor) -> Tensor:
+        """(B, C, high - low, W) -> (B, C, stop - start, W), without the halo."""
+        return window[:, :, self.start - self.low : self.stop - self.low]
 
 
 def row_tiles(rows: int, height: int, halo: int) -> Iterator[RowTile]:

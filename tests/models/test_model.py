@@ -428,8 +428,7 @@ def test_initialize_reaches_every_level() -> None:
     with torch.random.fork_rng(devices=[]):
         fusion = MultiLevelFusion(SMALL.channels, SMALL.levels)
         fusion.initialize()
-    for attention in fusion.attention.values():
-        assert isinstance(attention, AdaAttention)
+    for attention in map(fusion.level_attention, fusion.levels):
         assert torch.equal(attention.query_proj.weight, attention.key_proj.weight)
 
 

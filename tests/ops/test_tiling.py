@@ -98,7 +98,7 @@ def test_levels_kept_on_a_grid_are_those_resized_to_it() -> None:
 
 def test_strips_make_up_the_grid() -> None:
     assert list(row_tiles(10, 4, 3)) == [RowTile(0, 4, 0, 7), RowTile(4, 8, 1, 10), RowTile(8, 10, 5, 10)]
-    assert RowTile(4, 8, 1, 10).cut(torch.arange(1.0, 10)[None, None, :, None]).flatten().tolist() == [4, 5, 6, 7]
+    assert RowTile(4, 8, 1, 10).crop(torch.arange(1.0, 10)[None, None, :, None]).flatten().tolist() == [4, 5, 6, 7]
 
 
 def test_strips_fill_the_memory_given_but_are_never_mostly_margin() -> None:
