@@ -66,9 +66,10 @@ def run(words: list[str]) -> None:
     assert main([os.path.expanduser(word) for word in words]) == 0, words
 
 
-def test_the_first_command_is_the_one_that_ci_runs() -> None:
+@pytest.mark.parametrize("script", [".ci/run", ".github/workflows/ci.yml"])
+def test_the_first_command_is_the_one_that_ci_runs(script: str) -> None:
     words = shlex.join(["adaattn", *commands()[0]])
-    assert words in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert words in (ROOT / script).read_text(encoding="utf-8")
     assert 'pip install -e ".[dev]" && pytest' in README
 
 

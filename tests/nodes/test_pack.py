@@ -86,9 +86,25 @@ def test_all_that_the_pack_needs_is_shipped(shipped: list[str]) -> None:
     assert set(needed) - set(shipped) == set()
 
 
+def test_data_files_of_the_library_are_in_the_wheel() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    for path in (ROOT / "adaattn_core").rglob("*.*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            package = ".".join(path.parent.relative_to(ROOT).parts)
+            assert any(path.match(pattern) for pattern in patterns.get(package, [])), f"{path} is in no package-data"
+
+
+def test_the_oldest_torch_of_the_checks_is_the_oldest_that_is_declared() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    for name in ("torch", "torchvision"):
+        (oldest,) = re.findall(rf"^{name}>=([\d.]+)$", "\n".join(PROJECT["project"]["dependencies"]), re.MULTILINE)
+        assert f'"{name}=={oldest}.*"' in workflow
+
+
 def test_what_only_development_needs_is_not(shipped: list[str]) -> None:
     folders = {name.partition("/")[0] for name in shipped if "/" in name}
     assert folders & {"tests", "benchmarks", "docs", ".ci", ".github"} == set()
+    assert not {"CONTRIBUTING.md", "MANIFEST.in"} & set(shipped)
 
 
 # ---------------------------------------------------------------- habits
