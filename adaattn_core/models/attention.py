@@ -181,6 +181,11 @@ def attention_target(
     return std * normalize_channels(content[level]) + mean
 
 
+def _unit_length(vectors: Tensor) -> Tensor:
+    """(B, N, P) scaled to length 1, computed in float32."""
+    return F.normalize(to_float32(vectors), dim=-1).to(vectors.dtype)
+
+
 class AdaAttention(nn.Module):
     """Adaptive attention normalisation of one level; `query_proj`, `key_proj`, `value_proj` are the paper's f, g, h.
 
@@ -191,6 +196,8 @@ class AdaAttention(nn.Module):
         similarity: "softmax" (image model) or "cosine" (video model).
         cell: side of a cell of style positions. A cell has one key, projected from the mean of its stacked keys, and
             the mean and variance of its values, so every position still counts. 1, as published: no pooling.
+        logit_scale: None: logits are the products of queries and keys, as published. A number: queries and keys are
+            scaled to unit length and logits are their cosines times it, which bounds logits in any precision.
     """
 
     def __init__(
@@ -200,9 +207,11 @@ class AdaAttention(nn.Module):
         projection_channels: int | None = None,
         similarity: Similarity = "softmax",
         cell: int = 1,
+        logit_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.cell = cell
+        self.logit_scale = logit_scale
         self.similarity: Similarity = similarity
         projection_channels = projection_channels or key_channels
         self.query_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
@@ -274,8 +283,8 @@ class AdaAttention(nn.Module):
             return self._keys_in_chunks(stacked, allowed)
         if self.cell > 1:
             stacked = masked_avg_pool(stacked, self.cell, allowed)
-        keys: Tensor = self.key_proj(stacked.to(self.key_proj.weight.dtype))
-        return rearrange(keys, MAP_TO_POSITIONS)
+        keys = rearrange(self.key_proj(stacked.to(self.key_proj.weight.dtype)), MAP_TO_POSITIONS)
+        return keys if self.logit_scale is None else _unit_length(keys)
 
     def _keys_in_chunks(self, stacked: LazyStackedKey, allowed: Tensor | None) -> Tensor:
         """`_keys`, for at most CHUNK_POSITIONS positions at a time."""
@@ -292,8 +301,8 @@ class AdaAttention(nn.Module):
 
     def query(self, content_key: Tensor) -> Tensor:
         """(B, K, H, W) stacked key of the content -> (B, H W, P)."""
-        query: Tensor = self.query_proj(content_key.to(self.query_proj.weight.dtype))
-        return rearrange(query, MAP_TO_POSITIONS)
+        query = rearrange(self.query_proj(content_key.to(self.query_proj.weight.dtype)), MAP_TO_POSITIONS)
+        return query if self.logit_scale is None else _unit_length(query) * self.logit_scale
 
     def statistics(
         self,

@@ -13,6 +13,9 @@ Upsample = Literal["nearest", "bilinear"]
 IMAGE_LEVELS = ATTENTION_LEVELS
 VIDEO_LEVELS = ("relu3_1",)
 
+MAX_LOGIT_SCALE = 80.0
+"""exp(80) is the largest power of e that float32 holds with room for a sum."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -40,6 +43,9 @@ class ModelConfig:
     """Upsampling before the fusion's merge and in the decoder; "nearest" as published."""
     style_cells: tuple[int, ...] | None = None
     """Side of the cells of style positions that share a key, at each level; None: 1, as published."""
+    logit_scale: float | None = None
+    """None: logits are products of queries and keys, as published. A number: their cosines times it, so that logits
+    are bounded; only with similarity "softmax"."""
 
     def __post_init__(self) -> None:
         for name, count in (("channels", 5), ("encoder_convs", 5), ("decoder_convs", 3)):
@@ -60,6 +66,11 @@ class ModelConfig:
             )
         if self.style_cells is not None and (len(self.style_cells) != len(self.levels) or min(self.style_cells) < 1):
             raise ValueError(f"style_cells is {self.style_cells}; a number above 0 is needed for each of {self.levels}")
+
+        if self.logit_scale is not None and not (0 < self.logit_scale <= MAX_LOGIT_SCALE):
+            raise ValueError(f"logit_scale is {self.logit_scale}; above 0 and at most {MAX_LOGIT_SCALE} is needed")
+        if self.logit_scale is not None and self.similarity != "softmax":
+            raise ValueError(f"logit_scale needs similarity softmax; it is {self.similarity}")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -89,3 +100,11 @@ COMPACT = ModelConfig(
 )
 """The built-in model: at most half of VGG-19's channels, two convolutions per block, narrow queries and keys, and on
 relu3_1 and relu4_1 one key for 2 x 2 style positions."""
+BASE = ModelConfig(
+    decoder_convs=(3, 2, 2),
+    projection_channels=(64, 96, 128),
+    upsample="bilinear",
+    logit_scale=32.0,
+)
+"""The full-size model of our own: VGG-19 as the encoder, narrow queries and keys with bounded logits, and a decoder
+with one convolution fewer than the published one."""

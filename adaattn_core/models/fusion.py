@@ -54,6 +54,7 @@ class MultiLevelFusion(nn.Module):
         similarity: Similarity = "softmax",
         upsample: str = "nearest",
         style_cells: Sequence[int] | None = None,
+        logit_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.levels, self.upsample = tuple(levels), upsample
@@ -62,7 +63,8 @@ class MultiLevelFusion(nn.Module):
             block = LEVELS.index(level)
             width = projection_channels[index] if projection_channels else None
             cell = style_cells[index] if style_cells else 1
-            self.attention[level] = AdaAttention(sum(channels[: block + 1]), channels[block], width, similarity, cell)
+            key_channels = sum(channels[: block + 1])
+            self.attention[level] = AdaAttention(key_channels, channels[block], width, similarity, cell, logit_scale)
         if len(levels) > 1:
             self.merge_conv = ReflectConv2d(channels[3], channels[3])
 

@@ -30,6 +30,7 @@ class StyleTransferModel(nn.Module):
             config.similarity,
             config.upsample,
             config.style_cells,
+            config.logit_scale,
         )
         self.decoder = Decoder(config.channels, config.decoder_convs, skip, config.upsample)
 
