@@ -12,7 +12,7 @@ from torch import Tensor
 from ..inference.comparison_grid import center_square, comparison_sheet
 from ..io.image_files import find_images
 from ..io.images import load_image, save_image
-from ..runtime.progress import Progress, progress_bar
+from ..runtime.progress import ProgressBar, progress_bar
 from .options import add_model_options, check_no_input_among, check_output, open_model, pixels
 
 EXAMPLES = """\
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _with_progress(styles: Iterable[Tensor], bar: Progress) -> Iterator[Tensor]:
+def _with_progress(styles: Iterable[Tensor], bar: ProgressBar) -> Iterator[Tensor]:
     for style in styles:
         yield style
         bar.update()

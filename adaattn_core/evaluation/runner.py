@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ImageError
 from ..io.files import atomic_path
-from ..runtime.progress import Progress
+from ..runtime.progress import ProgressBar
 from .methods import Method, Output, Pair, Sources, file_identity, load_reduced
 from .metric_suite import MetricSuite, PictureFeatures, StyleStatistics
 
@@ -77,7 +77,7 @@ class Evaluation:
     on_result: Callable[[Method, Pair, Output], None] = ignore
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def run(self, bar: Progress) -> None:
+    def run(self, bar: ProgressBar) -> None:
         """Measure all pictures without a record; pairs with a picture that cannot be read go to `unreadable`."""
         contents: dict[Path, PictureFeatures] = {}
         styles: dict[Path, StyleStatistics] = {}

@@ -295,8 +295,7 @@ def test_ctrl_c_between_frames_waits_for_the_threads(
     def interrupted(*args: object, **options: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adaattn_core.runtime.progress.CounterLine.update", interrupted)
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr("adaattn_core.runtime.progress.tqdm.update", interrupted)
     assert complain(f"video in.mp4 -o out/a.mp4 {PAINT}", 130) == "interrupted"
 
 

@@ -33,7 +33,7 @@ from adaattn_core.evaluation.peak_memory import measure_peak, peak_memory_gib
 from adaattn_core.evaluation.runner import Evaluation, Records
 from adaattn_core.evaluation.summary import not_measured, summarize, table
 from adaattn_core.io.images import load_image, save_image
-from adaattn_core.runtime.progress import CounterLine
+from adaattn_core.runtime.progress import ProgressBar, progress_bar
 from tests.helpers.evaluation import narrow_suite, write_pictures
 from tests.helpers.small_models import picture, small_model
 
@@ -198,16 +198,16 @@ def start(
     return Evaluation(narrow_suite(), subjects, pairs, Records.open(report / "results.jsonl", fresh), size)
 
 
-def run(evaluation: Evaluation) -> CounterLine:
-    bar = CounterLine(len(evaluation.pairs) * len(evaluation.methods), hidden=True)
-    evaluation.run(bar)
+def run(evaluation: Evaluation) -> ProgressBar:
+    with progress_bar(len(evaluation.pairs) * len(evaluation.methods), enabled=True) as bar:
+        evaluation.run(bar)
     return bar
 
 
 def test_every_row_gets_every_number_of_every_pair(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     evaluation = start(folders, tmp_path, Counting(), IdentityBaseline(), StyleCopyBaseline())
     bar = run(evaluation)
-    assert bar.done == bar.total == 12
+    assert bar.n == bar.total == 12
     complete = evaluation.complete()
     assert names_of(list(complete)) == ["sea__ink", "sea__oil", "hill__ink", "hill__oil"]
     for records in complete.values():
@@ -234,7 +234,7 @@ def test_a_run_that_was_stopped_goes_on(folders: tuple[list[Path], list[Path]], 
     resumed = start(folders, tmp_path, counting, IdentityBaseline())
     bar = run(resumed)
     assert counting.calls == 2  # of four
-    assert bar.done == 8
+    assert bar.n == 8
     assert list(resumed.complete().values()) == list(whole.complete().values())
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert len(lines) == 8 and all(json.loads(line)["key"] for line in lines)
@@ -260,7 +260,7 @@ def test_a_broken_picture_leaves_its_pairs_out(folders: tuple[list[Path], list[P
     folders[1][0].write_bytes(folders[1][0].read_bytes()[:200])
     evaluation = start(folders, tmp_path, Counting(), IdentityBaseline())
     bar = run(evaluation)
-    assert bar.done == 8
+    assert bar.n == 8
     assert names_of(list(evaluation.complete())) == ["sea__oil", "hill__oil"]
     assert list(evaluation.unreadable) == ["sea__ink", "hill__ink"]
     report = summarize(evaluation, 0, {}, {}, {})

@@ -1,21 +1,15 @@
-"""What a person sees of a training run: the log, the curve, the sample pictures and the progress line."""
+"""What a person sees of a training run: the log, the curve and the sample pictures."""
 
 from __future__ import annotations
 
-import builtins
 import csv
-import io
-import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adaattn_core.runtime.progress import CounterLine, progress_bar
 from adaattn_core.training.dataset import TrainingPairs
 from adaattn_core.training.loss_plot import HEIGHT, WIDTH, log_ticks, loss_curve_svg, running_mean, step_ticks, thinned
 from adaattn_core.training.run_log import COLUMNS, RunLogger
@@ -178,89 +172,3 @@ def test_ticks_lie_inside_and_are_few(low: float, high: float) -> None:
 def test_step_ticks_are_whole_numbers_inside(first: int, last: int) -> None:
     ticks = step_ticks(first, last, 5)
     assert 1 <= len(ticks) <= 7 and all(first <= tick <= last for tick in ticks)
-
-
-# ---------------------------------------------------------------- the progress line
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def importing(name: str, *arguments: object) -> ModuleType:
-        if name == "tqdm":
-            raise ImportError(name)
-        return original(name, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(builtins, "__import__", importing)
-
-
-@pytest.mark.usefixtures("without_tqdm")
-def test_without_tqdm_a_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with progress_bar(4, initial=1, unit="picture") as bar:
-        assert isinstance(bar, CounterLine)
-        bar.set_postfix_str("loss 0.5", False)
-        bar.update()
-        bar.update(2)
-    first, *_, last = terminal.getvalue().split("\r")[1:]
-    assert first == "1/4 picture"
-    assert last.startswith("4/4 picture, ") and last.rstrip(" \n").endswith("0:00 left, loss 0.5") and last[-1] == "\n"
-
-
-@pytest.mark.parametrize("has_tqdm", [True, False])
-@pytest.mark.parametrize(
-    ("stream", "enabled", "shows"),
-    [(Terminal, None, True), (io.StringIO, None, False), (Terminal, False, False), (io.StringIO, True, True)],
-)
-def test_when_progress_shows(
-    has_tqdm: bool,
-    stream: type[io.StringIO],
-    enabled: bool | None,
-    shows: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> None:
-    if has_tqdm:
-        pytest.importorskip("tqdm", reason="tqdm is not installed; pip install adaattn[train] un-skips this")
-    else:
-        request.getfixturevalue("without_tqdm")
-    output = stream()
-    monkeypatch.setattr(sys, "stderr", output)
-    with progress_bar(3, enabled=enabled) as bar:
-        for _ in range(3):
-            bar.set_postfix_str("loss 0.5", False)
-            bar.update()
-    assert ("3/3" in output.getvalue()) == shows == bool(output.getvalue())
-
-
-def test_the_line_by_hand() -> None:
-    line = CounterLine(total=110, initial=10, hidden=True)
-    assert line.line(seconds=0.0) == "10/110 step"
-    line.update(20)
-    assert line.line(seconds=10.0) == "30/110 step, 2.00 step/s, 0:40 left"
-    line.set_postfix_str("loss 1", True)
-    assert line.line(seconds=80.0) == "30/110 step, 4.00 s/step, 5:20 left, loss 1"
-
-
-def test_a_total_that_nobody_knows_is_left_out() -> None:
-    line = CounterLine(total=None, unit="frame", hidden=True)
-    line.update(20)
-    assert line.line(seconds=10.0) == "20 frame, 2.00 frame/s"
-
-
-def test_the_line_is_not_rewritten_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    output, now = io.StringIO(), 0.0
-    monkeypatch.setattr(sys, "stderr", output)
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    with CounterLine(total=1000) as bar:
-        for step in range(1000):
-            now = step / 1000
-            bar.update()
-    assert output.getvalue().count("\r") <= 1 + 5 + 1  # the first, five in a second, the last

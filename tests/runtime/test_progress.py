@@ -1,0 +1,70 @@
+"""The progress line on stderr, and callbacks for parts of the work."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from adaattn_core.runtime.progress import progress_bar, sub_progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def stderr_as(output: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    monkeypatch.setattr(sys, "stderr", output)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("stream", "enabled", "shows"),
+    [(Terminal, None, True), (io.StringIO, None, False), (Terminal, False, False), (io.StringIO, True, True)],
+)
+def test_progress_shows_on_a_terminal_unless_told_otherwise(
+    stream: type[io.StringIO], enabled: bool | None, shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = stderr_as(stream(), monkeypatch)
+    with progress_bar(3, enabled=enabled) as bar:
+        for _ in range(3):
+            bar.set_postfix_str("loss 0.5", False)
+            bar.update()
+    assert ("3/3" in output.getvalue()) == shows == bool(output.getvalue())
+
+
+def test_the_line_starts_at_the_initial_unit_and_names_unit_and_postfix(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_as(Terminal(), monkeypatch)
+    with progress_bar(4, initial=1, unit="picture") as bar:
+        bar.set_postfix_str("loss 0.5", False)
+        bar.update()
+        bar.update(2)
+    first, *_, last = terminal.getvalue().split("\r")[1:]
+    assert "1/4 [" in first and "4/4 [" in last
+    assert " picture/s" in last and "loss 0.5" in last and last[-1] == "\n"
+
+
+def test_without_a_total_the_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_as(Terminal(), monkeypatch)
+    with progress_bar(None, unit="frame") as bar:
+        bar.update(20)
+    assert "20 frame [" in terminal.getvalue() and "/20" not in terminal.getvalue()
+
+
+def test_the_line_is_not_rewritten_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_as(Terminal(), monkeypatch)
+    with progress_bar(1000) as bar:
+        for _ in range(1000):
+            bar.update()
+    assert terminal.getvalue().count("\r") < 100
+
+
+def test_parts_of_the_work_report_their_fraction_of_the_whole() -> None:
+    reported: list[float] = []
+    part = sub_progress(reported.append, 0.5, 0.75)
+    assert part is not None and sub_progress(None, 0.0, 1.0) is None
+    for fraction in (0.0, 0.5, 1.0):
+        part(fraction)
+    assert reported == [0.5, 0.625, 0.75]
