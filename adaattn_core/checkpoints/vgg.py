@@ -11,15 +11,13 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..models.encoder import VGG19_CONVS, VGGEncoder, conv_names
 from .hub import torchvision_tensors
-from .model_file import WEIGHTS_FOLDER, load_strict, read_tensors
+from .model_file import VGG_FILE, load_strict, read_tensors
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 
 BUILT_IN_VGG = "built-in"
-VGG_FILE = WEIGHTS_FOLDER / "vgg19.safetensors"
-"""VGG-19 with normalised channels in float16; its licence and origin are in the files beside it."""
 
 
 def load_vgg(source: str | Path = BUILT_IN_VGG, *, normalized: bool = False) -> VGGEncoder:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +27,9 @@ from adaattn_core.checkpoints.model_file import (
     read_metadata,
     read_tensors,
 )
+from adaattn_core.checkpoints.vgg import load_vgg
 from adaattn_core.errors import OutputError
+from adaattn_core.models.config import BASE as BASE_SHAPES
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, small_model
@@ -364,3 +367,43 @@ def test_the_built_in_model_is_small_and_says_what_it_is(built_in: StyleTransfer
     assert metadata["trained_on"] and metadata["license"]
     assert not re.search(r'"(/|~|[A-Z]:)', metadata["trained_on"]), "a path of the machine it was trained on"
     assert list(BUILT_IN.parent.glob("LICENSE*"))
+
+
+# ---------------------------------------------------------------- the shared encoder
+
+
+@pytest.fixture(scope="module")
+def full_size() -> StyleTransferModel:
+    """A full-size model with the built-in VGG-19 as its encoder, and other weights of zero."""
+    model = build_on_meta(BASE_SHAPES).to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    model.encoder.load_state_dict(load_vgg(normalized=True).state_dict())
+    return model
+
+
+def test_a_model_without_its_encoder_comes_back_with_the_built_in_one(
+    full_size: StyleTransferModel, tmp_path: Path
+) -> None:
+    save_model(full_size, tmp_path / "m.safetensors", share_encoder=True)
+    assert not [name for name in read_tensors(tmp_path / "m.safetensors") if name.startswith("encoder.")]
+    assert (tmp_path / "m.safetensors").stat().st_size < 20e6
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert loaded.config == full_size.config
+    for name, value in full_size.encoder.state_dict().items():
+        assert torch.equal(loaded.encoder.state_dict()[name], value), name
+
+
+def test_only_the_built_in_encoder_can_be_left_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not that of the built-in VGG-19; save the model with its encoder"):
+        save_model(small_model(), tmp_path / "m.safetensors", share_encoder=True)
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_file_that_names_an_unknown_encoder_is_refused(full_size: StyleTransferModel, tmp_path: Path) -> None:
+    save_model(full_size, tmp_path / "m.safetensors", share_encoder=True)
+    with safe_open(str(tmp_path / "m.safetensors"), framework="pt") as file:
+        entries = dict(file.metadata())
+    save_file(read_tensors(tmp_path / "m.safetensors"), tmp_path / "n.safetensors", entries | {"encoder": "vgg99"})
+    with pytest.raises(CheckpointError, match="needs the encoder 'vgg99', unknown here. Update adaattn."):
+        load_model(tmp_path / "n.safetensors")
