@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..models.config import ModelConfig
+from ..models.cost import Convolution, attention_levels, decoder_convolutions, encoder_convolutions
 from ..models.encoder import LEVELS
 
 MEGA = 1e6
@@ -75,39 +76,20 @@ def crossover(linear: float, square: float) -> int | None:
 def flops(config: ModelConfig, side: int) -> Work:
     """Arithmetic for a square content and a style of its size, every pair of positions counted."""
     grids = [ceil(side / 2**block) ** 2 for block in range(len(LEVELS))]
-    widths, deepest = config.channels, LEVELS.index(config.levels[-1])
-    encoder = 2 * 9 * grids[0]  # conv0
-    width = 3
-    for block in range(deepest + 1):
-        for _ in range(1 if block == deepest else config.encoder_convs[block]):
-            encoder += 2 * 9 * width * widths[block] * grids[block]
-            width = widths[block]
-    convolutions, attention = 2 * encoder + _decoder(config, grids), 0
-    for index, level in enumerate(config.levels):
-        block = LEVELS.index(level)
-        stacked = sum(widths[: block + 1])
-        projected = config.projection_channels[index] if config.projection_channels else stacked
-        cell = config.style_cells[index] if config.style_cells else 1
-        positions = ceil(ceil(side / 2**block) / cell) ** 2
-        convolutions += 2 * stacked * projected * (grids[block] + positions) + 2 * widths[block] ** 2 * grids[block]
-        attention += 2 * grids[block] * positions * (projected + 2 * widths[block])
+    encoder = 2 * 3 * 3 * grids[0] + _convolution_flops(encoder_convolutions(config), grids)  # conv0 is 1x1, RGB to RGB
+    convolutions, attention = 2 * encoder + _convolution_flops(decoder_convolutions(config), grids), 0
+    for level in attention_levels(config):
+        content_positions = grids[level.block]
+        style_positions = ceil(ceil(side / 2**level.block) / level.cell) ** 2
+        projection = 2 * level.key_channels * level.projection_channels
+        convolutions += projection * (content_positions + style_positions) + 2 * level.channels**2 * content_positions
+        attention += 2 * content_positions * style_positions * (level.projection_channels + 2 * level.channels)
     return Work(convolutions, attention)
 
 
-def _decoder(config: ModelConfig, grids: Sequence[int]) -> int:
-    """Of the decoder, and of the merge before it."""
-    widths, total = config.channels, 0
-    width = widths[2]
-    if len(config.levels) > 1:
-        total += 2 * 9 * widths[3] * (widths[3] + widths[2]) * grids[3]
-        width = 2 * widths[2]
-    outputs = (widths[1], widths[0], 3)
-    for block, (count, output) in enumerate(zip(config.decoder_convs, outputs, strict=True)):
-        inner = widths[2 - block]
-        for made in [*[inner] * (count - 1), output]:
-            total += 2 * 9 * width * made * grids[2 - block]
-            width = made
-    return total
+def _convolution_flops(convolutions: Sequence[Convolution], grids: Sequence[int]) -> int:
+    """Of 3x3 convolutions; `grids` holds the positions of each block."""
+    return sum(2 * 9 * layer.in_channels * layer.out_channels * grids[layer.block] for layer in convolutions)
 
 
 def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: Sequence[int]) -> dict[str, Any]:
