@@ -25,7 +25,7 @@ from adaattn_core import StyleTransferModel, encode_style, load_model, stylize
 from adaattn_core.benchmarking.inference import random_base
 from adaattn_core.benchmarking.scaling import flops
 from adaattn_core.checkpoints.model_file import prepare_for_inference
-from adaattn_core.inference.stages import decode, encode_checked, transfer
+from adaattn_core.inference.stages import clamp_pictures, decode, encode, transfer
 from adaattn_core.models.fusion import StyleFeatures
 
 WAITS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "cudaStreamSynchronize",
@@ -158,8 +158,9 @@ def waits(model: StyleTransferModel, device: torch.device, side: int, trace: Pat
 
 def make_picture(model: StyleTransferModel, content: Tensor, style: StyleFeatures) -> Tensor:
     """What `stylize` does after it has checked its arguments (where one look at the picture's values is a wait)."""
-    features = encode_checked(model.encoder, content, model.config.levels)
-    return decode(model.decoder, transfer(model.fusion, features, [style]))
+    content = clamp_pictures(content)
+    features = encode(model.encoder, content, model.config.levels)
+    return decode(model.decoder, transfer(model.fusion, features, content, [style]))
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, repeats: int) -> float:

@@ -81,14 +81,16 @@ def levels(name: str) -> Features:
 
 
 def encoded(name: str, mask: Tensor | None = None) -> StyleFeatures:
-    return encode_style_features(model().fusion, seen(name), mask=mask)
+    return encode_style_features(model().fusion, seen(name).as_dict(), mask=mask)
 
 
 def painting(
     content: str, style: str, mask: Tensor | None = None, style_mask: Tensor | None = None
 ) -> StylizedFeatures:
     """What Apply AdaAttN gives."""
-    return transfer(model().fusion, seen(content), [encoded(style, style_mask)], mask=mask)
+    features = seen(content)
+    stylized = transfer(model().fusion, features.as_dict(), features.picture, [encoded(style, style_mask)])
+    return stylized._replace(mask=mask)
 
 
 def decoded(work: StylizedFeatures) -> Tensor:

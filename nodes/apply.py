@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import ProgressCallback, batching, chunked_attention, stages, validation
+from .core import ProgressCallback, batching, chunked, memory_budget, stages, validation
 from .pictures import content_area, style_area, to_mask
 from .sockets import (
     AttentionType,
@@ -75,28 +75,28 @@ class Apply(io.ComfyNode):
         area = content_area(
             content_mask, content.picture, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
+        validation.check_style_batch(len(style.picture), len(content.picture))
+        options = chunked.TransferOptions(strength=strength, temperature=temperature)
         with bridge.loaded([attention], content.picture, style.picture) as device:
             encoded = stages.encode_style_features(
-                attention.module, bridge.moved(style, device), mask=style_area(style_mask, style.picture),
+                attention.module, bridge.moved(style, device).as_dict(), mask=style_area(style_mask, style.picture),
                 attention=attention_mode, seed=sample_seed,
             )  # fmt: skip
 
-            def run(window: slice, chunk_bytes: int, progress: ProgressCallback | None) -> stages.StylizedFeatures:
-                some = bridge.moved(batching.slice_batch(content, window), device)
-                painting = stages.transfer(
-                    attention.module, some, [batching.slice_batch(encoded, window)], strength=strength,
-                    temperature=temperature, chunk_bytes=chunk_bytes, progress=progress,
+            def run(
+                items: slice, sizes: memory_budget.ChunkSizes, progress: ProgressCallback | None
+            ) -> stages.StylizedFeatures:
+                batch = bridge.moved(batching.slice_batch(content, items), device)
+                stylized = stages.transfer(
+                    attention.module, batch.as_dict(), batch.picture, [batching.slice_batch(encoded, items)], options,
+                    sizes=sizes, progress=progress,
                 )  # fmt: skip
-                return bridge.handed_over(painting)
+                return bridge.handed_over(stylized)
 
-            validation.check_batch(encoded, len(content.picture))
             parts = batching.run_batched(
-                run,
-                content.picture,
-                chunk_bytes=chunked_attention.default_chunk_bytes(device),
-                progress=bridge.NodeProgress(),
+                run, content.picture, sizes=memory_budget.fastest_sizes(device), progress=bridge.NodeProgress()
             )
-        painting = batching.concat_batches(parts)._replace(
+        stylized = batching.concat_batches(parts)._replace(
             content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
         )
-        return io.NodeOutput(painting, to_mask(area, content.picture))
+        return io.NodeOutput(stylized, to_mask(area, content.picture))

@@ -1,7 +1,7 @@
-"""All that the nodes want of ComfyUI beyond its types: devices, memory, progress, interruption, model folders.
+"""What the nodes use of ComfyUI beyond its types: devices, memory, progress, interruption, model folders.
 
-The only module here that imports comfy and folder_paths. IMAGE is (B, H, W, C), MASK (B, H, W) or (H, W); the core's
-pictures are (B, 3, H, W), its masks (B, 1, H, W).
+The only module of the pack that imports comfy and folder_paths. IMAGE is (B, H, W, C), MASK (B, H, W) or (H, W);
+pictures of the library are (B, 3, H, W), its masks (B, 1, H, W).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import comfy.utils
 import folder_paths
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from . import files
-from .core import batching, chunked_attention, images, resize, stages, tiling
+from .core import batching, config, images, memory_budget, resize, stages
 
 T = TypeVar("T")
 
@@ -59,12 +60,12 @@ def find_file(name: str) -> Path | None:
 class Part(NamedTuple):
     """A model, or its encoder, attention or decoder, in ComfyUI's hands.
 
-    patcher: ComfyUI's handle, which loads and unloads it. width: channels of the encoder's first block.
-    encoder, attention: those of the model it belongs to; an encoder by itself has no attention.
+    patcher: ComfyUI's handle, which loads and unloads it. config: of the model it belongs to.
+    encoder, attention: fingerprints of that model's; an encoder by itself has no attention.
     """
 
     patcher: Any
-    width: int
+    config: config.ModelConfig
     encoder: stages.ModelFingerprint
     attention: stages.ModelFingerprint
 
@@ -75,28 +76,29 @@ class Part(NamedTuple):
 
 def part(
     module: nn.Module,
-    width: int,
+    model_config: config.ModelConfig,
     encoder: stages.ModelFingerprint = stages.UNKNOWN,
     attention: stages.ModelFingerprint = stages.UNKNOWN,
 ) -> Part:  # noqa: B008
-    """A module as ComfyUI wants it."""
+    """A module that ComfyUI can load and unload."""
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     handle = patcher(module, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
-    return Part(handle, width, encoder, attention)
+    return Part(handle, model_config, encoder, attention)
 
 
 @contextmanager
 def loaded(parts: Sequence[Part], *pictures: Tensor) -> Iterator[torch.device]:
-    """Parts on their device, which is yielded, with memory free beside them for work on these pictures.
+    """Parts of a model on their device, which is yielded, with memory free beside them for work on these pictures.
 
-    Cancel ends the work before any layer runs, however large the picture.
+    Cancel ends the work before the next layer runs, however large the picture.
     """
-    pixels = max(_pixels_at_once(picture) for picture in pictures)
-    mm.load_models_gpu([one.patcher for one in parts], memory_required=_memory(max(one.width for one in parts), pixels))
+    device = parts[0].patcher.load_device
+    needed = max(memory_budget.unlimited_bytes(parts[0].config, _batch_shape(one), device) for one in pictures)
+    mm.load_models_gpu([one.patcher for one in parts], memory_required=needed)
     layers = [layer for one in parts for layer in one.module.modules() if not any(layer.children())]
     hooks = [layer.register_forward_pre_hook(_stop_if_cancelled) for layer in layers]
     try:
-        yield parts[0].patcher.load_device
+        yield device
     finally:
         for hook in hooks:
             hook.remove()
@@ -106,34 +108,24 @@ def _stop_if_cancelled(*_layer_and_inputs: object) -> None:
     mm.throw_exception_if_processing_interrupted()
 
 
-def _memory(width: int, pixels: int) -> int:
-    """Bytes of work on so many pixels at once, roughly: 2.4 GB for 1024 x 1024 with the full-size model.
-
-    Convolutions hold four layers of a strip; attention holds keys, values and their moments, on coarser grids, which
-    together are about twice the encoder's first layer, and three copies of a block of weights.
-    """
-    layer, pairs = 4 * width * pixels, 4 * (pixels // 16) ** 2
-    return 4 * min(layer, tiling.DEVICE_TILE_BYTES) + 2 * layer + 3 * min(pairs, chunked_attention.DEVICE_CHUNK_BYTES)
-
-
-def _pixels_at_once(pictures: Tensor) -> int:
-    """Of a batch worked on in windows."""
-    one = pictures.shape[-1] * pictures.shape[-2]
-    return max(one, min(len(pictures) * one, batching.WINDOW_PIXELS))
+def _batch_shape(pictures: Tensor) -> tuple[int, ...]:
+    """Shape of the pictures of a batch that are in work together."""
+    return (min(len(pictures), batching.batch_size_for(pictures)), *pictures.shape[1:])
 
 
 def moved(value: T, device: torch.device) -> T:
-    """Tensors, in whatever tuples, on a device."""
-    return batching.each_tensor(value, lambda x: x.to(device))
+    """Nested tuples and dicts with their tensors on a device."""
+    on_device: T = tree_map_only(Tensor, lambda x: x.to(device), value)
+    return on_device
 
 
 def handed_over(value: T) -> T:
-    """Tensors where ComfyUI keeps what nodes return."""
+    """The same on the device where ComfyUI keeps the outputs of nodes."""
     return moved(value, mm.intermediate_device())
 
 
 def empty_image(pictures: Tensor) -> Tensor:
-    """An IMAGE of this size to fill and return."""
+    """An IMAGE of the size of pictures (B, 3, H, W), to be filled and returned."""
     dtype = mm.intermediate_dtype() if hasattr(mm, "intermediate_dtype") else torch.float32
     batch, channels, height, width = pictures.shape
     return torch.empty(batch, height, width, channels, dtype=dtype, device=mm.intermediate_device())
@@ -143,7 +135,7 @@ def empty_image(pictures: Tensor) -> Tensor:
 
 
 class NodeProgress:
-    """A node's progress bar: called with the share that is done. Ends the work when the user pressed Cancel."""
+    """A node's progress bar: called with the share that is done. Stops the work when the user has pressed Cancel."""
 
     def __init__(self) -> None:
         self.bar = comfy.utils.ProgressBar(STEPS)

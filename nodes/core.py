@@ -8,30 +8,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adaattn_core import encode_style, errors, stylize
     from adaattn_core.checkpoints import model_file, published, vgg
-    from adaattn_core.inference import attention_map, batching, memory_budget, mixing, stages, validation
+    from adaattn_core.inference import attention_map, batching, chunked, memory_budget, mixing, stages, validation
     from adaattn_core.io import images
-    from adaattn_core.models import config, encoder, fusion, model
-    from adaattn_core.ops import chunked_attention, masks, resize, tiling
+    from adaattn_core.models import config, encoder, model
+    from adaattn_core.ops import masks, resize
     from adaattn_core.runtime.progress import ProgressCallback
 else:
     from ..adaattn_core import encode_style, errors, stylize
     from ..adaattn_core.checkpoints import model_file, published, vgg
-    from ..adaattn_core.inference import attention_map, batching, memory_budget, mixing, stages, validation
+    from ..adaattn_core.inference import attention_map, batching, chunked, memory_budget, mixing, stages, validation
     from ..adaattn_core.io import images
-    from ..adaattn_core.models import config, encoder, fusion, model
-    from ..adaattn_core.ops import chunked_attention, masks, resize, tiling
+    from ..adaattn_core.models import config, encoder, model
+    from ..adaattn_core.ops import masks, resize
     from ..adaattn_core.runtime.progress import ProgressCallback
 
 __all__ = [
     "ProgressCallback",
     "attention_map",
     "batching",
-    "chunked_attention",
+    "chunked",
     "config",
     "encode_style",
     "encoder",
     "errors",
-    "fusion",
     "images",
     "masks",
     "memory_budget",
@@ -42,7 +41,6 @@ __all__ = [
     "resize",
     "stages",
     "stylize",
-    "tiling",
     "validation",
     "vgg",
 ]

@@ -50,14 +50,12 @@ class Decode(io.ComfyNode):
         image, progress = bridge.empty_image(fused.content), bridge.NodeProgress()
         with bridge.loaded([decoder], fused.content) as device:
 
-            def run(window: slice, chunk_bytes: int, part: ProgressCallback | None) -> None:
-                plain = bridge.moved(batching.slice_batch(picture, window), device)
-                painting = bridge.moved(batching.slice_batch(fused, window), device)
+            def run(items: slice, sizes: memory_budget.ChunkSizes, _progress: ProgressCallback | None) -> None:
+                stylized, background = bridge.moved(batching.slice_batch((fused, picture), items), device)
                 result = stages.decode(
-                    decoder.module, painting, picture=plain, keep_color=keep_color,
-                    tile_bytes=memory_budget.ChunkSizes().with_blocks_of(chunk_bytes).tile_bytes,
-                )  # fmt: skip
-                image[window] = to_image(result)
+                    decoder.module, stylized, picture=background, keep_color=keep_color, tile_bytes=sizes.tile_bytes
+                )
+                image[items] = to_image(result)
                 progress.show(result[:1])
 
             batching.run_batched(run, fused.content, progress=progress)

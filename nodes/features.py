@@ -39,14 +39,14 @@ class ExtractFeatures(io.ComfyNode):
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
         pictures = to_pictures(image, "image")
 
-        def run(window: slice, chunk_bytes: int, progress: ProgressCallback | None) -> stages.ImageFeatures:
+        def run(
+            items: slice, sizes: memory_budget.ChunkSizes, _progress: ProgressCallback | None
+        ) -> stages.ImageFeatures:
             features = stages.extract_features(
-                encoder.module, pictures[window], role="image", origin=encoder.encoder,
-                tile_bytes=memory_budget.ChunkSizes().with_blocks_of(chunk_bytes).tile_bytes,
-            )  # fmt: skip
+                encoder.module, pictures[items], role="image", origin=encoder.encoder, tile_bytes=sizes.tile_bytes
+            )
             return bridge.handed_over(features)
 
         with bridge.loaded([encoder], pictures):
-            return io.NodeOutput(
-                batching.concat_batches(batching.run_batched(run, pictures, progress=bridge.NodeProgress()))
-            )
+            parts = batching.run_batched(run, pictures, progress=bridge.NodeProgress())
+        return io.NodeOutput(batching.concat_batches(parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from .core import encoder, errors, model, model_file, published, vgg
+from .core import config, encoder, errors, model, model_file, published, vgg
 
 BUILT_IN = "built-in"
 TORCHVISION = "VGG-19 (torchvision)"
@@ -81,6 +81,11 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
             return model_file.load_model(path).encoder
         network = vgg.load_vgg(path)
     return network.eval().requires_grad_(False)
+
+
+def encoder_config(network: encoder.VGGEncoder) -> config.ModelConfig:
+    """The smallest model that an encoder by itself may belong to: what its memory is estimated for."""
+    return config.ModelConfig(channels=network.channels, encoder_convs=network.convs, levels=config.VIDEO_LEVELS)
 
 
 def stamp(choice: str | None, find: Find) -> str:

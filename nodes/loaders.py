@@ -43,13 +43,12 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
         loaded = files.read_model(model_name, bridge.find_file)
-        marks = (
+        fingerprints = (
             stages.ModelFingerprint(model_file.fingerprint(loaded.encoder), model_name),
             stages.ModelFingerprint(model_file.fingerprint(loaded.fusion), model_name),
         )
-        width = loaded.config.channels[0]
         return io.NodeOutput(
-            *(bridge.part(one, width, *marks) for one in (loaded.encoder, loaded.fusion, loaded.decoder))
+            *(bridge.part(one, loaded.config, *fingerprints) for one in (loaded.encoder, loaded.fusion, loaded.decoder))
         )
 
 
@@ -83,8 +82,5 @@ class LoadEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
         loaded = files.read_encoder(encoder_name, bridge.find_file)
-        return io.NodeOutput(
-            bridge.part(
-                loaded, loaded.channels[0], stages.ModelFingerprint(model_file.fingerprint(loaded), encoder_name)
-            )
-        )
+        fingerprint = stages.ModelFingerprint(model_file.fingerprint(loaded), encoder_name)
+        return io.NodeOutput(bridge.part(loaded, files.encoder_config(loaded), fingerprint))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import ProgressCallback, batching, encode_style, fusion, resize, stages, stylize, validation
+from .core import batching, encode_style, resize, stages, stylize
 from .loaders import model_input
 from .pictures import content_area, style_area, to_image, to_pictures
 from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
@@ -90,45 +89,35 @@ class Stylize(io.ComfyNode):
         more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
         weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
         images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
-        styles = [reduced(to_pictures(one, "style"), style_size) for one in images]
+        styles = [reduced(to_pictures(image, "style"), style_size) for image in images]
         masks = [style_area(style_mask, styles[0]), *[None] * len(more)]
-        painter = files.read_model(model_name, bridge.find_file)
-        with bridge.loaded([bridge.part(painter, painter.config.channels[0])], pictures, *styles):
+        model = files.read_model(model_name, bridge.find_file)
+        image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
+
+        def show(items: slice, result: Tensor) -> None:
+            image[items] = to_image(result)
+            progress.show(result[:1])
+
+        with bridge.loaded([bridge.part(model, model.config)], pictures, *styles):
             encoded = [
-                encode_style(painter, picture, mask=mask, attention=attention_mode, seed=sample_seed)
+                encode_style(model, picture, mask=mask, attention=attention_mode, seed=sample_seed)
                 for picture, mask in zip(styles, masks, strict=True)
             ]
-            paint = partial(
-                stylize, painter, style_weights=weights, strength=strength, temperature=temperature,
+            run = partial(
+                stylize, model, style_weights=weights, strength=strength, temperature=temperature,
                 keep_color=keep_color,
             )  # fmt: skip
-            return io.NodeOutput(painted(paint, pictures, encoded, area))
+            if is_large(pictures):
+                small, first = reduced(pictures[:1], SKETCH_SIZE), batching.slice_batch((encoded, area), slice(0, 1))
+                progress.show(run(small, first[0], content_mask=first[1]))
+            run(pictures, encoded, content_mask=area, progress=progress, on_result=show)
+        return io.NodeOutput(image)
 
 
-def painted(
-    paint: Callable[..., Tensor], pictures: Tensor, styles: Sequence[fusion.StyleFeatures], area: Tensor | None
-) -> Tensor:
-    """The IMAGE of `paint(contents, styles, content_mask=, progress=)`, with previews as it goes."""
-    image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
-
-    def some(window: slice, part: ProgressCallback | None = None, short_side: int = 0) -> Tensor:
-        batch = [batching.slice_batch(style, window) for style in styles]
-        contents, mask = reduced(pictures[window], short_side), batching.slice_batch(area, window)
-        return paint(contents, batch, content_mask=mask, progress=part)
-
-    def run(window: slice, _chunk_bytes: int, part: ProgressCallback | None) -> None:
-        result = some(window, part)
-        image[window] = to_image(result)
-        progress.show(result[:1])
-
-    for style in styles:
-        validation.check_batch(style, len(pictures))
+def is_large(pictures: Tensor) -> bool:
+    """Whether a small preview is worth its time."""
     height, width = pictures.shape[-2:]
-    if height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE:
-        progress.show(some(slice(0, 1), short_side=SKETCH_SIZE))
-    # `paint` retries with smaller blocks by itself
-    batching.run_batched(run, pictures, chunk_bytes=batching.SMALLEST_BLOCK_BYTES, progress=progress)
-    return image
+    return height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE
 
 
 def reduced(pictures: Tensor, short_side: int) -> Tensor:

@@ -226,9 +226,6 @@ LONG_FILES = {
     "tests/training/test_train.py",
 }
 WIDE_FUNCTIONS = {
-    "adaattn_core/inference/chunked.py: apply_statistics_chunked",
-    "adaattn_core/inference/stages.py: transfer",
-    "adaattn_core/inference/stages.py: use_up",
     "adaattn_core/ops/chunked_attention.py: tiled_attention",
     "adaattn_core/ops/moments.py: attention_moments",
     "adaattn_core/training/dataset.py: __init__",

@@ -14,7 +14,7 @@ from ..models.fusion import MultiLevelFusion
 from ..ops.moments import attention_weights, unit_vectors
 from ..ops.statistics import to_float32
 from .stages import ImageFeatures
-from .validation import check_items, check_unit
+from .validation import check_style_batch, check_unit
 
 INFERNO = ((0.0, 0.0, 0.02), (0.34, 0.06, 0.43), (0.73, 0.21, 0.33), (0.98, 0.55, 0.04), (0.99, 1.0, 0.64))
 """Colours of attention from least to most, evenly spaced; dark to light, so that they read in grey as well."""
@@ -53,9 +53,8 @@ def attention_map(
         raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
     for name, value in zip("xy", point, strict=True):
         check_unit(f"the point's {name}", value)
-    check_items(len(style.picture), len(content.picture))
-    attention = fusion.attention[level]
-    assert isinstance(attention, AdaAttention)
+    check_style_batch(len(style.picture), len(content.picture))
+    attention = fusion.level_attention(level)
     with torch.no_grad():
         content_key = stacked_key(content.as_dict(), level)
         style_key = masked_avg_pool(stacked_key(style.as_dict(), level), attention.cell)

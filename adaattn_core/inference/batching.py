@@ -1,4 +1,4 @@
-"""A batch some items at a time: windows of nested tuples of tensors, smaller when memory runs out, and joined again."""
+"""A batch in parts: as many items at a time as fit into memory, and nested tuples of tensors cut and joined again."""
 
 from __future__ import annotations
 
@@ -7,85 +7,75 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map, tree_map_only
 
-from ..ops.chunked_attention import CHUNK_BYTES
 from ..runtime.memory import empty_cache, is_out_of_memory
 from ..runtime.progress import ProgressCallback, sub_progress
+from .memory_budget import DEFAULT_SIZES, ChunkSizes
 
-WINDOW_PIXELS = 2**21
-"""Batch items run together up to this many pixels; larger ones one by one."""
+BATCH_PIXELS = 2**21
+"""Items run together up to this many pixels; larger ones one by one."""
 
-SMALLEST_BLOCK_BYTES = 2**20
+MIN_RETRY_CHUNK_BYTES = 2**20
+"""When memory runs out with one item and chunks of this size, the error is raised."""
 
 T = TypeVar("T")
 
 
-def each_tensor(value: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same tuples and dicts with every tensor changed."""
-    changed: T = _each(value, change)
-    return changed
+def slice_batch(value: T, items: slice) -> T:
+    """Some items of a batch.
 
-
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401 (whatever was nested comes back)
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _each(item, change) for key, item in value.items()}
-    if isinstance(value, tuple):
-        items = [_each(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    return value
-
-
-def slice_batch(value: T, window: slice) -> T:
-    """Some items of a batch; what is there once for all of them stays."""
-    return each_tensor(value, lambda x: x if len(x) == 1 else x[window])
+    Args:
+        value: nested tuples and dicts of tensors, the batch first; a tensor of batch 1 serves all items and stays.
+        items: which ones.
+    """
+    sliced: T = tree_map_only(Tensor, lambda x: x if len(x) == 1 else x[items], value)
+    return sliced
 
 
 def concat_batches(parts: Sequence[T]) -> T:
-    """Parts of a batch, one after the other: the inverse of `slice_batch`. What is no tensor comes from the first."""
-    whole: T = _join(parts)
+    """The inverse of `slice_batch`. What is no tensor comes from the first part."""
+    if len(parts) == 1:
+        return parts[0]
+    whole: T = tree_map(_concat, parts[0], *parts[1:])
     return whole
 
 
-def _join(parts: Sequence[Any]) -> Any:  # noqa: ANN401 (whatever was nested comes back)
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(parts))
-    if isinstance(first, tuple):
-        items = [_join(items) for items in zip(*parts, strict=True)]
-        return type(first)(*items) if hasattr(first, "_fields") else tuple(items)
-    return first
+def _concat(*values: Any) -> Any:  # noqa: ANN401 (tensors, or whatever lies beside them)
+    return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+
+
+def batch_size_for(pictures: Tensor) -> int:
+    """Items that have BATCH_PIXELS together, at least one, so that memory does not grow with the batch."""
+    return max(1, BATCH_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))
 
 
 def run_batched(
-    run: Callable[[slice, int, ProgressCallback | None], T],
+    run: Callable[[slice, ChunkSizes, ProgressCallback | None], T],
     pictures: Tensor,
     *,
-    chunk_bytes: int = CHUNK_BYTES,
-    items: int | None = None,
+    sizes: ChunkSizes = DEFAULT_SIZES,
     progress: ProgressCallback | None = None,
 ) -> list[T]:
-    """Work on a batch, some items at a time; out of memory, half as many at once, then with blocks half as large.
+    """Results of the work on a batch, some items at a time.
+
+    When memory runs out, half as many items run together; with one item, everything else is halved.
 
     Args:
-        run: takes the items, the memory for a block of attention weights, and what to tell of the progress.
+        run: called with the items, the sizes to work with, and the progress of these items.
         pictures: (B, C, H, W) the batch.
-        chunk_bytes: to begin with; not made smaller than 1 MiB.
-        items: at once, at most; None for as many as have WINDOW_PIXELS.
-        progress: told the share of the whole that is done.
+        sizes: to begin with.
+        progress: called with the share that is done.
     """
     results: list[T] = []
     batch, done = len(pictures), 0
-    size = items or batch_size_for(pictures)
+    count = sizes.items or batch_size_for(pictures)
     while done < batch:
-        stop = min(done + size, batch)
+        stop = min(done + count, batch)
         try:
-            results.append(run(slice(done, stop), chunk_bytes, sub_progress(progress, done / batch, stop / batch)))
+            results.append(run(slice(done, stop), sizes, sub_progress(progress, done / batch, stop / batch)))
         except Exception as error:
-            if not is_out_of_memory(error) or (stop - done == 1 and chunk_bytes <= SMALLEST_BLOCK_BYTES):
+            if not is_out_of_memory(error) or (stop - done == 1 and sizes.chunk_bytes <= MIN_RETRY_CHUNK_BYTES):
                 raise
         else:
             done = stop
@@ -93,10 +83,7 @@ def run_batched(
                 progress(done / batch)
             continue
         empty_cache()  # after the except block: the error holds on to what the failed attempt allocated
-        size, chunk_bytes = ((stop - done) // 2, chunk_bytes) if stop - done > 1 else (1, chunk_bytes // 2)
+        count = max(1, (stop - done) // 2)
+        if stop - done == 1:
+            sizes = sizes.halved()
     return results
-
-
-def batch_size_for(pictures: Tensor) -> int:
-    """As many items as have WINDOW_PIXELS, so that memory does not grow with the batch."""
-    return max(1, WINDOW_PIXELS // (pictures.shape[-1] * pictures.shape[-2]))

@@ -1,8 +1,9 @@
-"""What a memory limit means: how much of the work is done at once. The one place where the limit becomes sizes.
+"""What `max_memory_gb` means: how much of the work is done at a time. The one place where the limit becomes sizes.
 
-Whole at one time are pictures, features that are still to be read, and features that are painted: that much a picture
-needs at any limit. Strips of convolutions, pieces of a level and blocks of attention weights come on top, and are made
-as small as the limit asks. Counted in float32, which is what all but the decoder computes in.
+Pictures, features that are still to be read and features that are computed are in memory as a whole: that much is
+needed at any limit (`models/cost.py` counts it). Row tiles of convolutions, content positions of a level and chunks of
+attention weights come on top, and are made as small as the limit asks. Everything is counted in float32, in which all
+but the decoder computes.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..models import cost
 from ..models.attention import CHUNK_POSITIONS
 from ..models.config import ModelConfig
-from ..models.encoder import LEVELS
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.chunked_attention import CHUNK_BYTES, default_chunk_bytes, tile_workers
@@ -31,20 +33,21 @@ logger = logging.getLogger(__name__)
 
 FLOAT_BYTES = 4
 SPARE = 0.25
-"""Share of the room under a limit left to what is not counted: an allocator's gaps, buffers of libraries.
-The test's process of 128 MiB of room stays 10 to 23 below it by this; with .15 it was once 0.7 above."""
+"""Share of the memory below the limit that is left to what is not counted: allocator gaps, buffers of libraries. With
+0.25 the tested process, which may take 128 MiB, stays 10 to 23 MiB below its limit; with 0.15 it once exceeded it."""
 CONV_WORKSPACE_LAYERS = 7
-"""Of a strip's widest layer: what a convolution reads, what it writes, and 2.25 times as much as windows of it, and
-again transformed; see winograd.py. Beside them there is a piece of a kernel."""
-SMALLEST_BLOCK = 2**18
-SMALLEST_PIECE = 2**10
+"""Memory of a convolution in units of the widest layer of a row tile: its input, its output, the input's Winograd tiles
+(2.25 times the layer) and the same transformed; see winograd.py. A chunk of the transformed kernel comes on top."""
+MIN_CHUNK_BYTES = 2**18
+MIN_POSITIONS = 2**10
 
 
 class ChunkSizes(NamedTuple):
-    """How much is done at once; the defaults are the fastest.
+    """How much is done at a time; the defaults are the fastest sizes on a CPU.
 
-    tile_bytes: see `strips.tile_rows`. chunk_bytes: of a block of attention weights. positions: of the content, in
-    a piece of a level. items: of a batch; None takes as many as `windows.run_batched` does by itself.
+    tile_bytes: of a layer in a row tile, see `tiling.tile_rows`. chunk_bytes: of a chunk of attention weights.
+    positions: content positions of the first level whose queries and statistics exist together; of deeper levels, with
+    wider keys, as many as take the same memory. items: of a batch; None: see `batching.batch_size_for`.
     """
 
     tile_bytes: int | None = None
@@ -52,18 +55,24 @@ class ChunkSizes(NamedTuple):
     positions: int = CHUNK_POSITIONS
     items: int | None = None
 
-    def with_blocks_of(self, chunk_bytes: int) -> ChunkSizes:
-        """All sizes smaller in the proportion of the blocks: for when memory ran out nevertheless."""
-        if chunk_bytes >= self.chunk_bytes:
-            return self
-        share = chunk_bytes / self.chunk_bytes
+    def halved(self) -> ChunkSizes:
+        """Half of everything for one item: for when memory ran out nevertheless."""
         tile_bytes = TILE_BYTES if self.tile_bytes is None else self.tile_bytes
-        return ChunkSizes(max(1, int(share * tile_bytes)), chunk_bytes, max(1, int(share * self.positions)), self.items)
+        return ChunkSizes(max(1, tile_bytes // 2), self.chunk_bytes // 2, max(1, self.positions // 2), self.items)
+
+
+DEFAULT_SIZES = ChunkSizes()
+
+
+def fastest_sizes(device: torch.device) -> ChunkSizes:
+    """Sizes where memory is not limited."""
+    return ChunkSizes(chunk_bytes=default_chunk_bytes(device))
 
 
 def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> ChunkSizes:
-    """Sizes for encoding a style, all pictures of it at once."""
-    return _budget(model, style, 0, style_floats(model), max_memory_gb, "style")
+    """Sizes for encoding a style, all its pictures together."""
+    workload = _Workload.of(model, style, cost.style_floats(model.config))
+    return _sizes_within(workload, max_memory_gb, "style")
 
 
 def content_budget(
@@ -75,180 +84,151 @@ def content_budget(
     items: int,
     release_styles: bool = False,
 ) -> ChunkSizes:
-    """Sizes for painting contents in styles, at most `items` at once; fewer where so many do not fit.
+    """Sizes for stylising contents, at most `items` together; fewer where so many do not fit.
 
-    `release_styles` says that the styles are there for this alone, so that their deep levels are free when relu3_1 is painted.
+    Args:
+        release_styles: the last batch releases the styles level by level, so that their deep levels are free when
+            relu3_1 is computed.
     """
-    floats, keys = content_floats(model.config, strength), _style_work(styles, release_styles and items >= len(content))
+    style_bytes = _style_workspace_bytes(styles, release_styles and items >= len(content))
+    floats = cost.content_floats(model.config, strength)
+    workload = _Workload.of(model, content[:items], floats, style_bytes)
     while items > 1 and max_memory_gb is not None:
-        if _available_bytes(model, content[:items], keys, floats, max_memory_gb) > _workspace_bytes(
-            model, content[:items], ChunkSizes()
-        ):
+        if workload.available_bytes(max_memory_gb) > workload.workspace_bytes(DEFAULT_SIZES):
             break
         items //= 2
-    budget = _budget(model, content[:items], keys, floats, max_memory_gb, "content")
-    return budget._replace(items=items)
+        workload = _Workload.of(model, content[:items], floats, style_bytes)
+    return _sizes_within(workload, max_memory_gb, "content")._replace(items=items)
 
 
-def _budget(
-    model: StyleTransferModel,
-    picture: Tensor,
-    keys: int,
-    floats: float,
-    max_memory_gb: float | None,
-    role: str,
-) -> ChunkSizes:
-    fastest = ChunkSizes(chunk_bytes=default_chunk_bytes(_device(model)))
+def unlimited_bytes(config: ModelConfig, size: Sequence[int], device: torch.device) -> int:
+    """Memory that stylising takes without a limit, in bytes: of pictures in styles of their own size, model aside.
+
+    Args:
+        config: of the model.
+        size: (batch, 3, height, width) of the pictures that are in work together.
+        device: where the work is done.
+    """
+    floats = cost.content_floats(config, strength=0.5) + cost.style_floats(config)
+    workload = _Workload(config, device, size[0], size[-2], size[-1], floats)
+    return workload.whole_bytes + workload.workspace_bytes(fastest_sizes(device))
+
+
+def _sizes_within(workload: _Workload, max_memory_gb: float | None, role: str) -> ChunkSizes:
+    """The fastest sizes that fit into the limit; the smallest, and a warning, where none do."""
+    fastest = fastest_sizes(workload.device)
     if max_memory_gb is None:
         return fastest
     if not max_memory_gb > 0:
         raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
-    left = _available_bytes(model, picture, keys, floats, max_memory_gb)
-    if left >= _workspace_bytes(model, picture, fastest):
+    available = workload.available_bytes(max_memory_gb)
+    if available >= workload.workspace_bytes(fastest):
         return fastest
-    smallest = ChunkSizes(1, SMALLEST_BLOCK, SMALLEST_PIECE)
-    lacking = _workspace_bytes(model, picture, smallest) - left
+    smallest = ChunkSizes(1, MIN_CHUNK_BYTES, MIN_POSITIONS)
+    lacking = workload.workspace_bytes(smallest) - available
     if lacking > 0:
         needed = max_memory_gb + lacking / (1 - SPARE) / 2**30
         logger.warning(
             "max_memory_gb is %.3g; a %s of %dx%d pixels needs about %.2f with this model and goes on in the smallest "
             "steps. Give that much, or a smaller picture.",
-            max_memory_gb, role, picture.shape[-1], picture.shape[-2], needed,
+            max_memory_gb, role, workload.width, workload.height, needed,
         )  # fmt: skip
         return smallest
-    row, margin = _row_bytes(model.config, picture), _margin(model.config)
     return ChunkSizes(
-        max(1, (left - _kernel_bytes(model.config)) // CONV_WORKSPACE_LAYERS - 2 * margin * row),
-        min(fastest.chunk_bytes // 2, max(SMALLEST_BLOCK, left // 4)),
-        min(CHUNK_POSITIONS, max(SMALLEST_PIECE, left // 2 // max(_position_bytes(model)))),
+        workload.tile_bytes_within(available),
+        min(fastest.chunk_bytes // 2, max(MIN_CHUNK_BYTES, available // 4)),
+        min(CHUNK_POSITIONS, max(MIN_POSITIONS, available // 2 // max(workload.position_bytes()))),
     )
 
 
-def _available_bytes(model: StyleTransferModel, picture: Tensor, keys: int, floats: float, max_memory_gb: float) -> int:
-    """Bytes of the limit that neither the process, nor what is there whole, nor the work on the styles' keys takes."""
-    pixels = len(picture) * picture.shape[-2] * picture.shape[-1]
-    used = memory_in_use(_device(model))
-    room = (max_memory_gb * 2**30 - used) * (1 - SPARE)
-    return int(room - FLOAT_BYTES * floats * pixels) - keys
+@dataclass(frozen=True)
+class _Workload:
+    """Pictures that are in work together, and what they take.
+
+    floats: numbers for each pixel that are in memory as a whole. style_bytes: what attention makes of the styles.
+    """
+
+    config: ModelConfig
+    device: torch.device
+    batch: int
+    height: int
+    width: int
+    floats: float
+    style_bytes: int = 0
+
+    @classmethod
+    def of(cls, model: StyleTransferModel, pictures: Tensor, floats: float, style_bytes: int = 0) -> _Workload:
+        batch, _, height, width = pictures.shape
+        device = next(model.parameters()).device
+        return cls(model.config, device, batch, height, width, floats, style_bytes)
+
+    @property
+    def whole_bytes(self) -> int:
+        """What is in memory as a whole."""
+        return int(FLOAT_BYTES * self.floats * self.batch * self.height * self.width)
+
+    def available_bytes(self, max_memory_gb: float) -> int:
+        """What the limit leaves for tiles and chunks; may be negative."""
+        free = (max_memory_gb * 2**30 - memory_in_use(self.device)) * (1 - SPARE)
+        return int(free - FLOAT_BYTES * self.floats * self.batch * self.height * self.width) - self.style_bytes
+
+    def workspace_bytes(self, sizes: ChunkSizes) -> int:
+        """What tiles and chunks of these sizes take: convolutions and attention take turns."""
+        return max(self._convolution_bytes(sizes.tile_bytes), self._attention_bytes(sizes))
+
+    def tile_bytes_within(self, available: int) -> int:
+        """The largest row tiles whose convolutions fit."""
+        layer_bytes = (available - self._kernel_bytes()) // CONV_WORKSPACE_LAYERS
+        return max(1, layer_bytes - 2 * cost.halo(self.config) * self._row_bytes())
+
+    def position_bytes(self) -> list[int]:
+        """Per content position of each level: stacked key, query and its leading components, content, statistics."""
+        return [
+            FLOAT_BYTES * (2 * level.key_channels + 3 * level.projection_channels + 5 * level.channels)
+            for level in cost.attention_levels(self.config)
+        ]
+
+    def _convolution_bytes(self, tile_bytes: int | None) -> int:
+        halo = cost.halo(self.config)
+        row = torch.empty(1, device=self.device).expand(self.batch, 1, 1, self.width)
+        rows = tile_rows(row, int(cost.widest_row(self.config)), halo, tile_bytes)
+        tile = self._row_bytes() * min(rows + 2 * halo, self.height)
+        return CONV_WORKSPACE_LAYERS * tile + self._kernel_bytes()
+
+    def _attention_bytes(self, sizes: ChunkSizes) -> int:
+        levels = cost.attention_levels(self.config)
+        rows_bytes = 0
+        for level, position_bytes in zip(levels, self.position_bytes(), strict=True):
+            rows, columns = (-(-side // 2**level.block) for side in (self.height, self.width))
+            positions = sizes.positions * levels[0].key_channels // level.key_channels // self.batch
+            positions = self.batch * max(columns, min(positions, rows * columns))
+            rows_bytes = max(rows_bytes, positions * position_bytes)
+        workers = tile_workers(self.device, sizes.chunk_bytes)
+        side = math.isqrt(sizes.chunk_bytes // (2 * FLOAT_BYTES * workers))
+        widest = max(level.channels for level in levels)
+        values_bytes = FLOAT_BYTES * workers * 2 * side * 2 * widest  # values and sums of a tile, with their squares
+        return sizes.chunk_bytes + values_bytes + rows_bytes
+
+    def _row_bytes(self) -> int:
+        return int(FLOAT_BYTES * self.batch * self.width * cost.widest_row(self.config))
+
+    def _kernel_bytes(self) -> int:
+        return max(map(kernel_bytes, self.config.channels))
 
 
-def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
-    """Numbers there whole at once for each pixel of a content: the most of encoding, attention and decoding."""
-    channels, levels = config.channels, [LEVELS.index(level) for level in config.levels]
-    painted = {level: channels[level] * _area(level) for level in levels}
-    read = {level: _kept(config, level) for level in levels}
-    attention = [
-        sum(read[one] for one in levels if one <= level)
-        + sum(painted[one] for one in levels if one > level or (one == level and strength < 1))
-        + sum(channels[one] * _area(level) for one in levels if one < level)  # resized for the keys
-        for level in levels
-    ]
-    widths = [*channels[2::-1], 3]
-    blocks = [widths[index + 1] * _area(2 - index) for index in range(3)]
-    fused = sum(painted[level] for level in levels[:2])
-    decoding = fused + max(blocks[0] + blocks[1], blocks[1] + blocks[2] + 3)
-    twice = fused + 3 if strength < 1 else 0  # the content's own, painted after it
-    return 3 + twice + max(_encoding(config), *attention, decoding)
+def _style_workspace_bytes(styles: Sequence[StyleFeatures], release_styles: bool) -> int:
+    """What attention makes of a level's keys and values, less the levels that have been released by then.
 
-
-def style_floats(model: StyleTransferModel) -> float:
-    """The same for a style: features, keys and values."""
-    config = model.config
-    kept = sum(_kept(config, LEVELS.index(level)) for level in config.levels)
-    made = sum(
-        (projected + config.channels[LEVELS.index(level)]) * _area(LEVELS.index(level))
-        for level, _, projected in _widths(model)
-    )
-    return 3 + max(_encoding(config), kept + made)
-
-
-def _area(level: int) -> float:
-    """Positions of a level's grid for each pixel."""
-    return float(0.25**level)
-
-
-def _kept(config: ModelConfig, level: int, blocks: int = len(LEVELS)) -> float:
-    """Numbers that the first `blocks` blocks keep for a level's keys; see `VGGEncoder.encode`."""
-    read = [block for block in range(level + 1) if block == level or LEVELS[block] not in config.levels]
-    return sum(config.channels[block] for block in read if block < blocks) * _area(level)
-
-
-def _encoding(config: ModelConfig) -> float:
-    """Features made so far, a block's input and its output."""
-    levels = [LEVELS.index(level) for level in config.levels]
-    passed_on = [0.0, *(config.channels[block] * _area(block + 1) for block in range(levels[-1])), 0.0]
-    return max(
-        sum(_kept(config, level, block + 1) for level in levels) + passed_on[block] + passed_on[block + 1]
-        for block in range(levels[-1] + 1)
-    )
-
-
-def _workspace_bytes(model: StyleTransferModel, picture: Tensor, budget: ChunkSizes) -> int:
-    """Bytes that sizes come to: convolutions and attention take turns."""
-    channels_row, margin = _row_bytes(model.config, picture), _margin(model.config)
-    row = picture[..., :1, :]
-    per_position = channels_row // max(1, FLOAT_BYTES * len(picture) * picture.shape[-1])
-    height = tile_rows(row, per_position, margin, budget.tile_bytes)
-    convolutions = CONV_WORKSPACE_LAYERS * channels_row * min(height + 2 * margin, picture.shape[-2])
-    convolutions += _kernel_bytes(model.config)
-    attention = 0
-    widths = _widths(model)
-    for (level, stacked, _), position in zip(widths, _position_bytes(model), strict=True):
-        rows, columns = (-(-side // 2 ** LEVELS.index(level)) for side in picture.shape[-2:])
-        some = budget.positions * widths[0][1] // stacked // len(picture)
-        positions = len(picture) * max(columns, min(some, rows * columns))
-        attention = max(attention, positions * position)
-    threads = tile_workers(_device(model), budget.chunk_bytes)
-    side = math.isqrt(budget.chunk_bytes // (2 * FLOAT_BYTES * threads))
-    widest = max(model.config.channels[LEVELS.index(level)] for level in model.config.levels)
-    beside = FLOAT_BYTES * threads * 2 * side * 2 * widest  # values and sums of a tile, with their squares
-    return max(convolutions, budget.chunk_bytes + beside + attention)
-
-
-def _style_work(styles: Sequence[StyleFeatures], release_styles: bool) -> int:
-    """Bytes that attention makes of a level's keys and values: the keys' leading components, and for each thread some
-    rows of keys and values gathered. Less what has been let go of by then."""
+    These are the keys' leading components and, for each thread, the keys and values gathered for a group of queries.
+    """
     if not styles:
         return 0
-    most, freed = 0, 0
+    most, released = 0, 0
     for level in reversed(styles[0]):
-        pairs = [(style[level].key, style[level].value) for style in styles]
-        work = max(key.numel() for key, _ in pairs)
-        gathered = max(CANDIDATES_PER_CHUNK * (key.shape[-1] + 3 * value.shape[-1]) for key, value in pairs)
-        most = max(most, work + worker_count(pairs[0][0].device) * gathered - freed)
-        freed += sum(key.numel() + value.numel() for key, value in pairs) if release_styles else 0
+        keys, values = [style[level].key for style in styles], [style[level].value for style in styles]
+        rows = max(key.shape[-1] + 3 * value.shape[-1] for key, value in zip(keys, values, strict=True))
+        gathered = worker_count(keys[0].device) * CANDIDATES_PER_CHUNK * rows
+        most = max(most, max(key.numel() for key in keys) + gathered - released)
+        if release_styles:
+            released += sum(key.numel() + value.numel() for key, value in zip(keys, values, strict=True))
     return FLOAT_BYTES * most
-
-
-def _position_bytes(model: StyleTransferModel) -> list[int]:
-    """Of a content position in a piece of each level: stacked key, query and its leading components, own features,
-    statistics."""
-    return [
-        FLOAT_BYTES * (2 * stacked + 3 * projected + 5 * model.config.channels[LEVELS.index(level)])
-        for level, stacked, projected in _widths(model)
-    ]
-
-
-def _widths(model: StyleTransferModel) -> list[tuple[str, int, int]]:
-    """Levels with the widths of their stacked keys and of their queries."""
-    config = model.config
-    stacked = [sum(config.channels[: LEVELS.index(level) + 1]) for level in config.levels]
-    return list(zip(config.levels, stacked, config.projection_channels or stacked, strict=True))
-
-
-def _row_bytes(config: ModelConfig, picture: Tensor) -> int:
-    """Of a row of the widest layer: in an encoder's block, or in the decoder's first with the skip."""
-    widest = max(*(width / 2**block for block, width in enumerate(config.channels)), 2 * config.channels[2] / 4)
-    return int(FLOAT_BYTES * len(picture) * picture.shape[-1] * widest)
-
-
-def _kernel_bytes(config: ModelConfig) -> int:
-    return max(map(kernel_bytes, config.channels))
-
-
-def _device(model: StyleTransferModel) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _margin(config: ModelConfig) -> int:
-    return max(*config.encoder_convs, *config.decoder_convs)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Checks of arguments, with messages that say what came, what is needed and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def expand_to_batch(picture: Tensor, content: Tensor) -> Tensor:
     """A picture for each content.
 
     Raises:
-        ValueError: the picture is of another size, or there are neither one nor as many as contents.
+        ValueError: the picture has another size, or another batch size that is not 1.
     """
     if picture.shape[1:] != content.shape[1:] or len(picture) not in (1, len(content)):
         came, needed = (f"{one.shape[-1]}x{one.shape[-2]} pixels, batch {len(one)}" for one in (picture, content))
@@ -27,32 +27,39 @@ def expand_to_batch(picture: Tensor, content: Tensor) -> Tensor:
     return picture.expand_as(content)
 
 
-def check_batch(style: StyleFeatures, contents: int) -> None:
-    """ValueError unless the style has one picture, or one for each content."""
-    check_items(len(next(iter(style.values())).key), contents)
+def check_style_batches(styles: Sequence[StyleFeatures], content_batch: int) -> None:
+    """ValueError unless each style has one picture, or one for each content."""
+    for style in styles:
+        check_style_batch(len(next(iter(style.values())).key), content_batch)
 
 
-def check_items(items: int, contents: int) -> None:
-    """ValueError unless there is one style picture, or one for each content."""
-    if items not in (1, contents):
-        more = f", or {contents}" if contents > 1 else ""
-        raise ValueError(f"the style has {items} pictures and the content {contents}; give 1 style{more}")
+def check_style_batch(style_batch: int, content_batch: int) -> None:
+    """ValueError unless a style has one picture, or one for each content."""
+    if style_batch not in (1, content_batch):
+        more = f", or {content_batch}" if content_batch > 1 else ""
+        raise ValueError(f"the style has {style_batch} pictures and the content {content_batch}; give 1 style{more}")
 
 
 def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights scaled to sum 1."""
+    """Weights of `count` styles, scaled to sum 1; None gives equal ones."""
     if count == 0:
         raise ValueError("no style came; at least one is needed")
-    shares = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    if len(shares) != count:
-        raise ValueError(f"{len(shares)} style weights came for {count} styles; give one for each")
-    if min(shares) < 0 or not sum(shares) > 0 or not math.isfinite(sum(shares)):
-        raise ValueError(f"style weights are {shares}; they must not be negative, and one must be above 0")
-    return [share / sum(shares) for share in shares]
+    weights = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(weights) != count:
+        raise ValueError(f"{len(weights)} style weights came for {count} styles; give one for each")
+    total = sum(weights)
+    if min(weights) < 0 or not total > 0 or not math.isfinite(total):
+        raise ValueError(f"style weights are {weights}; they must not be negative, and one must be above 0")
+    return [weight / total for weight in weights]
 
 
 def check_picture(picture: Tensor, role: str) -> None:
-    """ValueError unless (B, 3, H, W), floating point, finite, at least 16 pixels a side."""
+    """ValueError unless (B, 3, H, W), floating point, finite, at least 16 pixels a side.
+
+    Args:
+        picture: what to check.
+        role: names the picture in the message.
+    """
     check_images(picture, role)
     if not picture.is_floating_point():
         raise ValueError(

@@ -45,7 +45,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_on_the_way_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the look at the picture's range, which only a processor takes: here as on an accelerator."""
     assert gpu.waits(small_model(), CPU, 64) != []
-    monkeypatch.setattr("adaattn_core.inference.stages._in_range", lambda pictures: pictures.clamp(0, 1))
+    monkeypatch.setattr(gpu, "clamp_pictures", lambda pictures: pictures.clamp(0, 1))
     assert gpu.waits(small_model(), CPU, 64) == []
 
 
@@ -57,7 +57,7 @@ def test_a_wait_is_found(look: Callable[[Tensor], object], monkeypatch: pytest.M
         return result
 
     monkeypatch.setattr("benchmarks.gpu.decode", looked_at)
-    monkeypatch.setattr("adaattn_core.inference.stages._in_range", lambda pictures: pictures.clamp(0, 1))
+    monkeypatch.setattr(gpu, "clamp_pictures", lambda pictures: pictures.clamp(0, 1))
     assert gpu.waits(small_model(), CPU, 32) != []
 
 

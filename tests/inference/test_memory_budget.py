@@ -14,15 +14,14 @@ import pytest
 import torch
 
 from adaattn_core import encode_style, stylize
-from adaattn_core.inference import batching as windows
-from adaattn_core.inference.chunked import apply_statistics_chunked
-from adaattn_core.inference.memory_budget import ChunkSizes, content_budget, content_floats, style_budget
+from adaattn_core.inference import batching
+from adaattn_core.inference.chunked import TransferOptions, apply_statistics_chunked
+from adaattn_core.inference.memory_budget import ChunkSizes, content_budget, style_budget
 from adaattn_core.models.attention import AdaAttention, StyleKV
-from adaattn_core.models.config import COMPACT, ModelConfig
+from adaattn_core.models.config import ModelConfig
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
-GIB = 2**30
 
 
 # ---------------------------------------------------------------- piece by piece
@@ -45,10 +44,8 @@ def test_a_level_painted_in_pieces_is_the_level_painted_at_once(
         model.fusion,
         dict(content),
         [dict(style) for style in styles],
-        weights,
-        strength=strength,
-        temperature=2.0,
-        positions=positions,
+        TransferOptions(weights, strength, temperature=2.0),
+        sizes=ChunkSizes(positions=positions),
     )
     assert found.keys() == wanted.keys()
     for level, painted in wanted.items():
@@ -59,25 +56,30 @@ def test_features_are_let_go_when_no_level_needs_them() -> None:
     model = small_model()
     content, style = model.encode(picture(64, 48)), encode_style(model, picture(32, 32))
     there: list[set[str]] = []
-    told = apply_statistics_chunked(
-        model.fusion, content, [style], [1.0], progress=lambda share: there.append({name[-7:] for name in content})
+    stylized = apply_statistics_chunked(
+        model.fusion,
+        content,
+        [style],
+        TransferOptions(),
+        progress=lambda share: there.append({name[-7:] for name in content}),
     )
     assert there[0] == {"relu3_1", "relu4_1", "relu5_1"}
     assert there[-1] == {"relu3_1"}
     assert not content
     assert not style
-    assert set(told) == set(SMALL.levels)
+    assert set(stylized) == set(SMALL.levels)
 
 
 @torch.no_grad()
 def test_progress_rises_to_1_by_the_cost_of_each_level_and_style() -> None:
     """One block each, the deepest first. Content grids 2 x 2, 4 x 4, 8 x 8; styles 2 x 3, 3 x 5, 6 x 10 and squares."""
-    model, told = small_model(), list[float]()
+    model, shares = small_model(), list[float]()
     styles = [dict(model.fusion.encode_style(model.encoder(picture(*size)))) for size in ((24, 40), (32, 32))]
-    apply_statistics_chunked(model.fusion, model.encode(picture(32, 32)), styles, [0.5, 0.5], progress=told.append)
+    features, options = model.encode(picture(32, 32)), TransferOptions([0.5, 0.5])
+    apply_statistics_chunked(model.fusion, features, styles, options, progress=shares.append)
     costs = torch.tensor([4 * 6, 4 * 4, 16 * 15, 16 * 16, 64 * 60, 64 * 64])
-    torch.testing.assert_close(torch.tensor(told), costs.cumsum(0) / costs.sum())
-    assert told[-1] == 1.0
+    torch.testing.assert_close(torch.tensor(shares), costs.cumsum(0) / costs.sum())
+    assert shares[-1] == 1.0
 
 
 def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +101,7 @@ def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: py
         return made
 
     wanted = stylize(model, picture(32, 32, batch=2), style)
-    monkeypatch.setattr(windows, "WINDOW_PIXELS", 1)
+    monkeypatch.setattr(batching, "BATCH_PIXELS", 1)
     monkeypatch.setattr(sys.modules["adaattn_core.inference.stylize"], "encode_style", encoded)
     monkeypatch.setattr(AdaAttention, "statistics", watched)
     assert (stylize(model, picture(32, 32, batch=2), style) - wanted).abs().max() < 2e-5
@@ -155,24 +157,6 @@ def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert gone.chunk_bytes > kept.chunk_bytes
     assert gone.positions >= kept.positions
-
-
-def test_what_is_whole_at_once_is_counted() -> None:
-    """One level on the relu3_1 grid, a sixteenth of the pixels, and the picture. Attention: 6 + 8 + 10 channels are
-    read and painted over; below full strength 10 are painted beside them, and the content's own 10 and picture wait.
-    Decoder: 10 fused, 8 on the relu3_1 grid to 6 on relu2_1's; or 6 to 3 of a picture, and that once more. Encoder:
-    6 + 8 channels kept, 6 go in on relu2_1's grid, 8 come out."""
-    attention, decoder = (6 + 8 + 10) / 16, 10 / 16 + max(8 / 16 + 6 / 4, 6 / 4 + 3 + 3)
-    encoder = (6 + 8) / 16 + 6 / 4 + 8 / 16
-    assert content_floats(SMALL_VIDEO) == pytest.approx(3 + max(attention, decoder, encoder))
-    beside = max(attention + 10 / 16, decoder, encoder)
-    assert content_floats(SMALL_VIDEO, strength=0.5) == pytest.approx(3 + 10 / 16 + 3 + beside)
-
-
-def test_large_pictures_fit_where_they_should() -> None:
-    """4K with the full-size model in 8 GiB, 8K with the built-in one: what has to be whole leaves half of it."""
-    assert 4 * content_floats(ModelConfig()) * 3840 * 2160 < 4 * GIB
-    assert 4 * content_floats(COMPACT) * 7680 * 4320 < 4 * GIB
 
 
 # ---------------------------------------------------------------- measured

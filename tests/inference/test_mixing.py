@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from adaattn_core import ModelConfig, stylize
+from adaattn_core.inference.chunked import TransferOptions
 from adaattn_core.inference.mixing import mix_paintings
 from adaattn_core.inference.stages import (
     ModelFingerprint,
     StylizedFeatures,
     decode,
+    encode,
     encode_style_features,
-    extract_features,
     transfer,
 )
+from adaattn_core.models.model import StyleTransferModel
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
@@ -28,11 +30,16 @@ STYLES = [picture(45, 34, seed=1), picture(32, 48, seed=2), picture(40, 40, seed
 LEFT = (torch.arange(96) < 48).float().expand(1, 1, 64, 96)
 
 
+def transferred(model: StyleTransferModel, content: Tensor, style: Tensor, strength: float) -> StylizedFeatures:
+    encoded = encode_style_features(model.fusion, encode(model.encoder, style))
+    features = encode(model.encoder, content)
+    return transfer(model.fusion, features, content, [encoded], TransferOptions(strength=strength))
+
+
 def painting(
     index: int = 0, mask: Tensor | None = None, strength: float = 1.0, content: Tensor = CONTENT
 ) -> StylizedFeatures:
-    style = encode_style_features(MODEL.fusion, extract_features(MODEL.encoder, STYLES[index]))
-    return transfer(MODEL.fusion, extract_features(MODEL.encoder, content), [style], strength=strength, mask=mask)
+    return transferred(MODEL, content, STYLES[index], strength)._replace(mask=mask)
 
 
 def pixels(mixed: StylizedFeatures) -> Tensor:
@@ -47,18 +54,9 @@ def assert_same(ours: Tensor, wanted: Tensor) -> None:
 @BOTH
 @pytest.mark.parametrize("strength", [1.0, 0.4])
 def test_mixing_paintings_is_mixing_styles(config: ModelConfig, strength: float) -> None:
-    """Merging is linear and the shares sum to 1, so the average of paintings is the painting of average statistics."""
+    """Merging is linear and the weights sum to 1, so the average of paintings is the painting of average statistics."""
     model, weights = small_model(config=config), [1.0, 2.0, 0.5]
-    content = extract_features(model.encoder, CONTENT)
-    paintings = [
-        transfer(
-            model.fusion,
-            content,
-            [encode_style_features(model.fusion, extract_features(model.encoder, style))],
-            strength=strength,
-        )
-        for style in STYLES
-    ]
+    paintings = [transferred(model, CONTENT, style, strength) for style in STYLES]
     result = decode(model.decoder, mix_paintings(paintings, weights))
     assert_same(result, stylize(model, CONTENT, STYLES, style_weights=weights, strength=strength))
     chained = mix_paintings([mix_paintings(paintings[:2], weights[:2]), paintings[2]], [3.0, 0.5])

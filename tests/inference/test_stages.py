@@ -1,19 +1,23 @@
-"""The steps of a repainting: together they are `stylize`; in windows and pieces they are themselves."""
+"""The stages of a style transfer: together they are `stylize`, and parts of a batch give the same as the whole."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from adaattn_core import ModelConfig, StyleTransferModel, stylize
 from adaattn_core.checkpoints.model_file import fingerprint
-from adaattn_core.inference import batching as windows
-from adaattn_core.inference.batching import concat_batches, each_tensor, run_batched, slice_batch
+from adaattn_core.inference import batching
+from adaattn_core.inference.batching import concat_batches, run_batched, slice_batch
+from adaattn_core.inference.chunked import TransferOptions
+from adaattn_core.inference.memory_budget import ChunkSizes
 from adaattn_core.inference.stages import (
     ImageFeatures,
     ModelFingerprint,
@@ -45,13 +49,19 @@ def assert_same(ours: Tensor, wanted: Tensor) -> None:
 
 
 def encoded(model: StyleTransferModel, style: Tensor) -> StyleFeatures:
-    return encode_style_features(model.fusion, extract_features(model.encoder, style))
+    return encode_style_features(model.fusion, extract_features(model.encoder, style).as_dict())
+
+
+def transferred(
+    model: StyleTransferModel, content: ImageFeatures, styles: Sequence[StyleFeatures], **options: Any
+) -> StylizedFeatures:
+    return transfer(model.fusion, content.as_dict(), content.picture, styles, TransferOptions(**options))
 
 
 def painted(
     model: StyleTransferModel, content: Tensor = CONTENT, style: Tensor = STYLE, **options: float
 ) -> StylizedFeatures:
-    return transfer(model.fusion, extract_features(model.encoder, content), [encoded(model, style)], **options)  # type: ignore[arg-type]
+    return transferred(model, extract_features(model.encoder, content), [encoded(model, style)], **options)
 
 
 # ---------------------------------------------------------------- one after the other
@@ -63,7 +73,7 @@ def test_painting_leaves_features_and_style_as_they_were(config: ModelConfig) ->
     model = small_model(config=config)
     features, style = extract_features(model.encoder, CONTENT, config.levels), encoded(model, STYLE)
     before = [one.clone() for one in (*features.levels, *(level.key for level in style.values()))]
-    transfer(model.fusion, features, [style])
+    transferred(model, features, [style])
     for one, kept in zip((*features.levels, *(level.key for level in style.values())), before, strict=True):
         assert torch.equal(one, kept)
 
@@ -78,15 +88,14 @@ def test_the_steps_make_what_stylize_makes(
     """Features of all levels, also those that the model does not read."""
     model = small_model(config=config)
     mask = torch.linspace(-0.3, 1.3, 50).clamp(0, 1).expand(1, 1, 37, 50) if masked else None
-    painting = transfer(
-        model.fusion,
+    painting = transferred(
+        model,
         extract_features(model.encoder, CONTENT),
         [encoded(model, STYLE), encoded(model, OTHER)],
-        [3, 1],
+        weights=[0.75, 0.25],
         strength=strength,
-        mask=mask,
     )
-    result = decode(model.decoder, painting, keep_color=keep_color)
+    result = decode(model.decoder, painting._replace(mask=mask), keep_color=keep_color)
     wanted = stylize(
         model, CONTENT, [STYLE, OTHER], style_weights=[3, 1], strength=strength, content_mask=mask,
         keep_color=keep_color,
@@ -112,9 +121,10 @@ def test_features_are_the_encoders_with_their_picture(model: StyleTransferModel)
 
 def test_no_step_changes_what_it_is_given(model: StyleTransferModel) -> None:
     content, style = extract_features(model.encoder, CONTENT), extract_features(model.encoder, STYLE)
-    before = each_tensor((content, style), torch.clone)
-    painting = transfer(model.fusion, content, [encode_style_features(model.fusion, style)], strength=0.5)
-    kept = each_tensor(painting, torch.clone)
+    before = tree_map_only(Tensor, torch.clone, (content, style))
+    styles = [encode_style_features(model.fusion, style.as_dict())]
+    painting = transferred(model, content, styles, strength=0.5)
+    kept = tree_map_only(Tensor, torch.clone, painting)
     decode(model.decoder, painting)
     torch.testing.assert_close((content.levels, style.levels), (before[0].levels, before[1].levels), rtol=0, atol=0)
     assert torch.equal(painting.fused.deep, kept.fused.deep) and torch.equal(painting.content, kept.content)
@@ -135,9 +145,9 @@ def test_another_picture_shows_where_nothing_is_painted(model: StyleTransferMode
 # ---------------------------------------------------------------- pieces of a batch
 
 
-def test_windows_joined_are_the_whole(model: StyleTransferModel) -> None:
+def test_joined_parts_are_the_whole_batch(model: StyleTransferModel) -> None:
     features = extract_features(model.encoder, picture(37, 50, batch=3))
-    parts = [slice_batch(features, window) for window in (slice(0, 1), slice(1, 3))]
+    parts = [slice_batch(features, items) for items in (slice(0, 1), slice(1, 3))]
     assert [len(part.picture) for part in parts] == [1, 2]
     whole = concat_batches(parts)
     assert isinstance(whole, ImageFeatures) and whole.encoder == features.encoder
@@ -145,74 +155,80 @@ def test_windows_joined_are_the_whole(model: StyleTransferModel) -> None:
     assert concat_batches([features]) is features
 
 
-def test_a_window_keeps_what_all_items_share(model: StyleTransferModel) -> None:
+def test_a_part_of_a_batch_keeps_what_all_items_share(model: StyleTransferModel) -> None:
     style = encoded(model, STYLE)
-    window = slice_batch((style, None, "name", torch.zeros(4, 2)), slice(1, 3))
-    assert torch.equal(window[0]["relu3_1"].key, style["relu3_1"].key)
-    assert window[1:3] == (None, "name") and window[3].shape == (2, 2)
+    part = slice_batch((style, None, "name", torch.zeros(4, 2)), slice(1, 3))
+    assert torch.equal(part[0]["relu3_1"].key, style["relu3_1"].key)
+    assert part[1:3] == (None, "name") and part[3].shape == (2, 2)
 
 
-def test_a_painting_in_windows_is_the_painting(model: StyleTransferModel) -> None:
+def test_a_batch_in_parts_is_stylized_as_the_whole(model: StyleTransferModel) -> None:
     content, style = extract_features(model.encoder, picture(37, 50, batch=3)), encoded(model, STYLE)
-    whole = transfer(model.fusion, content, [style], strength=0.7)
+    whole = transferred(model, content, [style], strength=0.7)
     parts = [
-        transfer(model.fusion, slice_batch(content, window), [style], strength=0.7)
-        for window in (slice(0, 2), slice(2, 3))
+        transferred(model, slice_batch(content, items), [style], strength=0.7) for items in (slice(0, 2), slice(2, 3))
     ]
     torch.testing.assert_close(concat_batches(parts).fused.deep, whole.fused.deep)
     one = slice_batch(whole, slice(1, 2))
     torch.testing.assert_close(decode(model.decoder, one), decode(model.decoder, whole)[1:2], rtol=0, atol=1e-6)
 
 
-# ---------------------------------------------------------------- in windows
+# ---------------------------------------------------------------- some items at a time
 
 
-def log_of_windows(
+def log_of_batches(
     fails: Callable[[int, int], bool], batch: int = 6, side: int = 512, chunk_bytes: int = 2**22
 ) -> tuple[list[tuple[int, int, int]], list[float]]:
-    """Windows tried as (start, stop, block bytes), and what the progress was told."""
+    """Batches tried as (start, stop, chunk bytes), and the values that the progress was called with."""
     tried: list[tuple[int, int, int]] = []
-    told: list[float] = []
+    shares: list[float] = []
 
-    def run(window: slice, block: int, progress: Callable[[float], None] | None) -> tuple[int, int]:
-        tried.append((window.start, window.stop, block))
-        if fails(window.stop - window.start, block):
+    def run(items: slice, sizes: ChunkSizes, progress: Callable[[float], None] | None) -> tuple[int, int]:
+        tried.append((items.start, items.stop, sizes.chunk_bytes))
+        if fails(items.stop - items.start, sizes.chunk_bytes):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         assert progress is not None
         progress(0.5)
-        return window.start, window.stop
+        return items.start, items.stop
 
-    done = run_batched(run, torch.empty(batch, 3, side, side), chunk_bytes=chunk_bytes, progress=told.append)
+    sizes = ChunkSizes(chunk_bytes=chunk_bytes)
+    done = run_batched(run, torch.empty(batch, 3, side, side), sizes=sizes, progress=shares.append)
     assert [start for start, _ in done] == [0, *(stop for _, stop in done[:-1])] and done[-1][1] == batch
-    return tried, told
+    return tried, shares
 
 
-def test_a_batch_runs_in_windows_of_two_million_pixels() -> None:
-    tried, told = log_of_windows(lambda items, block: False, batch=12)
+def test_as_many_items_run_together_as_have_two_million_pixels() -> None:
+    tried, shares = log_of_batches(lambda items, chunk_bytes: False, batch=12)
     assert tried == [(0, 8, 2**22), (8, 12, 2**22)]
-    assert told == pytest.approx([4 / 12, 8 / 12, 10 / 12, 1])
-    tried, _ = log_of_windows(lambda items, block: False, batch=2, side=2048)
+    assert shares == pytest.approx([4 / 12, 8 / 12, 10 / 12, 1])
+    tried, _ = log_of_batches(lambda items, chunk_bytes: False, batch=2, side=2048)
     assert tried == [(0, 1, 2**22), (1, 2, 2**22)]
 
 
-def test_out_of_memory_halves_the_window_and_then_the_blocks() -> None:
-    tried, told = log_of_windows(lambda items, block: items > 1 or block > 2**20)
+def test_out_of_memory_halves_the_batch_and_then_the_chunks() -> None:
+    tried, shares = log_of_batches(lambda items, chunk_bytes: items > 1 or chunk_bytes > 2**20)
     assert [stop - start for start, stop, _ in tried[:3]] == [6, 3, 1]
-    assert [block for _, _, block in tried[2:5]] == [2**22, 2**21, 2**20]
+    assert [chunk_bytes for _, _, chunk_bytes in tried[2:5]] == [2**22, 2**21, 2**20]
     assert tried[5:] == [(start, start + 1, 2**20) for start in range(1, 6)]  # what fits is kept for the rest
-    assert told[-1] == 1
+    assert shares[-1] == 1
 
 
-def test_out_of_memory_with_the_smallest_window_is_the_error() -> None:
+def test_everything_is_halved_for_one_item_that_does_not_fit() -> None:
+    halved = ChunkSizes(items=1).halved()
+    assert halved == (2**22, 2**23, 2**12, 1)
+    assert ChunkSizes(1, 2**18, 1).halved() == (1, 2**17, 1, None)
+
+
+def test_out_of_memory_with_the_smallest_sizes_is_the_error() -> None:
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        log_of_windows(lambda items, block: True)
+        log_of_batches(lambda items, chunk_bytes: True)
 
 
 def test_other_errors_are_not_tried_again() -> None:
     tried = []
 
-    def run(window: slice, block: int, progress: object) -> None:
-        tried.append(window)
+    def run(items: slice, sizes: ChunkSizes, progress: object) -> None:
+        tried.append(items)
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
@@ -241,7 +257,7 @@ def test_stylize_survives_running_out_of_memory(model: StyleTransferModel, monke
 
 
 def test_progress_rises_to_one(model: StyleTransferModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "WINDOW_PIXELS", 1)
+    monkeypatch.setattr(batching, "BATCH_PIXELS", 1)
     told: list[float] = []
     stylize(model, picture(37, 50, batch=3), [STYLE, OTHER], max_memory_gb=1e-6, progress=told.append)
     assert told == sorted(told) and told[0] > 0 and told[-1] == 1

@@ -1,7 +1,7 @@
 """The nodes inside a real ComfyUI, in this process and without a server: schemas, results, errors.
 
 Runs where COMFYUI_PATH names a ComfyUI checkout and its requirements are installed:
-    COMFYUI_PATH=~/ComfyUI pytest tests/test_nodes_in_comfyui.py
+    COMFYUI_PATH=~/ComfyUI pytest tests/nodes/test_in_comfyui.py
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ def test_batches_pair_up_and_one_style_serves_all(run: Callable[..., Any], parts
 def test_large_batches_are_painted_in_windows(
     run: Callable[..., Any], parts: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack_module("adaattn_core.inference.batching"), "WINDOW_PIXELS", 2 * 48 * 72)
+    monkeypatch.setattr(pack_module("adaattn_core.inference.batching"), "BATCH_PIXELS", 2 * 48 * 72)
     test_batches_pair_up_and_one_style_serves_all(run, parts)
 
 
@@ -357,7 +357,7 @@ def test_style_size_reduces_styles(run: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("seed", [0, 7])
 def test_sampled_attention(run: Callable[..., Any], seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("adaattn_core", load_pack().__name__ + ".adaattn_core"):
-        monkeypatch.setattr(sys.modules[f"{package}.painting"], "SAMPLED_POSITIONS", 20)
+        monkeypatch.setattr(sys.modules[f"{package}.inference.stages"], "SAMPLED_POSITIONS", 20)
     result = run(
         "Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLE), strength=1.0,
         attention_mode="sampled", sample_seed=seed,
@@ -571,7 +571,7 @@ def test_progress_and_a_preview(host: SimpleNamespace, run: Callable[..., Any]) 
     try:
         content = image(picture(64, 64, batch=3))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pack_module("adaattn_core.inference.batching"), "WINDOW_PIXELS", 1)
+            patch.setattr(pack_module("adaattn_core.inference.batching"), "BATCH_PIXELS", 1)
             run("Stylize", model_name="built-in", content=content, style=image(STYLE), strength=1.0)
     finally:
         host.utils.set_progress_bar_global_hook(None)
@@ -653,7 +653,7 @@ def test_out_of_memory_makes_strips_smaller(
     features = run("ExtractFeatures", encoder=parts[0], image=image(CONTENT))
     fused, _ = run("Apply", attention=parts[1], content=features, style=features, strength=1.0)
     seen: list[int | None] = []
-    for name in ("extract_features", "finish"):
+    for name in ("extract_features", "decode"):
         work = getattr(pack_module("adaattn_core.inference.stages"), name)
 
         def narrow(*args: Any, work: Callable[..., Any] = work, **options: Any) -> Any:
