@@ -23,9 +23,9 @@ from torch.nn import functional
 
 from adaattn_core import StyleTransferModel, encode_style, load_image, load_model, stylize
 from adaattn_core.commands.options import STYLE_SIDE
-from adaattn_core.inference.temporal import TemporalSmoother, grey_bytes, open_cv, optical_flow, warp
+from adaattn_core.inference.temporal import TemporalSmoother, grey_bytes, optical_flow, warp
 from adaattn_core.io.image_files import find_images
-from adaattn_core.io.video_reader import open_clip
+from adaattn_core.io.video_reader import open_clip, video_package
 from adaattn_core.ops.resize import resize_image
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def farneback_flow(present: Tensor, before: Tensor) -> Tensor:
     """As `optical_flow`, by another algorithm."""
     size = present.shape[-2], present.shape[-1]
     pictures = grey_bytes(present, size), grey_bytes(before, size)
-    found = open_cv().calcOpticalFlowFarneback(*pictures, None, 0.5, 5, 15, 5, 7, 1.5, 0)
+    found = video_package("cv2").calcOpticalFlowFarneback(*pictures, None, 0.5, 5, 15, 5, 7, 1.5, 0)
     return rearrange(torch.from_numpy(found), "h w xy -> 1 xy h w")
 
 

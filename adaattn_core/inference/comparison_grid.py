@@ -1,4 +1,4 @@
-"""A comparison sheet: contents down the left, styles along the top, each content in each style where they meet."""
+"""Comparison sheets: a grid with a row for each content, a column for each style, and their results."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .stylize import stylize
 def comparison_sheet(
     model: StyleTransferModel, contents: Sequence[Tensor], styles: Iterable[Tensor], *, gap_px: int = 4
 ) -> Tensor:
-    """Every content in every style, beside the originals, on white.
+    """A grid of every content in every style, with the contents on the left and the styles on top, on white.
 
     Args:
-        model: what stylises.
+        model: from `load_model`.
         contents, styles: at least one of each; (1, 3, H, W) in [0, 1], all of one size.
-        gap_px: white between pictures.
+        gap_px: width of the white gap between pictures, in pixels.
 
     Returns:
-        (1, 3, rows, columns) float32 in [0, 1]: len(contents) + 1 by len(styles) + 1 pictures, the first one white.
+        (1, 3, H, W) float32 in [0, 1]: len(contents) + 1 rows of len(styles) + 1 pictures; the top left one is white.
     """
     batch = torch.cat(list(contents))
     left = torch.cat([torch.ones_like(batch[:1]), batch])
@@ -36,7 +36,7 @@ def comparison_sheet(
 
 
 def center_square(image: Tensor, side: int) -> Tensor:
-    """The middle of a picture (B, C, H, W), as large as fits, resized to (B, C, side, side)."""
+    """The largest central square of a picture (B, C, H, W), resized to (B, C, side, side)."""
     image = resize_image(image, short_side=side)
     top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
     return image[..., top : top + side, left : left + side]

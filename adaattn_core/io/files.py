@@ -24,7 +24,7 @@ def atomic_path(path: StrPath, error_type: type[OutputError] = OutputError) -> I
         OutputError, or `error_type`: the folder does not exist, or the file cannot be written (disk full, no
             permission). OSErrors about other files pass through.
     """
-    _check_target(path, error_type)
+    check_output_path(path, error_type)
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f".adaattn-{secrets.token_hex(4)}{Path(path).suffix}")
     try:
@@ -37,18 +37,19 @@ def atomic_path(path: StrPath, error_type: type[OutputError] = OutputError) -> I
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise error_type(f"disk full while writing {path}. Free some space or choose another disk.") from error
-        raise error_type(f"{path} cannot be written: {_reason(error)}. Choose another folder.") from error
+        raise error_type(f"{path} cannot be written: {error_reason(error)}. Choose another folder.") from error
 
 
-def _check_target(path: StrPath, error_type: type[OutputError] = OutputError) -> None:
+def check_output_path(path: StrPath, error_type: type[OutputError] = OutputError) -> None:
+    """Raises `error_type` if the folder of `path` does not exist, or if `path` exists and is not a file."""
     folder = Path(path).parent
     if not os.path.isdir(folder):
         raise error_type(f"{folder} is not a folder, so {path} cannot be written. Create the folder first.")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise error_type(f"{path} is not a file, so it cannot be written over. Name a file.")
+        raise error_type(f"{path} is not a file, so it cannot be overwritten. Name a file.")
 
 
-def _reason(error: Exception) -> str:
-    """An error's own words on one line."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(words.split()) or type(error).__name__
+def error_reason(error: Exception) -> str:
+    """The message of an error in one line; the name of its class if it has no message."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(message.split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Picture files in folders and by patterns."""
+"""Picture files that paths, folders and glob patterns name."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from .images import READ_SUFFIXES
 
 
 def find_images(patterns: Sequence[StrPath], without: StrPath | None = None) -> list[Path]:
-    """Picture files in the order given, each once.
+    """The picture files that `patterns` name, in their order and each once.
 
-    A pattern is a file (of any suffix), a folder (searched through, hidden names skipped) or a glob (`**` goes through
-    folders). Folders and globs give known picture suffixes only, sorted; one that gives none is an ImageError.
-    `without` is a folder for results: where it lies inside a folder or glob, what earlier runs left there is not given.
+    Args:
+        patterns: files (of any suffix), folders (searched recursively, hidden names skipped) or glob patterns (`**`
+            matches folders). Folders and globs give only files with a known picture suffix, sorted.
+        without: a folder for results. If it lies inside a folder or glob, its files, which earlier runs have left
+            there, are skipped.
+
+    Raises:
+        ImageError: a file does not exist, or a folder or glob holds no picture.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str | os.PathLike) else patterns:
         paths = [Path(pattern)] if os.path.isfile(pattern) else _search(Path(pattern), without)
         for path in paths:
-            found.setdefault(os.path.abspath(path), path)
-    return list(found.values())
+            files.setdefault(os.path.abspath(path), path)
+    return list(files.values())
 
 
 def _search(pattern: Path, without: StrPath | None) -> list[Path]:
-    """The pictures in a folder or of a glob."""
+    """The picture files in a folder or of a glob."""
     if os.path.isdir(pattern):
         files = [Path(folder, name) for folder, _, names in os.walk(pattern) for name in names]
         paths = [file for file in files if not any(p.startswith(".") for p in file.relative_to(pattern).parts)]
@@ -46,6 +51,6 @@ def _search(pattern: Path, without: StrPath | None) -> list[Path]:
 
 
 def _lies_below(folder: StrPath, pattern: Path) -> bool:
-    """Whether a folder is inside, and not itself, what a folder or glob searches."""
+    """Whether `folder` lies inside the folder that `pattern` searches and is not this folder itself."""
     fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)
     return Path(os.path.realpath(Path(*fixed))) in Path(os.path.realpath(folder)).parents

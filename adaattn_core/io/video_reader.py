@@ -1,23 +1,24 @@
-"""Clips in and out: frames decoded with their times, encoded again, and the sound copied beside them.
+"""Video files to frames with timestamps, and the sound as encoded packets.
 
     with open_clip("in.mp4") as clip, open_writer("out.mp4", clip) as writer:
-        steady = Steady()
+        smoother = TemporalSmoother()
         for frame in clip.frames():
             content = clip.image(frame)
-            writer.write(steady(content, stylize(model, content, style)), frame)
+            writer.write(smoother(content, stylize(model, content, style)), frame)
 
-PyAV does the work; it belongs to the extra [video] and is imported late. Times are whole numbers of `clip.time_base`
-seconds, counted from where the file starts.
+PyAV does the work. It belongs to the extra [video], so it is imported when it is first used. Times are whole numbers
+of `clip.time_base` seconds, counted from the start of the file.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -36,26 +37,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MISSING = 'adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"'
 _BT709, _BT601, _LIMITED, _UNKNOWN = 1, 5, 1, 2
 MICROSECONDS = 10**6
 
 
-def load_av() -> ModuleType:
-    """The module av.
+def video_package(name: Literal["av", "cv2"]) -> ModuleType:
+    """A package of the extra [video], imported when it is first used.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: the package is not installed.
     """
     try:
-        import av
+        return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(MISSING) from error
-    return av
+        raise ValueError('adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"') from error
 
 
 class Frame(NamedTuple):
-    """A decoded frame, its time and how long it is shown, 0 where the file does not say."""
+    """A decoded frame with its timestamp and its duration, which is 0 if the file does not state it."""
 
     picture: VideoFrame
     time: int
@@ -63,10 +62,10 @@ class Frame(NamedTuple):
 
 
 def open_clip(path: StrPath) -> Clip:
-    """A clip to read, of any kind that FFmpeg decodes; use it in a `with` block.
+    """Opens a clip of any format that FFmpeg decodes; use it in a `with` block.
 
     Raises:
-        ImageError: no such file, not a video, damaged at its start, or under 16 pixels on a side.
+        ImageError: the file does not exist, is not a video, is damaged at its start, or has a side under 16 pixels.
         ValueError: PyAV is not installed.
     """
     return Clip(path)
@@ -76,10 +75,11 @@ class Clip:
     """The first video stream of a file.
 
     Attributes:
-        size: (height, width), upright: phones store clips lying, with a note how to turn them.
-        turns: quarters of a turn to the left that set it upright.
-        rate: frames per second on average; `time_base`: seconds, the unit of times.
-        start: seconds at which the file starts, by its own clock; times are counted from there.
+        size: (height, width) of the upright frames; phones store frames rotated, with the rotation as metadata.
+        turns: quarter turns to the left that make a stored frame upright.
+        rate: average number of frames per second.
+        time_base: the unit of timestamps in seconds.
+        start: seconds at which the file starts on its own clock; timestamps are counted from there.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -116,7 +116,7 @@ class Clip:
         self.container.close()
 
     def count(self, seconds: float | None = None) -> int | None:
-        """About how many frames `frames` will give; None where the file does not say."""
+        """The approximate number of frames that `frames` gives; None if the file does not state it."""
         length = float(self.container.duration / MICROSECONDS) if self.container.duration else None
         known = self.stream.frames or (None if length is None else round(length * self.rate))
         if seconds is None or known is None:
@@ -124,10 +124,13 @@ class Clip:
         return min(known, max(1, round(seconds * self.rate)))
 
     def frames(self, seconds: float | None = None) -> Iterator[Frame]:
-        """The frames, once, in order; with `seconds` only those that start in the first so many.
+        """The frames in order; can be called once.
+
+        Args:
+            seconds: only frames that start before this time; None for all frames.
 
         Raises:
-            ImageError: the file is damaged or cut short; the text says where.
+            ImageError: the file is damaged or cut short (the message says where), or no frame starts before `seconds`.
         """
         first, end = self._first, _exact(seconds)
         assert first is not None
@@ -141,10 +144,10 @@ class Clip:
             yield frame
 
     def image(self, frame: Frame) -> Tensor:
-        """(1, 3, H, W) in [0, 1], upright, in the clip's size."""
+        """The upright frame as (1, 3, H, W) in [0, 1], in the size of the clip."""
         picture = frame.picture
         space = picture.colorspace
-        if space == _UNKNOWN:  # as players guess
+        if space == _UNKNOWN:  # the guess that players make
             space = _BT709 if picture.width >= 1280 or picture.height > 576 else _BT601
         height, width = self.size[::-1] if self.turns % 2 else self.size
         pixels = picture.to_ndarray(
@@ -153,25 +156,25 @@ class Clip:
         return from_numpy(np.ascontiguousarray(np.rot90(pixels, self.turns)))
 
     def _find_stream(self) -> VideoStream:
-        cover = load_av().stream.Disposition.attached_pic
+        cover = video_package("av").stream.Disposition.attached_pic
         for stream in self.container.streams.video:
             if not stream.disposition & cover:
                 return stream
-        raise ImageError(f"{self.path} has no video in it, only sound or data. Name a video file.")
+        raise ImageError(f"{self.path} has no video stream, only sound or data. Name a video file.")
 
     def _decode(self) -> Generator[Frame, None, None]:
-        """All frames, their times made to rise."""
+        """All frames, with timestamps that strictly increase."""
         step = max(1, round(1 / (self.rate * self.time_base)))
         offset = round(self.start / self.time_base)
         last, number, end = -step, 0, Fraction(0)
-        heard = [stream for stream in self.container.streams.audio if stream.codec_context]
-        decoding_error = load_av().error.FFmpegError
+        audio = [stream for stream in self.container.streams.audio if stream.codec_context]
+        decoding_error = video_package("av").error.FFmpegError
         try:
-            for packet in self.container.demux(self.stream, *heard):
+            for packet in self.container.demux(self.stream, *audio):
                 if packet.pts is not None:
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
                 if packet.stream.index != self.stream.index:
-                    continue  # read for its time alone
+                    continue  # audio is read only for its end time
                 for picture in self.stream.decode(packet):
                     number += 1
                     last = last + step if picture.pts is None else max(picture.pts - offset, last + 1)
@@ -182,19 +185,19 @@ class Clip:
         if number and end - self.start < length - max(Fraction(1, 5), length / 10):
             raise self._damaged(f"cut short after frame {number}", last, f"{float(length):.1f} s were announced")
 
-    def _damaged(self, what: str, time: int, reason: str | None) -> ImageError:
+    def _damaged(self, damage: str, time: int, reason: str | None) -> ImageError:
         seconds = float(max(0, time) * self.time_base)
-        cure = "Download or export it again, or take what is before with --seconds"
-        return ImageError(f"{self.path} is {what}, {seconds:.2f} s ({reason}). {cure}.")
+        advice = "Download or export it again, or use only the part before with --seconds"
+        return ImageError(f"{self.path} is {damage}, {seconds:.2f} s ({reason}). {advice}.")
 
 
 def _open(path: StrPath) -> InputContainer:
-    av = load_av()
+    av = video_package("av")
     if not os.path.exists(path):
         raise ImageError(f"{path} does not exist. Check its name and folder.")
     if os.path.isdir(path):
         raise ImageError(f"{path} is a folder; a video file is needed. Name a file in it.")
-    try:  # a file that names others, as playlists do, must not make us fetch them
+    try:  # no network: a playlist must not make FFmpeg fetch the files that it names
         container: InputContainer = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
         reason = error.strerror or type(error).__name__
@@ -203,40 +206,40 @@ def _open(path: StrPath) -> InputContainer:
 
 
 def _exact(seconds: float | None) -> Fraction | None:
-    """As it was meant: .2 is a fifth, not a hair more."""
+    """The simple fraction that a float stands for: 0.2 becomes 1/5, although the float is slightly larger."""
     return None if seconds is None else Fraction(seconds).limit_denominator(MICROSECONDS)
 
 
 class Sound:
-    """The first audio stream of a clip as it is stored; the file is opened again, to be read at its own pace."""
+    """The encoded packets of the first audio stream of a clip, read through a second handle of the file."""
 
     def __init__(self, clip: Clip, seconds: float | None) -> None:
         self.path, self.start, self.end = clip.path, clip.start, _exact(seconds)
         self.container = _open(clip.path)
         streams = [stream for stream in self.container.streams.audio if stream.codec_context]
         self.stream: AudioStream | None = streams[0] if streams else None
-        self._coming: Packet[Any] | None = None
+        self._pending: Packet[Any] | None = None
         self._packets = self.container.demux(self.stream) if self.stream else iter(())
 
     def until(self, time: Fraction | None) -> Iterator[Packet[Any]]:
-        """Packets that start before that time, in seconds, and were not given before; all the rest without one."""
+        """The next packets that start before `time` (in seconds); all remaining packets if it is None."""
         while True:
-            packet = self._coming or self._next()
+            packet = self._pending or self._next()
             if packet is None:
                 return
             starts = Fraction(packet.pts or 0) * packet.time_base
             if self.end is not None and starts >= self.end:
                 self._packets = iter(())
                 return
-            self._coming = packet if time is not None and starts >= time else None
-            if self._coming:
+            self._pending = packet if time is not None and starts >= time else None
+            if self._pending:
                 return
             yield packet
 
     def _next(self) -> Packet[Any] | None:
         try:
-            packet = next((one for one in self._packets if one.dts is not None and one.pts is not None), None)
-        except load_av().error.FFmpegError as error:
+            packet = next((entry for entry in self._packets if entry.dts is not None and entry.pts is not None), None)
+        except video_package("av").error.FFmpegError as error:
             raise ImageError(f"the sound of {self.path} is damaged ({error.strerror}). Export it again.") from error
         if packet is not None:
             offset = round(self.start / packet.time_base)
