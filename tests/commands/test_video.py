@@ -207,7 +207,7 @@ def test_frames_wait_in_small_numbers(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_sound_that_the_file_cannot_hold_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(f"video in.mp4 -o out/a.webm {PAINT}")
-    line = "the sound is left out: a .webm file cannot hold aac; .mp4 or .mov or .mkv would take it."
+    line = "the sound is left out: a .webm file cannot hold aac; use .mp4 or .mov or .mkv."
     assert caplog.messages == [line]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,6 +24,12 @@ def frames(height: int = 32, width: int = 48, count: int = 6) -> list[Tensor]:
     coarse = picture(height // 8 + 1, width // 8 + 3, seed=5)
     wide = functional.interpolate(coarse, (height, width + 2 * count), mode="bicubic").clamp(0, 1)
     return [wide[..., 2 * number : 2 * number + width] for number in range(count)]
+
+
+def with_noise(contents: Sequence[Tensor], strength: float = 0.15) -> list[Tensor]:
+    """The contents with noise that is new in each: flicker, as of frames that are stylized independently."""
+    generator = torch.Generator().manual_seed(1)
+    return [(one + strength * (torch.rand(one.shape, generator=generator) - 0.5)).clamp(0, 1) for one in contents]
 
 
 def write_clip(

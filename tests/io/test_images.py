@@ -29,8 +29,6 @@ from adaattn_core.io.images import (
     to_numpy,
     to_pil,
 )
-from adaattn_core.ops.color import keep_color
-from adaattn_core.ops.resize import resize_image
 
 SIZE = (20, 16)  # PIL's order: 20 wide, 16 high
 
@@ -481,84 +479,6 @@ def test_image_errors(tmp_path: Path, image: Tensor, message: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# ---------------------------------------------------------------- size and colour
-
-
-def test_resize_sides() -> None:
-    image = torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(0))
-    assert resize_image(image, short_side=20).shape == (2, 3, 20, 30)
-    assert resize_image(image, long_side=90).shape == (2, 3, 60, 90)
-    assert resize_image(image, size=(17, 99)).shape == (2, 3, 17, 99)
-    assert resize_image(image, short_side=40) is image
-    assert resize_image(torch.zeros(1, 1, 20, 400), long_side=100).shape == (1, 1, 16, 100)  # 5 high would be too low
-
-
-def test_resize_averages_and_stays_in_range() -> None:
-    """A one-pixel checkerboard has no frequency left at a third of the size: grey. A hard edge does not overshoot."""
-    checkerboard = (torch.arange(96)[:, None] + torch.arange(96)).remainder(2).float()[None, None]
-    inside = resize_image(checkerboard, size=(32, 32))[..., 2:-2, 2:-2]
-    assert (inside - 0.5).abs().max() < 0.01  # without antialiasing it is 0 or 1
-    edge = (torch.arange(64) < 32).float().expand(1, 3, 64, 64)
-    enlarged = resize_image(edge, size=(64, 256))
-    assert enlarged.min() == 0 and enlarged.max() == 1
-    ramp = resize_image(torch.linspace(0, 1, 64).expand(1, 1, 64, 64), size=(16, 64))
-    torch.testing.assert_close(ramp[0, 0, 8], torch.linspace(0, 1, 64))  # rows alike: only the height changed
-
-
-@pytest.mark.parametrize(
-    ("sizes", "came"),
-    [
-        ({}, "no size"),
-        ({"short_side": 20, "long_side": 40}, "short_side=20 and long_side=40"),
-        ({"short_side": 15}, "short_side=15"),
-        ({"long_side": 0}, "long_side=0"),
-        ({"size": (32, 8)}, "size=(32, 8)"),
-    ],
-)
-def test_resize_errors(sizes: dict[str, int], came: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        resize_image(torch.zeros(1, 3, 32, 32), **sizes)  # type: ignore[arg-type]
-    assert str(caught.value) == (f"{came} came; one of short_side, long_side and size is needed, 16 pixels or more.")
-
-
-def luma(image: Tensor) -> Tensor:
-    return 0.2126 * image[:, 0] + 0.7152 * image[:, 1] + 0.0722 * image[:, 2]
-
-
-def test_keep_color_by_hand() -> None:
-    """Red (1, 0, 0) has luma 0.2126 and chroma (0.7874, -0.2126, -0.2126).
-
-    At luma 0.2126 it fits as it is. At 0.5 there is room for 0.5 / 0.7874 = 0.635 of it: (1, 0.365, 0.365).
-    At 0 and 1 there is room for none.
-    """
-    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
-    for grey, expected in ((0.2126, (1, 0, 0)), (0.5, (1, 0.365, 0.365)), (0, (0, 0, 0)), (1, (1, 1, 1))):
-        assert_color(keep_color(torch.full((1, 3, 1, 1), float(grey)), red), expected, atol=1e-4)
-
-
-def test_keep_color_has_the_luminance_of_one_and_the_hue_of_the_other() -> None:
-    generator = torch.Generator().manual_seed(0)
-    stylized, content = (torch.rand(2, 3, 8, 8, generator=generator) for _ in range(2))
-    result = keep_color(stylized, content)
-    assert result.min() >= 0 and result.max() <= 1
-    torch.testing.assert_close(luma(result), luma(stylized))
-    hue = torch.nn.functional.cosine_similarity(result - luma(result)[:, None], content - luma(content)[:, None])
-    assert hue.min() > 0.999
-    torch.testing.assert_close(keep_color(content, content), content)
-    torch.testing.assert_close(
-        keep_color(stylized, content.mean(1, keepdim=True).expand_as(content)),
-        luma(stylized)[:, None].expand_as(content),
-    )
-
-
-def test_keep_color_needs_one_size() -> None:
-    with pytest.raises(ValueError) as caught:
-        keep_color(torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 6))
-    assert str(caught.value) == (
-        "stylized is (1, 3, 4, 5), content is (1, 3, 4, 6); one size is needed. Resize the content first."
-    )
-
-
 # ---------------------------------------------------------------- writing
 
 
@@ -628,7 +548,7 @@ def test_writing_errors(tmp_path: Path) -> None:
     )
     (tmp_path / "folder.png").mkdir()
     assert save_error(tmp_path / "folder.png", error_type=ImageOutputError) == (
-        "DIR/folder.png is not a file, so it cannot be written over. Name a file."
+        "DIR/folder.png is not a file, so it cannot be overwritten. Name a file."
     )
     (tmp_path / "folder.png").rmdir()
     message = save_error(tmp_path / "a.webp", torch.zeros(3, 1, 16384))  # in brackets come the encoder's words

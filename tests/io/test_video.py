@@ -1,4 +1,4 @@
-"""Clips go in and out with their times, their turn, their colours and their sound; Steady takes out flicker alone."""
+"""Video files are read and written with their timestamps, rotation, colours and sound."""
 
 from __future__ import annotations
 
@@ -13,19 +13,11 @@ import torch
 from torch import Tensor
 
 from adaattn_core.errors import ImageError, OutputError
-from adaattn_core.inference.temporal import (
-    SIGMA,
-    TemporalSmoother,
-    match_sharpness,
-    occlusion_weight,
-    optical_flow,
-    warp,
-)
+from adaattn_core.inference.temporal import TemporalSmoother
 from adaattn_core.io.images import from_numpy
 from adaattn_core.io.video_reader import Clip, open_clip
 from adaattn_core.io.video_writer import FORMATS, open_writer
-from tests.helpers.small_models import picture
-from tests.helpers.tiny_clips import frames, read_clip, sound_packets, turn, write_clip
+from tests.helpers.tiny_clips import frames, read_clip, sound_packets, turn, with_noise, write_clip
 
 pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
 pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')
@@ -198,7 +190,7 @@ def test_sound_that_the_file_cannot_hold_is_left_out_and_told(here: Path, caplog
 
     write_clip("in.mp4", sound="aac")
     copy("in.mp4", "out.webm")
-    line = "the sound is left out: a .webm file cannot hold aac; .mp4 or .mov or .mkv would take it."
+    line = "the sound is left out: a .webm file cannot hold aac; use .mp4 or .mov or .mkv."
     assert caplog.messages == [line]
     with av.open("out.webm") as container:
         assert len(container.streams) == 1
@@ -250,19 +242,19 @@ def test_sound_alone_is_no_clip(here: Path) -> None:
         audio = container.add_stream("aac", rate=48000, layout="mono")
         container.mux([*audio.encode(tone(0.5, audio.format.name)), *audio.encode()])
     assert complaint(lambda: open_clip("sound.mkv")) == (
-        "sound.mkv has no video in it, only sound or data. Name a video file."
+        "sound.mkv has no video stream, only sound or data. Name a video file."
     )
 
 
 def test_a_clip_that_is_cut_short(here: Path) -> None:
     """The index stands in front and announces what is not there; FFmpeg ends without a word."""
-    write_clip("in.mp4", flickering(frames(count=24)), rate=8)
+    write_clip("in.mp4", with_noise(frames(count=24)), rate=8)
     copy("in.mp4", "whole.mp4")
     data = Path("whole.mp4").read_bytes()
     Path("cut.mp4").write_bytes(data[: len(data) // 2])
     line = complaint(lambda: read_all("cut.mp4"))
     assert line.startswith("cut.mp4 is cut short after frame ") or line.startswith("cut.mp4 is damaged at frame ")
-    assert line.endswith("Download or export it again, or take what is before with --seconds.")
+    assert line.endswith("Download or export it again, or use only the part before with --seconds.")
     with open_clip("cut.mp4") as clip:
         assert len(list(clip.frames(seconds=0.25))) == 2, "what is there can be used"
 
@@ -330,109 +322,3 @@ def test_a_missing_package_is_told(here: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ValueError) as caught:
         _ = open_clip("in.mp4") if package == "av" else TemporalSmoother(0.5)
     assert str(caught.value) == ('adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"')
-
-
-# ---------------------------------------------------------------- steady
-
-
-def flickering(contents: list[Tensor], strength: float = 0.15) -> list[Tensor]:
-    """The contents with noise of their own on each."""
-    generator = torch.Generator().manual_seed(1)
-    return [(one + strength * (torch.rand(one.shape, generator=generator) - 0.5)).clamp(0, 1) for one in contents]
-
-
-def change(images: list[Tensor]) -> float:
-    """Mean difference from frame to frame, the first few left out, in which Steady settles."""
-    pairs = list(zip(images[4:], images[3:-1], strict=True))
-    return sum(float((new - old).abs().mean()) for new, old in pairs) / len(pairs)
-
-
-def test_a_still_clip_no_longer_flickers() -> None:
-    """Of noise that is new in every frame, a mix with the share s of the result before changes by
-    (1 - s) sqrt(2 / (1 + s)) of the noise's spread instead of sqrt 2: a fourth at .7. Detail is then raised to the
-    frame's own noise again, by 1 / s at the most."""
-    contents = [picture(48, 64)] * 12
-    painted = flickering(contents)
-    steady = TemporalSmoother(0.7)
-    results = [steady(content, one) for content, one in zip(contents, painted, strict=True)]
-    assert torch.equal(results[0], painted[0])
-    assert change(results) < 0.45 * change(painted)
-
-
-def test_a_moving_picture_is_followed() -> None:
-    """The paint moves with the picture, so nothing may be mixed with what it has left."""
-    contents = frames(64, 96, count=8)
-    inverted = [1 - one for one in contents]
-    steady = TemporalSmoother(0.9)
-    for content, painted in zip(contents, inverted, strict=True):
-        result = steady(content, painted)
-    inner = (..., slice(8, -8), slice(8, -24))
-    assert float((result - inverted[-1])[inner].abs().mean()) < 0.01
-    assert float((inverted[-1] - inverted[-2])[inner].abs().mean()) > 0.02, "it moves"
-
-
-def test_flow_says_where_a_place_was() -> None:
-    """Two pixels further to the right."""
-    (before, present, *_) = frames(64, 96)
-    flow = optical_flow(present, before)[..., 16:-16, 16:-16]
-    assert float(flow[:, 0].median()) == pytest.approx(2, abs=0.2)
-    assert float(flow[:, 1].median()) == pytest.approx(0, abs=0.2)
-
-
-def test_flow_of_a_large_picture_is_searched_in_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaattn_core.inference.temporal.FLOW_SIDE", 64)
-    (before, present, *_) = frames(128, 192)
-    assert float(optical_flow(present, before)[:, 0, 32:-32, 32:-32].median()) == pytest.approx(2, abs=0.4)
-
-
-@pytest.mark.parametrize("size", [(16, 16), (17, 200), (45, 33)])
-def test_any_size_has_a_flow(size: tuple[int, int]) -> None:
-    one = picture(*size)
-    assert optical_flow(one, one).shape == (1, 2, *size)
-
-
-def test_warp_takes_from_where_the_flow_points_and_knows_the_border() -> None:
-    image = torch.arange(4.0).expand(1, 1, 3, 4)
-    flow = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 3, 4)
-    moved, inside = warp(image, flow)
-    torch.testing.assert_close(moved[0, 0, 0], torch.tensor([1.0, 2.0, 3.0, 3.0]))
-    assert inside[0, 0, 0].tolist() == [1, 1, 1, 0]
-
-
-def test_agreement_is_gone_around_a_difference() -> None:
-    difference = torch.zeros(1, 1, 40, 40)
-    difference[..., 20, 20] = 100 * SIGMA
-    weight = occlusion_weight(difference)
-    assert weight[0, 0, 20, 26] < 0.1 < 0.99 < weight[0, 0, 20, 32]
-
-
-def test_detail_is_raised_to_the_models_strength() -> None:
-    model = picture(64, 64)
-    faint = 0.5 + (model - 0.5) * 0.5
-    raised = match_sharpness(faint, model, largest=4)
-    spread = [float((one - one.mean()).abs().mean()) for one in (faint, raised, model)]
-    assert spread[0] < spread[1] <= spread[2] * 1.05
-    assert torch.allclose(match_sharpness(model, faint, largest=4), model, atol=1e-6), "never lowered"
-
-
-def test_a_cut_starts_anew() -> None:
-    steady = TemporalSmoother(0.9)
-    dark, light = picture(48, 64, seed=1) * 0.3, 1 - picture(48, 64, seed=2) * 0.3
-    steady(dark, dark)
-    assert torch.equal(steady(light, light), light)
-
-
-def test_without_steadiness_every_frame_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    steady = TemporalSmoother(0)
-    for content, painted in zip(frames(), flickering(frames()), strict=True):
-        assert steady(content, painted) is painted
-
-
-def test_steady_says_what_it_needs() -> None:
-    with pytest.raises(ValueError, match="steady is 1.5; it must be between 0 and 1"):
-        TemporalSmoother(1.5)
-    with pytest.raises(
-        ValueError, match=r"content is \(1, 3, 16, 16\), painted \(1, 3, 16, 18\); one frame of one size"
-    ):
-        TemporalSmoother(0.5)(picture(16, 16), picture(16, 18))
