@@ -12,7 +12,6 @@ of `clip.time_base` seconds, counted from the start of the file.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections.abc import Generator, Iterator
@@ -48,7 +47,13 @@ def video_package(name: Literal["av", "cv2"]) -> ModuleType:
         ValueError: the package is not installed.
     """
     try:
-        return importlib.import_module(name)
+        if name == "av":
+            import av
+
+            return av
+        import cv2
+
+        return cv2
     except ImportError as error:
         raise ValueError('adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"') from error
 
