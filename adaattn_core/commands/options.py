@@ -22,7 +22,7 @@ from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
 from ..ops.resize import MIN_SIDE, resize_image
-from ..runtime.device import PRECISIONS, Precision, pick_device, pick_dtype
+from ..runtime.device import PRECISIONS, inference_dtype, pick_device
 
 NO_MASK = "none"
 """Value of --style-mask for a style without a mask."""
@@ -105,9 +105,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def open_model(args: argparse.Namespace, device: torch.device | None = None) -> StyleTransferModel:
     """The model that the options of `add_model_options` name, on `device` or else on the device of --device."""
     device = device or pick_device(args.device)
-    # "auto" is float32 even where bfloat16 is native: the command line gives the same pictures as the library.
-    precision: Precision = "float32" if args.precision == "auto" else args.precision
-    return load_model(args.model, device=device, dtype=pick_dtype(precision, device))
+    return load_model(args.model, device=device, dtype=inference_dtype(args.precision))
 
 
 # Output paths

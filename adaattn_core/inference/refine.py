@@ -32,7 +32,7 @@ from ..ops.color import keep_color as keep_content_color
 from ..ops.masks import fit_mask, resize_mask
 from ..ops.resize import MIN_SIDE, resize_image
 from ..ops.statistics import VARIANCE_EPSILON, normalize_channels
-from ..runtime.device import disable_tf32, pick_dtype
+from ..runtime.device import disable_tf32, fastest_dtype
 from ..runtime.memory import empty_cache, is_out_of_memory
 from ..runtime.progress import ProgressCallback, sub_progress
 from .validation import check_picture, check_unit, normalize_weights
@@ -138,7 +138,7 @@ def refine(
         return content
     network = (load_vgg(normalized=True).to(content.device) if vgg is None else vgg).eval().requires_grad_(False)
     device = network.conv0.weight.device
-    settings = _Settings(network, dtype or pick_dtype("auto", device), strength, content_weight, temperature)
+    settings = _Settings(network, dtype or fastest_dtype(device), strength, content_weight, temperature)
     results = []
     for index in range(len(content)):
         job = _Job(

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: names of devices, and what each of them computes natively."""
+"""Devices and precisions: which exist on this machine, and which one a name stands for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device named "cpu", "cuda", "cuda:1", "mps", ...; "auto" is cuda, mps or cpu, whichever is there first.
+    """The device named "cpu", "cuda", "cuda:1", "mps", ...; "auto" is the first available of cuda, mps and cpu.
 
     Raises:
-        ValueError: there is no such device here; the text lists those there are.
+        ValueError: no such device on this machine; the text lists the available ones.
     """
     if name == "auto":
         name = known_devices()[0]
@@ -25,54 +25,72 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # a typo, no driver, a build without it
-        there = ", ".join(known_devices())
+        available = ", ".join(known_devices())
         raise ValueError(
-            f"device {name!r} is not there; this machine has {there}. Choose one of these, or auto."
+            f"device {name!r} is not there; this machine has {available}. Choose one of these, or auto."
         ) from error
     return device
 
 
 def known_devices() -> list[str]:
-    """Names for `pick_device`, the best one first."""
+    """Names of the available devices, the fastest first."""
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*names, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes bfloat16 natively: elsewhere it is slower than float32, not faster."""
+    """Whether the device computes bfloat16 natively; emulated, it is slower than float32."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """dtype of weights and convolutions; "auto" is bfloat16 where the device computes it natively, else float32.
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes it natively, else float32."""
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+
+
+def inference_dtype(precision: Precision) -> torch.dtype:
+    """dtype of a model's decoder; "auto" is float32, so that the command line computes what the library computes.
 
     Raises:
         ValueError: an unknown precision.
     """
+    return _dtype(precision, auto=torch.float32)
+
+
+def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """dtype of convolutions in training; "auto" is the fastest on the device.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    return _dtype(precision, auto=fastest_dtype(device))
+
+
+def _dtype(precision: Precision, auto: torch.dtype) -> torch.dtype:
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; known are {', '.join(PRECISIONS)}")
-    if precision == "auto":
-        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    return {"auto": auto, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
 def autocasts(device_type: str) -> bool:
-    """Whether autocast is on there; some devices, such as DirectML's, do not have it."""
+    """Whether autocast is enabled for a type of device; some, such as DirectML's, do not support it."""
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Switches autocast off where it is on: torch refuses even that for devices that do not have it."""
+    """Disables autocast if it is enabled; torch raises an error even for that on devices without autocast."""
     return autocast(device_type, enabled=False) if autocasts(device_type) else nullcontext()
 
 
 @contextmanager
 def disable_tf32(device: torch.device) -> Iterator[None]:
-    """Convolutions with all 23 bits: torch lets cuDNN compute them in TF32, with 10, which moves what a peaked
-    softmax looks at."""
+    """Convolutions with float32's 23 bits on CUDA devices.
+
+    By default torch lets cuDNN use TF32, with 10 bits, which changes the style positions a peaked softmax selects.
+    """
     if device.type != "cuda":
         yield
         return

@@ -20,7 +20,7 @@ from ..errors import CheckpointError, TrainingError
 from ..models.config import VIDEO_LEVELS
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
-from ..runtime.device import pick_dtype
+from ..runtime.device import training_dtype
 from ..runtime.distributed import DistributedContext
 from ..runtime.signals import GracefulShutdown, ignore_sigchld
 from .config import Stage, TrainConfig
@@ -61,7 +61,7 @@ class Trainer:
         self.folder = Path(config.output)
         config.check_divisible(self.ranks.world)
         self.device = self.ranks.pick_device(config.device)
-        dtype = pick_dtype(config.precision, self.device)
+        dtype = training_dtype(config.precision, self.device)
         self.autocast_dtype = None if dtype == torch.float32 else dtype
         self.loss_scale = FIRST_LOSS_SCALE if dtype == torch.float16 else 1.0
         self.total = config.stage_ends["style"]

@@ -31,7 +31,6 @@ from adaattn_core.inference.stylize import encode_style, stylize
 from adaattn_core.io.images import load_alpha
 from adaattn_core.models.encoder import VGGEncoder
 from adaattn_core.ops.resize import resize_image
-from adaattn_core.runtime.device import known_devices, pick_device, pick_dtype
 from adaattn_core.train import Trainer
 from adaattn_core.training.config import TrainConfig
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
@@ -474,20 +473,3 @@ def test_the_train_module_runs_as_the_train_command(monkeypatch: pytest.MonkeyPa
         runpy.run_module("adaattn_core.train", run_name="__main__")
     assert stop.value.code == 2
     assert capsys.readouterr().err == MISSING
-
-
-# ---------------------------------------------------------------- devices
-
-
-def test_auto_takes_the_best_device() -> None:
-    assert str(pick_device("auto")) == known_devices()[0]
-    assert known_devices()[-1] == "cpu"
-
-
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_precision_is_bfloat16_where_it_is_native(
-    native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("adaattn_core.runtime.device.computes_bfloat16", lambda device: native)
-    assert pick_dtype("auto", torch.device("cpu")) == expected
-    assert pick_dtype("float16", torch.device("cpu")) == torch.float16
