@@ -23,7 +23,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, autocast
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.vgg import load_vgg
 from ..models.attention import attention_target
@@ -47,6 +46,8 @@ CONTENT_LEVEL = "relu4_1"
 LOCAL_WEIGHT, GLOBAL_WEIGHT, SMOOTHNESS_WEIGHT, RANGE_WEIGHT = 3.0, 3.0, 5.0, 10.0
 LOGIT_SCALE = 32.0
 """Logits of the target's attention are cosines times this, divided by the temperature."""
+FLAT_VARIANCE = 1e-3
+"""Variance of features with mean activation 1 below which a style counts as flat."""
 MAX_STEPS = 10_000
 KEPT_PIXELS = 640 * 640
 """Up to so many pixels all activations are kept for the backward pass; above it each block is computed again."""
@@ -300,29 +301,13 @@ def _watched(vgg: VGGEncoder, progress: ProgressCallback | None, steps: int) -> 
 
 
 def _features(settings: _Settings, picture: Tensor) -> Features:
-    """relu1_1 to relu5_1 of (1, 3, H, W), with gradients for the picture where it wants them."""
-    vgg, keep = settings.vgg, picture.shape[-1] * picture.shape[-2] <= KEPT_PIXELS
-    features: Features = {}
+    """relu1_1 to relu5_1 of (1, 3, H, W)."""
+    large = picture.shape[-1] * picture.shape[-2] > KEPT_PIXELS
     with autocast(picture.device.type, dtype=settings.dtype, enabled=settings.dtype != torch.float32):
-        x = picture.contiguous(memory_format=torch.channels_last)
-        for level in LEVELS:
-            if keep or not picture.requires_grad:
-                features[level], x = _block(vgg, level, x)
-            else:
-                features[level], x = checkpoint(_block, vgg, level, x, use_reentrant=False)
+        features: Features = settings.vgg(
+            picture.contiguous(memory_format=torch.channels_last), recompute=large and picture.requires_grad
+        )
     return features
-
-
-def _block(vgg: VGGEncoder, level: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The first ReLU of a block, and the block's end."""
-    x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True) if level != LEVELS[0] else vgg.conv0(x)
-    first: Tensor | None = None
-    for name, conv in vgg.layers.items():
-        if name[4] == level[4]:
-            x = torch.relu(conv(x))
-            first = x if first is None else first
-    assert first is not None
-    return first, x
 
 
 class _Target(NamedTuple):
@@ -389,17 +374,17 @@ def _mean_std(features: Tensor, positions: Tensor | None) -> tuple[Tensor, Tenso
 
 
 def _loss(settings: _Settings, target: _Target, picture: Tensor) -> Tensor:
-    """Both losses relative to the variance of what they compare with, so that every level and style weighs alike."""
+    """Both losses relative to the size of what they compare with, so that every level and style weighs alike."""
     features = _features(settings, picture)
     terms = []
     for level, wanted in target.local.items():
         error = (features[level].float() - wanted).square().mean(dim=1, keepdim=True)
         positions = target.positions[level]
-        terms.append(LOCAL_WEIGHT * (error.mean() if positions is None else (error * positions).sum()) / wanted.var())
+        terms.append(LOCAL_WEIGHT * (error.mean() if positions is None else (error * positions).sum()) / _size(wanted))
     for level, wanted in target.mean.items():
         mean, std = _mean_std(features[level], target.positions[level])
-        terms.append(GLOBAL_WEIGHT * F.mse_loss(mean, wanted) / wanted.var())
-        terms.append(GLOBAL_WEIGHT * F.mse_loss(std, target.std[level]) / target.std[level].var())
+        terms.append(GLOBAL_WEIGHT * F.mse_loss(mean, wanted) / _size(wanted))
+        terms.append(GLOBAL_WEIGHT * F.mse_loss(std, target.std[level]) / _size(target.std[level]))
     if settings.content_weight:
         shapes = normalize_channels(features[CONTENT_LEVEL])
         terms.append(settings.content_weight * F.mse_loss(shapes, target.shapes))
@@ -407,3 +392,8 @@ def _loss(settings: _Settings, target: _Target, picture: Tensor) -> Tensor:
     terms.append(SMOOTHNESS_WEIGHT * (right.square().mean() + down.square().mean()))
     terms.append(RANGE_WEIGHT * (picture - picture.clamp(0, 1)).square().mean())
     return torch.stack(terms).sum()
+
+
+def _size(wanted: Tensor) -> Tensor:
+    """Variance of a target, with a floor for flat styles, whose features hardly vary."""
+    return wanted.var() + 0.01 * wanted.square().mean() + FLAT_VARIANCE

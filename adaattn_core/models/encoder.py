@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import Conv2d
+from torch.utils.checkpoint import checkpoint
 
 from ..ops import winograd
 from ..ops.resize import MIN_SIDE
@@ -98,12 +100,14 @@ class VGGEncoder(nn.Module):
             self.layers[name] = ReflectConv2d(width, block_width)
             width = block_width
 
-    def forward(self, images: Tensor, deepest: str = "relu5_1") -> Features:
+    def forward(self, images: Tensor, deepest: str = "relu5_1", recompute: bool = False) -> Features:
         """Features of every level down to `deepest`.
 
         Args:
             images: (B, 3, H, W) RGB in [0, 1], H and W at least 16.
             deepest: last level to compute; later convolutions are not run.
+            recompute: with gradients, compute each block again in the backward pass instead of keeping its activations:
+                a third of the memory, a third more time.
 
         Returns:
             level name -> (B, C, ceil(H / stride), ceil(W / stride)), >= 0, in the dtype of the weights.
@@ -114,16 +118,17 @@ class VGGEncoder(nn.Module):
         check_images(images)
         features: Features = {}
         x = self.conv0(images)
-        for name, conv in self.layers.items():
-            if name.endswith("_1") and name != "conv1_1":
+        for level in LEVELS[: LEVELS.index(deepest) + 1]:
+            convs = self.block_convs(level)[: 1 if level == deepest else None]
+            if level != LEVELS[0]:
                 x = F.max_pool2d(x, kernel_size=2, stride=2, ceil_mode=True)
-            x = torch.relu_(conv(x))
-            if name.endswith("_1"):
-                level = name.replace("conv", "relu")
-                features[level] = x
-                if level == deepest:
-                    break
+            block = partial(checkpoint, _run_block, use_reentrant=False) if recompute else _run_block
+            features[level], x = block(convs, x)
         return features
+
+    def block_convs(self, level: str) -> list[nn.Module]:
+        """The convolutions of the block whose first ReLU is `level`."""
+        return [conv for name, conv in self.layers.items() if name[4] == level[4]]
 
     @torch.no_grad()
     def encode(self, images: Tensor, levels: Sequence[str], tile_bytes: int | None = None) -> Features:
@@ -167,7 +172,7 @@ class VGGEncoder(nn.Module):
             the input of the next block, (B, C, ceil(H / 2), ceil(W / 2)); with `last`, which stops at the level, an
             empty tensor.
         """
-        convs = [conv for name, conv in self.layers.items() if name.startswith(f"conv{block + 1}_")]
+        convs = self.block_convs(LEVELS[block])
         channels = self.channels[block]
         first, *others = convs[:1] if last else convs
         halo = 1 + len(others)
@@ -187,6 +192,14 @@ class VGGEncoder(nn.Module):
             y = F.max_pool2d(tile.crop(y), kernel_size=2, stride=2, ceil_mode=True)
             pooled[:, :, tile.start // 2 : tile.start // 2 + y.shape[2]] = y
         return pooled
+
+
+def _run_block(convs: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first ReLU of a block, and its last."""
+    first = x = torch.relu_(convs[0](x))
+    for conv in convs[1:]:
+        x = torch.relu_(conv(x))
+    return first, x
 
 
 class _GridSampler:

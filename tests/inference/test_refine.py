@@ -64,6 +64,13 @@ def test_the_picture_comes_nearer_to_the_style_and_to_the_attention_target(vgg: 
     assert after < 0.6 * before
 
 
+def test_flat_pictures_stay_finite_and_go_to_the_colour_of_a_flat_style(vgg: VGGEncoder) -> None:
+    content, style = torch.full((1, 3, 32, 32), 0.4), torch.full((1, 3, 32, 32), 0.7)
+    result = refined(vgg, content, content, style, steps=40)
+    assert result.isfinite().all()
+    assert (result - 0.7).abs().mean() < (content - 0.7).abs().mean()
+
+
 def test_no_steps_return_the_picture_itself(vgg: VGGEncoder) -> None:
     image = picture(32, 32, seed=3)
     assert refined(vgg, image, picture(32, 32), picture(32, 32), steps=0) is image
