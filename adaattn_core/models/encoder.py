@@ -57,6 +57,11 @@ class ReflectConv2d(nn.Conv2d):
 
 def reflect_pad1(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, H + 2, W + 2), reflected at the border; an axis with one position is replicated."""
+    if x.dtype == torch.float16 and x.device.type == "cpu":  # torch 2.4 cannot pad these
+        for axis in (-1, -2):
+            last = x.shape[axis] - 1
+            x = torch.cat((x.narrow(axis, min(1, last), 1), x, x.narrow(axis, max(last - 1, 0), 1)), axis)
+        return x
     height, width = x.shape[-2:]
     if min(height, width) > 1:
         return F.pad(x, (1, 1, 1, 1), mode="reflect")

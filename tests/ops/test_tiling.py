@@ -1,4 +1,4 @@
-"""Encoding and decoding in strips of rows is encoding and decoding at once."""
+"""The encoder and the decoder give the same result in row tiles as on the whole image."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 SMOOTH = replace(SMALL, upsample="bilinear")
 CONFIGS = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO, SMOOTH], ids=["image", "video", "bilinear"])
-SIZES = pytest.mark.parametrize("size", [(16, 16), (17, 63), (64, 33), (200, 16), (131, 77)])
-STRIP_BYTES = pytest.mark.parametrize("tile_bytes", [1, 20_000, 100_000, None])
-"""Strips of two rows, of a few, of many, and the default: these pictures at once."""
+SIZES = ((16, 16), (17, 63), (64, 33), (200, 16), (131, 77))
+TILE_BYTES = (1, 20_000, 100_000, None)
+"""Tiles of two rows, of a few, of many, and the default: the whole image at these sizes."""
 
 
-def assert_same(found: Tensor, wanted: Tensor) -> None:
-    """Equal up to float32 rounding: a convolution may add up in another order for another height."""
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+def assert_same(actual: Tensor, expected: Tensor, case: str = "") -> None:
+    """Equal up to float32 rounding: a convolution may sum in another order for another height."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5, msg=lambda message: f"{case}: {message}")
 
 
-def plain_painting(fused: FusedFeatures, config: ModelConfig, size: tuple[int, int]) -> Tensor:
-    """The decoder with the whole picture at once, as in training."""
+def decode_at_once(fused: FusedFeatures, config: ModelConfig, size: tuple[int, int]) -> Tensor:
+    """The decoder on the whole image, as in training."""
     with torch.enable_grad():
         return small_model(config=config).decoder(fused, size)  # type: ignore[no-any-return]
 
 
 @CONFIGS
-@SIZES
-@STRIP_BYTES
-def test_encoding_in_strips_is_encoding_at_once(
-    config: ModelConfig, size: tuple[int, int], tile_bytes: int | None
-) -> None:
-    model, images = small_model(config=config), picture(*size, batch=2)
-    features, whole = model.encoder.encode(images, config.levels, tile_bytes), model.encoder(images, model.deepest)
-    for level in config.levels:
-        assert_same(features[level], whole[level])
-        assert_same(stacked_key(features, level), stacked_key(whole, level))
+def test_encoding_in_tiles_is_encoding_at_once(config: ModelConfig) -> None:
+    model = small_model(config=config)
+    for size in SIZES:
+        images = picture(*size, batch=2)
+        whole = model.encoder(images, model.deepest)
+        for tile_bytes in TILE_BYTES:
+            features = model.encoder.encode(images, config.levels, tile_bytes)
+            for level in config.levels:
+                case = f"{level} of {size}, {tile_bytes} bytes"
+                assert_same(features[level], whole[level], case)
+                assert_same(stacked_key(features, level), stacked_key(whole, level), case)
 
 
 @CONFIGS
-@SIZES
-@STRIP_BYTES
-def test_decoding_in_strips_is_decoding_at_once(
-    config: ModelConfig, size: tuple[int, int], tile_bytes: int | None
-) -> None:
+def test_decoding_in_tiles_is_decoding_at_once(config: ModelConfig) -> None:
     model = small_model(config=config)
-    fused = model.fusion.merge(model.encode(picture(*size, batch=2)))
-    assert_same(model.decoder.in_tiles(fused, size, tile_bytes), plain_painting(fused, config, size))
+    for size in SIZES:
+        fused = model.fusion.merge(model.encode(picture(*size, batch=2)))
+        whole = decode_at_once(fused, config, size)
+        for tile_bytes in TILE_BYTES:
+            assert_same(model.decoder.in_tiles(fused, size, tile_bytes), whole, f"{size}, {tile_bytes} bytes")
 
 
 @pytest.mark.parametrize("config", [SMALL, SMOOTH], ids=["nearest", "bilinear"])
-def test_a_margin_too_small_would_show(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests above can fail: one row less of halo, and strips differ from the whole by far more than rounding."""
+def test_a_halo_that_is_too_small_is_detected(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests above can fail: with one row less of halo the difference is far above rounding."""
 
     def too_small(rows: int, height: int, halo: int) -> Any:
         return row_tiles(rows, height, halo - 1)
@@ -74,10 +74,10 @@ def test_a_margin_too_small_would_show(config: ModelConfig, monkeypatch: pytest.
     for module in ("encoder", "decoder"):
         monkeypatch.setattr(f"adaattn_core.models.{module}.row_tiles", too_small)
     assert (model.encoder.encode(images, config.levels, 1)["relu5_1"] - whole["relu5_1"]).abs().max() > 1e-2
-    assert (model.decoder.in_tiles(fused, (64, 48), 1) - plain_painting(fused, config, (64, 48))).abs().max() > 1e-2
+    assert (model.decoder.in_tiles(fused, (64, 48), 1) - decode_at_once(fused, config, (64, 48))).abs().max() > 1e-2
 
 
-def test_features_for_attention_hold_each_level_where_it_is_read() -> None:
+def test_encode_keeps_shallow_levels_on_the_grids_of_the_attention() -> None:
     features = small_model().encode(picture(64, 48))
     grids = {"relu3_1": (16, 12), "relu4_1": (8, 6), "relu5_1": (4, 3)}
     shallow = {f"{name}@{level}": (level, index) for index, name in enumerate(LEVELS[:2]) for level in grids}
@@ -87,8 +87,8 @@ def test_features_for_attention_hold_each_level_where_it_is_read() -> None:
 
 
 @torch.no_grad()
-def test_levels_kept_on_a_grid_are_those_resized_to_it() -> None:
-    """At a size where nearest resizing twice is not nearest resizing once."""
+def test_shallow_levels_on_a_grid_equal_those_resized_to_it() -> None:
+    """At a size where resizing to nearest twice differs from resizing once."""
     model, images = small_model(), picture(83, 101)
     features, whole = model.encode(images), model.encoder(images)
     for name in LEVELS[:2]:
@@ -96,12 +96,12 @@ def test_levels_kept_on_a_grid_are_those_resized_to_it() -> None:
             assert_same(resize_to_level(features, name, level), resize_to_level(whole, name, level))
 
 
-def test_strips_make_up_the_grid() -> None:
+def test_tiles_cover_the_grid() -> None:
     assert list(row_tiles(10, 4, 3)) == [RowTile(0, 4, 0, 7), RowTile(4, 8, 1, 10), RowTile(8, 10, 5, 10)]
     assert RowTile(4, 8, 1, 10).crop(torch.arange(1.0, 10)[None, None, :, None]).flatten().tolist() == [4, 5, 6, 7]
 
 
-def test_strips_fill_the_memory_given_but_are_never_mostly_margin() -> None:
+def test_tiles_use_the_given_memory_and_are_never_mostly_halo() -> None:
     row = torch.zeros(2, 3, 5, 100)  # 2 x 100 x 16 channels x 4 bytes: 12800 a row
     assert tile_rows(row, 16, 3, tile_bytes=12800 * 9) == 8
     assert tile_rows(row, 16, 3, tile_bytes=1) == 2
@@ -110,7 +110,7 @@ def test_strips_fill_the_memory_given_but_are_never_mostly_margin() -> None:
 
 
 class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """`numel` is that of the largest tensor made so far."""
+    """`numel` is the size of the largest tensor that an operation has returned."""
 
     numel = 0
 
@@ -122,14 +122,14 @@ class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def test_strips_bound_the_memory_of_encoding_and_decoding() -> None:
-    """At once, the largest tensor is relu1_1 (6 channels) padded; in strips, what a block hands on at half its size."""
+def test_tiles_bound_the_memory_of_encoding_and_decoding() -> None:
+    """On the whole image the largest tensor is padded relu1_1 (6 channels); in tiles, a block's output at half size."""
     model, images = small_model(), picture(256, 64)
     with LargestTensor() as whole:  # type: ignore[no-untyped-call]
         fused = model.fusion.merge(model.encoder(images))
-        plain_painting(fused, SMALL, (256, 64))
-    with LargestTensor() as striped:  # type: ignore[no-untyped-call]
+        decode_at_once(fused, SMALL, (256, 64))
+    with LargestTensor() as tiled:  # type: ignore[no-untyped-call]
         model.encoder.encode(images, SMALL.levels, 1)
         model.decoder.in_tiles(fused, (256, 64), 1)
     assert whole.numel >= 6 * 256 * 64
-    assert striped.numel <= 3 * 256 * 64
+    assert tiled.numel <= 3 * 256 * 64

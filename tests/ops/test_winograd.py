@@ -1,6 +1,8 @@
-"""Convolutions by Winograd's algorithm: those of the direct one, where they are used."""
+"""Winograd's algorithm gives the result of the direct convolution, and is used where it is faster."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
@@ -16,21 +18,26 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 8), (17, 6), (40, 65)])
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("limit", [0, 2**18, 2**24])  # many chunks and many pieces of the kernel, some, one
-def test_it_is_the_direct_convolution(
-    size: tuple[int, int], batch: int, limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(winograd, "CHUNK_BYTES", limit)
-    monkeypatch.setattr(winograd, "KERNEL_BYTES", 4 * limit)
-    x, weight, bias = normals(batch, 64, *size), normals(160, 64, 3, 3, seed=1) / 24, normals(160)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        found = winograd.conv3x3(x.to(memory_format=layout), weight.to(memory_format=layout), bias)
-        wanted = F.conv2d(reflect_pad1(x.double()), weight.double(), bias.double())
-        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)
+def test_it_equals_the_direct_convolution(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In many chunks and many parts of the kernel, in some, and in one."""
+    x, weight, bias = normals(3, 64, *size), normals(160, 64, 3, 3, seed=1) / 24, normals(160)
+    expected = F.conv2d(reflect_pad1(x.double()), weight.double(), bias.double())
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for limit, batch, layout in itertools.product((0, 2**18, 2**24), (1, 3), layouts):
+        monkeypatch.setattr(winograd, "CHUNK_BYTES", limit)
+        monkeypatch.setattr(winograd, "KERNEL_BYTES", 4 * limit)
+        actual = winograd.conv3x3(x[:batch].to(memory_format=layout), weight.to(memory_format=layout), bias)
+        difference = (actual.double() - expected[:batch]).abs().max()
+        assert difference < 1e-4, f"limit {limit}, batch {batch}, {layout}: {difference}"
 
 
-def test_it_is_for_wide_convolutions_without_gradients() -> None:
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (2, 2), (5, 8)])
+def test_float16_is_padded_as_float32_is(size: tuple[int, int]) -> None:
+    x = normals(2, 3, *size).half()
+    assert torch.equal(reflect_pad1(x).float(), reflect_pad1(x.float()))
+
+
+def test_it_is_used_for_wide_convolutions_without_gradients() -> None:
     x, weight = normals(1, 64, 9, 9), normals(64, 64, 3, 3)
     assert not winograd.is_faster(x, weight)
     with torch.no_grad():
@@ -41,7 +48,7 @@ def test_it_is_for_wide_convolutions_without_gradients() -> None:
         assert not winograd.is_faster(x.to("meta"), weight.to("meta"))
 
 
-def test_a_convolution_with_gradients_is_the_one_without() -> None:
+def test_a_convolution_gives_the_same_with_and_without_gradients() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         conv = ReflectConv2d(64, 64)
@@ -53,27 +60,27 @@ def test_a_convolution_with_gradients_is_the_one_without() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_rounds_numbers_and_not_what_is_made_between_them(dtype: torch.dtype) -> None:
-    """What comes in, weights and results are rounded: no more than a processor's own half precision loses."""
+def test_half_precision_rounds_inputs_and_results_only(dtype: torch.dtype) -> None:
+    """Inputs, weights and results are rounded, intermediate values are not: no more than a direct convolution loses."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         conv = ReflectConv2d(64, 64).to(dtype)
     x = normals(2, 64, 20, 30)
     with torch.no_grad():
-        found = conv(x)
-        wanted = ReflectConv2d.forward(conv.double(), x.to(dtype))
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.double(), wanted, rtol=torch.finfo(dtype).eps, atol=2e-5)
+        actual = conv(x)
+        expected = ReflectConv2d.forward(conv.double(), x.to(dtype))
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.double(), expected, rtol=torch.finfo(dtype).eps, atol=2e-5)
 
 
-def test_autocast_decides_on_the_precision_itself() -> None:
-    """In bfloat16 Winograd's transforms would lose the picture; the direct convolution does not."""
+def test_autocast_uses_the_direct_convolution() -> None:
+    """Winograd's transforms in bfloat16 would be far off; the direct convolution is not."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         conv = ReflectConv2d(64, 64)
     x = normals(1, 64, 20, 30)
     with torch.no_grad(), autocast("cpu", torch.bfloat16):
-        found = conv(x)
-    assert found.dtype == torch.bfloat16
+        actual = conv(x)
+    assert actual.dtype == torch.bfloat16
     with torch.no_grad():
-        torch.testing.assert_close(found.float(), conv(x), rtol=0, atol=0.02)
+        torch.testing.assert_close(actual.float(), conv(x), rtol=0, atol=0.02)
