@@ -41,8 +41,9 @@ from ..evaluation.networks import (
     prepare_network,
 )
 from ..evaluation.peak_memory import peak_memory_gib
-from ..evaluation.report import render
+from ..evaluation.report import NO_CHART, check_template_engine, render
 from ..evaluation.runner import Evaluation, Records
+from ..evaluation.scatter_plot import has_matplotlib
 from ..evaluation.summary import not_measured, summarize, table
 from ..evaluation.thumbnails import Thumbnails
 from ..inference.stages import ATTENTIONS
@@ -119,6 +120,7 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_template_engine()
     started = time.strftime("%Y-%m-%d %H:%M")
     methods, pairs = _methods_and_pairs(args)
     suite = load_metric_suite(args)
@@ -150,6 +152,8 @@ def _print_summary(report: dict[str, Any], folder: Path) -> None:
         print(f"left out {pairs} pair(s): {reason}")
     for line in not_measured(report):
         print(line)
+    if not has_matplotlib():
+        print(NO_CHART)
     print(folder / "report.html")
 
 

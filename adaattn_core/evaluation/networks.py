@@ -23,7 +23,7 @@ from torch.nn import Conv2d
 from ..checkpoints.hub import torchvision_tensors
 from ..checkpoints.model_file import load_strict, read_tensors
 from ..checkpoints.vgg import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
-from ..errors import CheckpointError
+from ..errors import AdaAttNError, CheckpointError
 from ..io.images import save_image
 from ..models.encoder import Features, VGGEncoder, check_images, conv_names
 
@@ -38,7 +38,7 @@ NetworkName = Literal["vgg19", "vgg16", "lpips_heads", "lpips_alex"]
 """Fields of `FeatureNetworks`."""
 
 
-class ArtFIDError(Exception):
+class ArtFIDError(AdaAttNError):
     """ArtFID cannot be computed; one line says why."""
 
 

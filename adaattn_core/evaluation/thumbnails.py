@@ -51,7 +51,7 @@ class Thumbnails:
             if pair not in self.shown:
                 continue
             sources = evaluation.sources(pair)
-            example = Example.of(pair.name, sources.content.shape[-1] / sources.content.shape[-2])
+            example = Example(pair.name, sources.content.shape[-1] / sources.content.shape[-2])
             example.add(_uri(jpeg(sources.content)), pair.content.stem)
             example.add(_uri(jpeg(sources.style)), pair.style.stem)
             for method, record in zip(evaluation.methods, records, strict=True):

@@ -19,6 +19,7 @@ from adaattn_core import save_model
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate as command
 from adaattn_core.errors import CheckpointError
+from adaattn_core.evaluation import report as report_module
 from adaattn_core.evaluation.methods import ModelMethod
 from adaattn_core.evaluation.networks import LPIPS_LEVELS
 from adaattn_core.io.images import load_image
@@ -27,6 +28,12 @@ from tests.helpers.small_models import small_model
 
 BASIC = "evaluate --content photos --style paintings -o report --device cpu"
 JUDGED = f"{BASIC} --vgg vgg19.pth --vgg16 vgg16.pth --lpips heads.pth"
+
+
+def charts(monkeypatch: pytest.MonkeyPatch, drawn: bool) -> None:
+    """Whether matplotlib is taken to be installed."""
+    for module in (command, report_module):
+        monkeypatch.setattr(module, "has_matplotlib", lambda: drawn)
 
 
 @pytest.fixture
@@ -48,6 +55,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(command, "load_vgg16", lambda source: narrow_vgg16())
     monkeypatch.setattr(command, "load_lpips_heads", heads)
     monkeypatch.setattr(command, "load_lpips_alex", offline)
+    charts(monkeypatch, False)  # they take a second for each report
     monkeypatch.setattr(command, "peak_memory_gib", lambda method, pair, size: 0.5)
     return tmp_path
 
@@ -103,6 +111,23 @@ def test_a_model_and_a_folder_are_judged(desk: Path, capsys: pytest.CaptureFixtu
         "report.html", "report.json", "results.jsonl", "thumbnails",
     ]  # fmt: skip
     assert len(list(Path("report/thumbnails").iterdir())) == 8
+
+
+def test_the_report_has_charts_where_matplotlib_is_installed(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pip install matplotlib")
+    for drawn in (True, False):
+        charts(monkeypatch, drawn)
+        run(f"{BASIC} --vgg vgg19.pth --pictures others --pairs 2 --show 0")
+        assert ("<svg" in Path("report/report.html").read_text(encoding="utf-8")) is drawn
+        assert ("The report has no chart: matplotlib is not installed." in capsys.readouterr().out) is not drawn
+
+
+def test_the_older_name_of_vgg16_is_an_alias(desk: Path) -> None:
+    run(f"{JUDGED.replace('--vgg16', '--judge')} --pictures others --pairs 1 --show 0")
+    assert "style_vgg16" not in missing()
+    assert report()["settings"]["judge"] == "vgg16.pth"
 
 
 def test_the_built_in_model_is_judged_unless_others_are_named(desk: Path) -> None:

@@ -1,4 +1,4 @@
-"""report.html: whole without other files, escaped, readable by a parser; its chart puts what is better up and right."""
+"""report.html: complete without other files, escaped, valid HTML; in its chart, better is up and to the right."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 
+from adaattn_core.errors import OutputError
 from adaattn_core.evaluation.metric_suite import METRICS
 from adaattn_core.evaluation.report import Example, render
-from adaattn_core.evaluation.scatter_plot import (
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Point,
-    place_labels,
-    round_numbers,
-    scatter_svg,
-)
+from adaattn_core.evaluation.scatter_plot import has_matplotlib, scatter_svg
+
+pytest.importorskip("jinja2", reason="pip install jinja2 to write the report")
+needs_matplotlib = pytest.mark.skipif(not has_matplotlib(), reason="pip install matplotlib to draw the chart")
 
 NAME = '<b>mine & "yours"'
 VOID = {"meta", "img"}
@@ -107,9 +101,9 @@ def checked(html: str) -> Checker:
 def test_the_page_needs_nothing_else(report: dict[str, Any]) -> None:
     html = render(report, EXAMPLES)
     page = checked(html)
-    assert page.links == [PIXEL] * 4
+    assert [link for link in page.links if not link.startswith("#")] == [PIXEL] * 4
     assert "link" not in page.tags and "iframe" not in page.tags
-    assert not re.search(r"https?:|url\(|@import|fetch\(", html)
+    assert not re.search(r"https?:|url\((?!#)|@import|fetch\(", html)
 
 
 def test_names_cannot_become_markup(report: dict[str, Any]) -> None:
@@ -122,7 +116,7 @@ def test_names_cannot_become_markup(report: dict[str, Any]) -> None:
 def test_what_is_missing_says_why(report: dict[str, Any]) -> None:
     text = "".join(checked(render(report, [])).text)
     assert "not measured: Gram (VGG-16) (no <gram> here)" in text
-    assert "3 of 2 pictures of peer were resized to be judged." in text
+    assert "3 of 2 pictures of peer were resized." in text
     assert "2 pair(s) left out: x.png is <cut> short" in text
     assert "2 pairs of 1 contents and 2 styles, reduced to 512 pixels on the short side." in text
 
@@ -153,6 +147,7 @@ def test_one_row_alone_has_no_differences(report: dict[str, Any]) -> None:
     assert "pair by pair" not in render(report, [])
 
 
+@needs_matplotlib
 def test_a_chart_for_each_two_measures_one_of_them_shown(report: dict[str, Any]) -> None:
     html = render(report, [])
     charts = re.findall(r'<figure data-x="(\w+)" data-y="(\w+)"( hidden)?>', html)
@@ -162,50 +157,101 @@ def test_a_chart_for_each_two_measures_one_of_them_shown(report: dict[str, Any])
 # ---------------------------------------------------------------- the chart
 
 
-def places(svg: str) -> list[tuple[float, float]]:
-    found = re.findall(r'class="marker" transform="translate\(([\d.]+) ([\d.]+)\)', svg)
-    return [(float(x), float(y)) for x, y in found]
+@pytest.fixture
+def metrics(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {metric["name"]: metric for metric in report["metrics"]}
 
 
+def positions(svg: str) -> list[tuple[float, float]]:
+    """The x and y of each method's marker, in pixels from the upper left corner."""
+    points = re.findall(r'-point-\d+">.*?<use x="([\d.]+)" y="([\d.]+)"', svg, re.DOTALL)
+    return [(float(x), float(y)) for x, y in points]
+
+
+COLORS = ["s0", "s1", "muted", "muted"]
+
+
+@needs_matplotlib
 @pytest.mark.parametrize("kept", ["lpips_vgg", "ssim"])
-def test_better_is_up_and_right(report: dict[str, Any], kept: str) -> None:
-    by_name = {metric["name"]: metric for metric in report["metrics"]}
-    svg = scatter_svg(report["subjects"], by_name[kept], by_name["style_vgg16"], ["s0", "s1", "reference", "reference"])
-    (_, mine_y), (_, peer_y), unchanged, copied = places(svg)
-    assert unchanged[0] == max(x for x, _ in places(svg)) and unchanged[1] == max(y for _, y in places(svg))
-    assert copied[0] == min(x for x, _ in places(svg)) and copied[1] == min(y for _, y in places(svg))
+def test_better_is_up_and_right(report: dict[str, Any], metrics: dict[str, Any], kept: str) -> None:
+    svg = scatter_svg(report["subjects"], COLORS, metrics[kept], metrics["style_vgg16"])
+    points = positions(svg)
+    (_, mine_y), (_, peer_y), unchanged, copied = points
+    assert unchanged == (max(x for x, _ in points), max(y for _, y in points))
+    assert copied == (min(x for x, _ in points), min(y for _, y in points))
     assert mine_y < peer_y  # less style distance is higher up
-    assert all(LEFT < x < WIDTH - RIGHT and TOP < y < HEIGHT for x, y in places(svg))
     checked(svg)
 
 
-def test_equal_numbers_still_make_a_chart(report: dict[str, Any]) -> None:
+@needs_matplotlib
+def test_the_chart_has_a_title_and_a_description_in_words(report: dict[str, Any], metrics: dict[str, Any]) -> None:
+    svg = scatter_svg(report["subjects"], COLORS, metrics["ssim"], metrics["style_vgg16"])
+    assert 'role="img" aria-labelledby="ssim-style_vgg16-title ssim-style_vgg16-desc"' in svg
+    assert '<title id="ssim-style_vgg16-title">Style (VGG-16) against SSIM</title>' in svg
+    assert "peer: SSIM 0.350, Style (VGG-16) 0.400; content unchanged: SSIM 1.000, Style (VGG-16) 0.600" in svg
+
+
+@needs_matplotlib
+def test_labels_of_the_chart_are_text_and_its_colors_those_of_the_page(
+    report: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    svg = scatter_svg(report["subjects"], COLORS, metrics["ssim"], metrics["style_vgg16"])
+    text = "".join(checked(svg).text)
+    for label in (NAME, "style copied", "content kept: SSIM →", "style taken: Style (VGG-16) →"):
+        assert label in text
+    assert "var(--s0)" in svg and "var(--muted)" in svg
+    assert not re.search(r"#[0-9a-f]{6}\b", svg)
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("name", ["$a_b$", "_hidden", "s\udce9a", "bell\x07", "a\nb", "画", "x" * 200])
+def test_any_name_can_be_drawn(report: dict[str, Any], metrics: dict[str, Any], name: str) -> None:
+    report["subjects"][0]["name"] = name
+    checker = checked(scatter_svg(report["subjects"], COLORS, metrics["ssim"], metrics["style_vgg16"]))
+    shown = re.sub("[\udce9\x07\n]", "\ufffd", name)
+    assert (shown if len(name) < 32 else "x" * 31 + "…") in checker.text
+
+
+@needs_matplotlib
+def test_equal_numbers_still_make_a_chart(report: dict[str, Any], metrics: dict[str, Any]) -> None:
     same = [copy.deepcopy(report["subjects"][0]) for _ in range(2)]
-    for one in same:
-        for numbers in one["values"].values():
+    for subject in same:
+        for numbers in subject["values"].values():
             numbers.update(mean=0.0, low=0.0, high=0.0)
-    by_name = {metric["name"]: metric for metric in report["metrics"]}
-    assert len(places(scatter_svg(same, by_name["ssim"], by_name["style_vgg16"], ["s0", "s1"]))) == 2
+    assert len(positions(scatter_svg(same, ["s0", "s1"], metrics["ssim"], metrics["style_vgg16"]))) == 2
 
 
-def test_labels_lie_on_nothing() -> None:
-    """Five points close together, and one in a corner of the chart."""
-    centres = [
-        (400.0, 200.0),
-        (410.0, 205.0),
-        (395.0, 215.0),
-        (430.0, 190.0),
-        (380.0, 190.0),
-        (WIDTH - RIGHT - 8, TOP + 8),
-    ]
-    points = [Point(x, y, (x - 12, x + 12), (y - 12, y + 12)) for x, y in centres]
-    labels = place_labels(points, ["model one", "model two", "microast", "lite", "other", "content unchanged"])
-    for index, label in enumerate(labels):
-        assert label.left >= LEFT and label.right <= WIDTH - RIGHT and label.top >= TOP
-        assert not any(label.meets(box) for point in points for box in point.boxes()), index
-        assert not any(label.meets(other) for other in labels[:index]), index
+@needs_matplotlib
+def test_the_legend_lies_beside_the_points(report: dict[str, Any], metrics: dict[str, Any]) -> None:
+    for subject in report["subjects"]:
+        subject["name"] = "W" * 32
+    svg = scatter_svg(report["subjects"], COLORS, metrics["ssim"], metrics["style_vgg16"])
+    names = [float(x) for x in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*>W+', svg)]
+    assert len(names) == 4
+    assert max(x for x, _ in positions(svg)) < min(names)
 
 
-def test_round_numbers_cover_what_they_should() -> None:
-    assert round_numbers(-0.01, 1.02, 7) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert round_numbers(3, 38, 7) == [5, 10, 15, 20, 25, 30, 35]
+@needs_matplotlib
+def test_the_same_data_give_the_same_page(report: dict[str, Any]) -> None:
+    html = render(report, EXAMPLES)
+    assert html == render(copy.deepcopy(report), EXAMPLES)
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids)) > 4
+    assert set(re.findall(r'(?:url\(|href=")#([^")]*)', html)) <= set(ids)
+
+
+def test_without_matplotlib_the_report_has_no_chart_and_says_so(
+    report: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaattn_core.evaluation.report.has_matplotlib", lambda: False)
+    html = render(report, EXAMPLES)
+    page = checked(html)
+    assert "<svg" not in html and "against style taken" not in html
+    assert "The report has no chart: matplotlib is not installed. Install it: pip install matplotlib" in page.text
+
+
+def test_without_jinja2_there_is_one_line(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaattn_core.evaluation.report.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OutputError) as error:
+        render(report, EXAMPLES)
+    assert str(error.value) == "report.html needs the package jinja2, which is not installed. Run: pip install jinja2"
