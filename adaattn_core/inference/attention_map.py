@@ -1,4 +1,4 @@
-"""Where in the style a point of the content looks: attention made visible."""
+"""Attention weights of one content point over the style, as numbers and as a heat map."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from .stages import ImageFeatures
 from .validation import check_style_batch, check_unit
 
 INFERNO = ((0.0, 0.0, 0.02), (0.34, 0.06, 0.43), (0.73, 0.21, 0.33), (0.98, 0.55, 0.04), (0.99, 1.0, 0.64))
-"""Colours of attention from least to most, evenly spaced; dark to light, so that they read in grey as well."""
+"""Colours of the heat map from the smallest weight to the largest, evenly spaced; dark to light, so that they can be
+read in grey as well."""
 
-MEAN_SHADE = 0.25
-"""How bright a map is on average, so that places that stand out do so, whether attention is spread or on one spot."""
+MEAN_BRIGHTNESS = 0.25
+"""Mean brightness of a heat map, so that the largest weights stand out whether attention is spread or peaked."""
 
-EVEN = 0.1
-"""Where the smallest weight is this near to the largest, as a share of it, a map dims: else rounding would be lit."""
+MIN_CONTRAST = 0.1
+"""A map whose smallest weight differs from the largest by less than this share of it is dimmed: otherwise rounding
+errors would be stretched to full brightness."""
 
 
 def attention_map(
@@ -41,13 +43,13 @@ def attention_map(
         content, style: features on its device; style's batch is the content's, or 1.
         point: x, y in the content, 0 to 1 from the top left.
         level: one of the model's levels.
-        temperature: as in `paint`.
+        temperature: as in `TransferOptions`.
 
     Returns:
-        (B, H, W) float32 on the style's grid of that level, or on that of its cells; each item sums to 1.
+        (B, H, W) float32 on the style's grid of that level, or on the grid of its cells; each item sums to 1.
 
     Raises:
-        ValueError: a level the model has not, a point outside the picture, batches that do not pair up.
+        ValueError: a level that the model does not have, a point outside the picture, batches that do not pair up.
     """
     if level not in fusion.levels:
         raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
@@ -63,11 +65,11 @@ def attention_map(
         dtype = attention.query_proj.weight.dtype
         query = attention.query_proj(content_key[..., row : row + 1, column : column + 1].to(dtype))
         key = attention.key_proj(style_key.to(dtype))
-        weights = _attended(to_float32(query), to_float32(key), attention, temperature)
+        weights = _weights(to_float32(query), to_float32(key), attention, temperature)
     return rearrange(weights, "b 1 (h w) -> b h w", h=style_key.shape[-2])
 
 
-def _attended(query: Tensor, key: Tensor, attention: AdaAttention, temperature: float) -> Tensor:
+def _weights(query: Tensor, key: Tensor, attention: AdaAttention, temperature: float) -> Tensor:
     """(B, K, 1, 1) and (B or 1, K, H, W) -> (B, 1, H W) weights."""
     queries = rearrange(query, "b k h w -> b (h w) k")
     keys = rearrange(key, "b k h w -> b (h w) k").expand(len(queries), -1, -1)
@@ -79,12 +81,12 @@ def _attended(query: Tensor, key: Tensor, attention: AdaAttention, temperature: 
 
 
 def overlay_heatmap(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:
-    """Weights as colours over a grey version of the picture they belong to: each map from its least to its most.
+    """Weights as colours over a grey version of their picture, each map scaled by itself.
 
     Args:
         weights: (B, h, w), not negative.
         picture: (B or 1, 3, H, W).
-        opacity: 0 the grey picture, 1 only colours.
+        opacity: 0 shows only the grey picture, 1 only the colours.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
@@ -93,19 +95,19 @@ def overlay_heatmap(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> T
     heat = to_brightness(weights)
     heat = F.interpolate(heat[:, None], size=picture.shape[-2:], mode="bilinear").clamp(0, 1)
     steps = torch.tensor(INFERNO, device=heat.device)
-    place = heat[:, 0] * (len(steps) - 1)
-    below = place.long().clamp(max=len(steps) - 2)
-    colours = torch.lerp(steps[below], steps[below + 1], (place - below)[..., None])
+    position = heat[:, 0] * (len(steps) - 1)
+    below = position.long().clamp(max=len(steps) - 2)
+    colours = torch.lerp(steps[below], steps[below + 1], (position - below)[..., None])
     grey = picture.float().mean(dim=1, keepdim=True).expand(len(heat), 3, -1, -1).to(heat.device)
     return torch.lerp(grey, rearrange(colours, "b h w c -> b c h w"), opacity)
 
 
 def to_brightness(weights: Tensor) -> Tensor:
-    """How bright to show weights: 0 the smallest of a map, 1 its largest, in between by their order.
+    """Brightness of weights in a heat map: 0 for the smallest of a map, 1 for the largest, monotone in between.
 
-    A scale in proportion to the weights would show a peak and nothing else, or, of attention that is nearly even, one
-    shade everywhere. So the span is stretched, then bent by the power that brings its mean to MEAN_SHADE (within
-    limits). Attention that is all but even stays dark: it looks nowhere in particular.
+    A linear scale would show only the peak of peaked attention. So each map is normalized to [0, 1] and raised to the
+    power that brings its mean to MEAN_BRIGHTNESS; the power is limited to 0.25 to 2. Maps of nearly uniform attention
+    stay dark, see MIN_CONTRAST.
 
     Args:
         weights: (B, h, w), not negative.
@@ -114,9 +116,9 @@ def to_brightness(weights: Tensor) -> Tensor:
         (B, h, w) float32 in [0, 1].
     """
     weights = weights.float()
-    least, most = weights.amin(dim=(1, 2), keepdim=True), weights.amax(dim=(1, 2), keepdim=True)
-    share = (weights - least) / (most - least).clamp_min(1e-30)
-    mean = share.mean(dim=(1, 2), keepdim=True).clamp(1e-6, 1 - 1e-6)
-    power = (math.log(MEAN_SHADE) / mean.log()).clamp(0.25, 2)
-    contrast = (most - least) / most.clamp_min(1e-30)
-    return share**power * (contrast / EVEN).clamp(max=1)
+    smallest, largest = weights.amin(dim=(1, 2), keepdim=True), weights.amax(dim=(1, 2), keepdim=True)
+    normalized = (weights - smallest) / (largest - smallest).clamp_min(1e-30)
+    mean = normalized.mean(dim=(1, 2), keepdim=True).clamp(1e-6, 1 - 1e-6)
+    power = (math.log(MEAN_BRIGHTNESS) / mean.log()).clamp(0.25, 2)
+    contrast = (largest - smallest) / largest.clamp_min(1e-30)
+    return normalized**power * (contrast / MIN_CONTRAST).clamp(max=1)

@@ -1,4 +1,7 @@
-"""Several paintings of one content, mixed: everywhere in the same shares, or by masks."""
+"""Several stylized versions of one content, mixed: by the same weights everywhere, or by masks.
+
+A painting is the StylizedFeatures of a content; a mask is (B or 1, 1, H, W) in [0, 1], None is 1 everywhere.
+"""
 
 from __future__ import annotations
 
@@ -20,86 +23,89 @@ def mix_paintings(
     weights: Sequence[float] | None = None,
     masks: Sequence[Tensor | None] | None = None,
 ) -> StylizedFeatures:
-    """Paintings of one content, averaged.
+    """The weighted average of paintings of one content.
 
-    Without masks this is the same as mixing the styles' statistics: what follows them is linear up to the decoder, and
-    the shares sum to 1. With masks, a share is weight times mask, at each position scaled to sum 1 over the paintings;
-    where all masks are 0 the content stays. Masks that are the same in several paintings count once: the sum of all
-    different ones, cut at 1, is where the mix is painted. So two styles under one mask stay under it, and regions
-    that meet at a soft border leave no content between them.
+    Without masks this is the same as averaging the statistics of the styles: everything between the statistics and the
+    decoder is linear, and the weights sum to 1. With masks, the weight at a position is weight times mask, scaled to
+    sum 1 over the paintings; where all masks are 0 the content stays. Equal masks of several paintings count once: the
+    mix shows where the sum of all different masks, limited to 1, is above 0. So two styles under one mask stay under
+    it, and regions that meet at a soft border leave no content between them.
 
     Args:
         paintings: all of the same content and by the same attention.
         weights: one per painting, not negative; None means equal.
-        masks: one per painting, (B or 1, 1, H, W) at the content's size, or None; times the masks the paintings have.
+        masks: one per painting, (B or 1, 1, H, W) at the content's size, or None; multiplied by the paintings' own.
 
     Raises:
         ValueError: another content or attention, or numbers out of their range.
     """
-    shares = normalize_weights(weights, len(paintings))
+    weights = normalize_weights(weights, len(paintings))
     masks = list(masks) if masks is not None else [None] * len(paintings)
     if len(masks) != len(paintings):
         raise ValueError(f"{len(masks)} masks came for {len(paintings)} paintings; give one (or None) for each")
     for number, other in enumerate(paintings[1:], 2):
         _check_same_content(paintings[0], other, number)
-    areas = [_both(painting.mask, mask) for painting, mask in zip(paintings, masks, strict=True)]
-    kept = [index for index, share in enumerate(shares) if share > 0]
-    mixed = _Mix([shares[index] for index in kept], [areas[index] for index in kept])
-    used = [paintings[index] for index in kept]
-    skips = [one.fused.skip for one in used if one.fused.skip is not None]
-    return used[0]._replace(
-        fused=FusedFeatures(mixed.grids([one.fused.deep for one in used]), mixed.grids(skips) if skips else None),
-        own=next((one.own for one in used if one.own is not None), None),
-        strength=mixed.strengths([one.strength for one in used]),
-        mask=mixed.area(),
+    products = [_multiply(painting.mask, mask) for painting, mask in zip(paintings, masks, strict=True)]
+    used = [index for index, weight in enumerate(weights) if weight > 0]
+    mix = _Mix([weights[index] for index in used], [products[index] for index in used])
+    paintings = [paintings[index] for index in used]
+    skips = [painting.fused.skip for painting in paintings if painting.fused.skip is not None]
+    return paintings[0]._replace(
+        fused=FusedFeatures(
+            mix.features([painting.fused.deep for painting in paintings]), mix.features(skips) if skips else None
+        ),
+        own=next((painting.own for painting in paintings if painting.own is not None), None),
+        strength=mix.strength([painting.strength for painting in paintings]),
+        mask=mix.mask(),
     )
 
 
 class _Mix(NamedTuple):
-    """Shares of some paintings, summing to 1, and where each of them is painted (None is everywhere)."""
+    """Weights that sum to 1, and the masks that they apply under."""
 
-    shares: list[float]
-    areas: list[Tensor | None]
+    weights: list[float]
+    masks: list[Tensor | None]
 
-    def grids(self, features: Sequence[Tensor]) -> Tensor:
-        """(B, C, h, w) each, mixed."""
-        mixed = _sum_of(features, self._shares_at((features[0].shape[-2], features[0].shape[-1])))
-        return mixed.to(features[0].dtype)
+    def features(self, features: Sequence[Tensor]) -> Tensor:
+        """(B, C, h, w) each -> their average, (B, C, h, w)."""
+        size = features[0].shape[-2], features[0].shape[-1]
+        return _weighted_sum(features, self._weight_maps(size)).to(features[0].dtype)
 
-    def strengths(self, strengths: Sequence[Tensor]) -> Tensor:
+    def strength(self, strengths: Sequence[Tensor]) -> Tensor:
         """One number where all are the same, else a map of the pixels."""
         if all(torch.equal(strength, strengths[0]) for strength in strengths):
             return strengths[0]
-        return _sum_of(strengths, self._shares_at(None))
+        return _weighted_sum(strengths, self._weight_maps(None))
 
-    def area(self) -> Tensor | None:
-        """Where the mix is painted: the sum of the different areas, cut at 1."""
+    def mask(self) -> Tensor | None:
+        """Where the mix shows: the sum of the different masks, limited to 1."""
         different: list[Tensor] = []
-        for area in self.areas:
-            if area is None:
+        for mask in self.masks:
+            if mask is None:
                 return None
-            if not any(area.shape == known.shape and torch.equal(area, known) for known in different):
-                different.append(area)
+            if not any(mask.shape == other.shape and torch.equal(mask, other) for other in different):
+                different.append(mask)
         return reduce(torch.add, different).clamp(max=1)
 
-    def _shares_at(self, size: tuple[int, int] | None) -> list[Tensor]:
-        """Share of each painting at every position of a grid (None: of the pixels), (B or 1, 1, h or 1, w or 1)."""
-        device = next((area.device for area in self.areas if area is not None), None)
-        plain = [torch.full((1, 1, 1, 1), share, device=device) for share in self.shares]
+    def _weight_maps(self, size: tuple[int, int] | None) -> list[Tensor]:
+        """Weight of each painting at every position of a grid (None: of the pixels), (B or 1, 1, h or 1, w or 1)."""
+        device = next((mask.device for mask in self.masks if mask is not None), None)
+        constants = [torch.full((1, 1, 1, 1), weight, device=device) for weight in self.weights]
         if device is None:
-            return plain
-        parts = [
-            share if area is None else share * (resize_mask(area, size) if size else area)
-            for share, area in zip(plain, self.areas, strict=True)
+            return constants
+        products = [
+            weight if mask is None else weight * (resize_mask(mask, size) if size else mask)
+            for weight, mask in zip(constants, self.masks, strict=True)
         ]
-        total = reduce(torch.add, parts)
-        return [torch.where(total > 0, part / total, share) for part, share in zip(parts, plain, strict=True)]
+        total = reduce(torch.add, products)
+        pairs = zip(products, constants, strict=True)
+        return [torch.where(total > 0, product / total, weight) for product, weight in pairs]
 
 
-def _sum_of(values: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
-    """Values times shares, added in float32 on the values' device."""
-    pairs = zip(values, shares, strict=True)
-    return reduce(torch.add, (value.float() * share.to(value.device) for value, share in pairs))
+def _weighted_sum(values: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Values times weights, added in float32 on the values' device."""
+    pairs = zip(values, weights, strict=True)
+    return reduce(torch.add, (value.float() * weight.to(value.device) for value, weight in pairs))
 
 
 def _check_same_content(first: StylizedFeatures, other: StylizedFeatures, number: int) -> None:
@@ -117,8 +123,8 @@ def _check_same_content(first: StylizedFeatures, other: StylizedFeatures, number
         )
 
 
-def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """Where both are; None is everywhere."""
-    if one is None or other is None:
-        return other if one is None else one
-    return one * other.to(one.device)
+def _multiply(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The product of two masks."""
+    if mask is None or other is None:
+        return other if mask is None else mask
+    return mask * other.to(mask.device)
