@@ -1,6 +1,6 @@
-"""Masks that say where: brought to their picture's size, sharpened, turned round, softened.
+"""Masks: resizing to a picture, threshold, inversion, feathering.
 
-Letters: B batch, H W pixels. Masks are float32 in [0, 1]; 1 is where something happens.
+Shape letters: B batch, H W pixels. Masks are float32 in [0, 1]; 1 is inside.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ASPECT_TOLERANCE = 0.02
-"""Largest relative difference between the aspect ratios of a mask and its picture (rounding of a resize)."""
+"""Largest relative difference between the aspect ratios of a mask and its picture: the rounding of a resize."""
 
 
 def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False) -> Tensor:
-    """A mask at its picture's size.
+    """A mask resized to its picture.
 
     Args:
         mask: (H, W), (B or 1, H, W) or (B or 1, 1, H, W), values clamped to [0, 1].
         picture: (B, 3, H, W).
-        role: names the picture in errors.
-        stretch: resize a mask of another aspect ratio too, instead of refusing it.
+        role: names the picture in error messages.
+        stretch: also accept a mask of another aspect ratio.
 
     Returns:
         (B or 1, 1, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: a shape or, unless `stretch`, an aspect ratio that does not fit.
+        ValueError: a shape or, without `stretch`, an aspect ratio that does not fit.
     """
     height, width = picture.shape[-2:]
     if mask.ndim == 2:
@@ -47,20 +47,23 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) in [0, 1] at another size, averaged where it shrinks."""
+    """(B, 1, H, W) -> (B, 1, *size), both in [0, 1], bilinear and antialiased."""
     if tuple(mask.shape[-2:]) == size:
         return mask
     return F.interpolate(mask, size=size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def shape_mask(mask: Tensor, *, threshold: float = 0.0, invert: bool = False, feather: int = 0) -> Tensor:
-    """A mask sharpened, then turned round, then softened.
+    """A mask after a threshold, then inversion, then feathering.
 
     Args:
         mask: (B, 1, H, W) in [0, 1].
-        threshold: values of at least this become 1, others 0; 0 leaves them as they are.
+        threshold: values of at least this become 1, others 0; 0 changes nothing.
         invert: 1 becomes 0 and 0 becomes 1.
         feather: see `feather_mask`.
+
+    Raises:
+        ValueError: a threshold outside [0, 1], or a negative feather.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"the mask's threshold is {threshold}; it must be between 0 and 1 (0 keeps soft values)")
@@ -70,14 +73,17 @@ def shape_mask(mask: Tensor, *, threshold: float = 0.0, invert: bool = False, fe
 
 
 def feather_mask(mask: Tensor, feather: int) -> Tensor:
-    """A mask whose edges become slopes that reach `feather` pixels to either side.
+    """A mask with its edges softened over `feather` pixels to either side.
 
-    Farther from every edge than that, 0 stays exactly 0 and 1 exactly 1. Two box filters, one after the other; sums in
-    float64, so that what comes and what goes cancel.
+    Farther from every edge, 0 stays exactly 0 and 1 exactly 1. Two box filters in succession, computed from cumulative
+    sums in float64, whose rounding does not show.
 
     Args:
-        mask: (B, 1, H, W) in [0, 1]; continued outside as it is at the border.
-        feather: pixels; 0 changes nothing.
+        mask: (B, 1, H, W) in [0, 1]; replicated beyond the border.
+        feather: in pixels; 0 changes nothing.
+
+    Raises:
+        ValueError: a negative feather.
     """
     if feather < 0:
         raise ValueError(f"the mask's feather is {feather} pixels; it must not be negative")
@@ -90,7 +96,7 @@ def feather_mask(mask: Tensor, feather: int) -> Tensor:
 
 
 def _box(mask: Tensor, radius: int) -> Tensor:
-    """Mean over 2 radius + 1 columns."""
+    """(B, 1, H, W), the mean over 2 * radius + 1 columns."""
     columns = 2 * radius + 1
     sums = F.pad(mask[:, 0], (radius, radius), mode="replicate").cumsum(dim=-1)
     sums = F.pad(sums, (1, 0))

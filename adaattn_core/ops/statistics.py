@@ -1,4 +1,4 @@
-"""TODO"""
+"""Channel statistics of feature maps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 VARIANCE_EPSILON = 1e-5
 
-PIECE_BYTES = 2**20
-"""Of features whose statistics are taken at once: what stays in a processor's cache until it is read again."""
+CHUNK_BYTES = 2**20
+"""Memory for the features of a chunk, which should stay in the CPU's cache between the two passes."""
 
 
 def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
         features: (B, C, H, W), any range.
 
     Returns:
-        mean, std: each (B, C, 1, 1) in float32; std >= sqrt(1e-5). One position alone has variance 0.
+        mean, std: each (B, C, 1, 1) in float32; std >= sqrt(1e-5). The variance of a single position is 0.
     """
     features = to_float32(features)
     unbiased = int(features.shape[-1] * features.shape[-2] > 1)
@@ -33,11 +33,12 @@ def channel_mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _var_mean(features: Tensor, correction: int) -> tuple[Tensor, Tensor]:
-    """`torch.var_mean` over positions, in an eighth of its time on a processor: two passes, piece by piece."""
+    """`torch.var_mean` over positions, on the CPU in an eighth of its time: two passes over chunks of rows."""
     batch, channels, height, width = features.shape
-    pieces = torch.split(features, max(1, PIECE_BYTES // (batch * channels * width * features.element_size())), dim=2)
-    mean = torch.stack([piece.sum(dim=(2, 3), keepdim=True) for piece in pieces]).sum(dim=0) / (height * width)
-    squares = [(piece - mean).square_().sum(dim=(2, 3), keepdim=True) for piece in pieces]
+    rows = max(1, CHUNK_BYTES // (batch * channels * width * features.element_size()))
+    chunks = torch.split(features, rows, dim=2)
+    mean = torch.stack([chunk.sum(dim=(2, 3), keepdim=True) for chunk in chunks]).sum(dim=0) / (height * width)
+    squares = [(chunk - mean).square_().sum(dim=(2, 3), keepdim=True) for chunk in chunks]
     return torch.stack(squares).sum(dim=0) / (height * width - correction), mean
 
 
@@ -55,5 +56,5 @@ def normalize_channels(features: Tensor) -> Tensor:
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """float32, unless it is float64 already."""
+    """`x` in float32; float64 is kept."""
     return x if x.dtype == torch.float64 else x.float()
