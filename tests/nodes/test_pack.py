@@ -77,7 +77,9 @@ def shipped() -> list[str]:
 
 
 def test_all_that_the_pack_needs_is_shipped(shipped: list[str]) -> None:
-    needed = ["__init__.py", "pyproject.toml", "LICENSE", "README.md", "adaattn_core/weights/compact.safetensors"]
+    needed = ["__init__.py", "pyproject.toml", "LICENSE", "README.md"]
+    needed += [f"adaattn_core/weights/{name}" for name in ("README.md", "LICENSE", "compact.safetensors")]
+    needed += [f"adaattn_core/weights/{name}" for name in ("LICENSE-VGG19", "vgg19.safetensors")]
     needed += [
         str(path.relative_to(ROOT)) for folder in ("nodes", "adaattn_core") for path in (ROOT / folder).rglob("*.py")
     ]
@@ -92,6 +94,15 @@ def test_data_files_of_the_library_are_in_the_wheel() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(ROOT).parts)
             assert any(path.match(pattern) for pattern in patterns.get(package, [])), f"{path} is in no package-data"
+
+
+def test_licences_of_the_weights_are_declared_and_vgg19_is_attributed() -> None:
+    """CC BY 4.0 asks for the authors, the licence, and what was changed."""
+    declared = {path for pattern in PROJECT["project"]["license-files"] for path in ROOT.glob(pattern)}
+    assert set((ROOT / "adaattn_core" / "weights").glob("LICENSE*")) <= declared
+    text = (ROOT / "adaattn_core" / "weights" / "LICENSE-VGG19").read_text(encoding="utf-8")
+    for needed in ("K. Simonyan and A. Zisserman", "Very Deep Convolutional Networks", "CC BY 4.0", "Changes"):
+        assert needed in text
 
 
 def test_the_oldest_torch_of_the_checks_is_the_oldest_that_is_declared() -> None:
