@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +52,8 @@ FLAT_VARIANCE = 1e-3
 MAX_STEPS = 10_000
 KEPT_PIXELS = 640 * 640
 """Up to so many pixels all activations are kept for the backward pass; above it each block is computed again."""
+BYTES_PER_PIXEL = 4096
+"""Memory of a step for each pixel of its size: about 1 GiB at 512 x 512, up to 4 GiB at 1024 x 1024."""
 
 
 class Scale(NamedTuple):
@@ -77,6 +80,17 @@ def plan_scales(short_side: int, steps: int) -> list[Scale]:
     return scales
 
 
+def memory_needed(height: int, width: int) -> int:
+    """Bytes that the steps at the largest size need beside the pictures, roughly.
+
+    >>> round(memory_needed(512, 512) / 2**30, 1), round(memory_needed(4000, 3000) / 2**30, 1)
+    (1.0, 5.3)
+    """
+    short_side = plan_scales(min(height, width), 1)[-1].short_side
+    return round(height * width * (short_side / min(height, width)) ** 2 * BYTES_PER_PIXEL)
+
+
+@torch.inference_mode(False)
 def refine(
     image: Tensor,
     content: Tensor,
@@ -126,7 +140,8 @@ def refine(
     styles = [style] if isinstance(style, Tensor) else list(style)
     weights = normalize_weights(style_weights, len(styles))
     _check_pictures(image, content, styles)
-    _check_numbers(steps, strength, content_weight, temperature)
+    check_steps(steps)
+    _check_numbers(strength, content_weight, temperature)
     masks = list(style_masks) if style_masks is not None else [None] * len(styles)
     if len(masks) != len(styles):
         raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one (or None) for each")
@@ -137,7 +152,7 @@ def refine(
     content = content.float().clamp(0, 1)
     if strength == 0:
         return content
-    network = (load_vgg(normalized=True).to(content.device) if vgg is None else vgg).eval().requires_grad_(False)
+    network = _for_gradients(load_vgg(normalized=True).to(content.device) if vgg is None else vgg)
     device = network.conv0.weight.device
     settings = _Settings(network, dtype or fastest_dtype(device), strength, content_weight, temperature)
     results = []
@@ -172,16 +187,26 @@ def _check_pictures(image: Tensor, content: Tensor, styles: Sequence[Tensor]) ->
             raise ValueError(f"{len(style)} styles came for {len(content)} contents; give 1 style{more}")
 
 
-def _check_numbers(steps: int, strength: float, content_weight: float, temperature: float) -> None:
+def check_steps(steps: int) -> None:
+    """ValueError unless the number of steps is one that `refine` takes."""
     if not 0 <= steps <= MAX_STEPS or int(steps) != steps:
         raise ValueError(
             f"refine steps are {steps}; a whole number from 0 to {MAX_STEPS} is needed; 60 to 100 are usual"
         )
+
+
+def _check_numbers(strength: float, content_weight: float, temperature: float) -> None:
     check_unit("strength", strength)
     if not 0 <= content_weight < float("inf"):
         raise ValueError(f"content_weight is {content_weight}; it must be 0 or above")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}; it must be above 0 (1 is neutral)")
+
+
+def _for_gradients(vgg: VGGEncoder) -> VGGEncoder:
+    """The network with its weights constant. Weights made in torch.inference_mode are copied: autograd refuses them."""
+    vgg = deepcopy(vgg) if any(weight.is_inference() for weight in vgg.parameters()) else vgg
+    return vgg.eval().requires_grad_(False)
 
 
 def _item(batch: Tensor, index: int) -> Tensor:

@@ -122,6 +122,18 @@ def test_the_same_arguments_give_the_same_picture_and_the_global_generator_is_le
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_inference_mode_makes_no_difference(vgg: VGGEncoder) -> None:
+    """Nodes of ComfyUI run in it, and so may the load of the network."""
+    content, style, mask = picture(32, 32, seed=1), picture(32, 32, seed=2), torch.ones(1, 1, 32, 32)
+    expected = refined(vgg, content, content, style, content_mask=mask, style_masks=[mask])
+    with torch.inference_mode():
+        loaded = small_model().encoder
+        inputs = [one.clone() for one in (content, style, mask)]
+        assert all(one.is_inference() for one in (*inputs, *loaded.parameters()))
+        result = refined(loaded, inputs[0], inputs[0], inputs[1], content_mask=inputs[2], style_masks=[inputs[2]])
+    assert torch.equal(result, expected)
+
+
 def test_a_style_without_weight_does_not_count(vgg: VGGEncoder) -> None:
     content, style, other = picture(32, 32, seed=1), picture(32, 48, seed=2), picture(64, 32, seed=3)
     alone = refined(vgg, content, content, style)
