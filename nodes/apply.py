@@ -29,28 +29,34 @@ class Apply(io.ComfyNode):
             "Apply",
             "Apply AdaAttN",
             aliases=["apply style", "attention style", "region style"],
-            description="Repaints content features with a style: each place of the content takes the look of the "
-            "places of the style that resemble it. With both masks, a region of the content takes after a region of "
-            "the style; mix several of these with Mix AdaAttN Styles.",
+            description="Repaints content features with a style: each place of the content gets the look of the most "
+            "similar places of the style. With both masks, a region of the content is painted like a region of the "
+            "style. Mix several of these results with Mix AdaAttN Styles.",
             inputs=[
-                AttentionType.Input("attention", display_name="attention", tooltip="From Load AdaAttN Model."),
+                AttentionType.Input("attention", display_name="attention", tooltip="Connect Load AdaAttN Model."),
                 FeaturesType.Input("content", display_name="content", tooltip="Features of the picture to repaint."),
                 FeaturesType.Input(
                     "style", display_name="style",
-                    tooltip="Features of the style: one picture for all contents, or one for each.",
+                    tooltip="Features of the style: one style for all contents, or one style for each content.",
                 ),
                 strength(),
                 *mask_inputs(),
                 io.Mask.Input(
                     "style_mask", display_name="style mask", optional=True,
-                    tooltip="Which part of the style to look at: white. Any size; it is stretched to the style.",
+                    tooltip="The part of the style that is used: white. The mask can have any size; it is resized to "
+                    "the style.",
                 ),
                 temperature(),
                 *attention_inputs(),
             ],
             outputs=[
-                FusedType.Output("fused", display_name="fused", tooltip="For Decode AdaAttN or Mix AdaAttN Styles."),
-                io.Mask.Output("mask", display_name="mask", tooltip="Where it is painted: the mask as applied."),
+                FusedType.Output(
+                    "fused", display_name="fused", tooltip="Connect to Decode AdaAttN or Mix AdaAttN Styles."
+                ),
+                io.Mask.Output(
+                    "mask", display_name="mask",
+                    tooltip="The content mask as it was applied: white areas were repainted.",
+                ),
             ],
         )  # fmt: skip
 

@@ -19,22 +19,32 @@ class AttentionMap(io.ComfyNode):
             "AttentionMap",
             "AdaAttN Attention Map",
             aliases=["attention heat map", "explain style", "visualize attention"],
-            description="Shows which places of the style paint one point of the content: the brighter, the more.",
+            description="Shows the places of the style from which one point of the content is painted. Brighter "
+            "places have a larger attention weight.",
             inputs=[
-                AttentionType.Input("attention", display_name="attention", tooltip="From Load AdaAttN Model."),
+                AttentionType.Input("attention", display_name="attention", tooltip="Connect Load AdaAttN Model."),
                 FeaturesType.Input("content", display_name="content", tooltip="Features of the picture to repaint."),
                 FeaturesType.Input("style", display_name="style", tooltip="Features of the style."),
-                unit_slider("x", "x", 0.5, "The point in the content: 0 is the left edge, 1 the right."),
-                unit_slider("y", "y", 0.5, "The point in the content: 0 is the top edge, 1 the bottom."),
+                unit_slider(
+                    "x", "x", 0.5,
+                    "Horizontal position of the point in the content: 0 is the left edge, 1 the right edge.",
+                ),
+                unit_slider(
+                    "y", "y", 0.5,
+                    "Vertical position of the point in the content: 0 is the top edge, 1 the bottom edge.",
+                ),
                 io.Combo.Input(
                     "level", display_name="level", options=list(config.IMAGE_LEVELS), default=config.IMAGE_LEVELS[0],
-                    tooltip="relu3_1 matches small texture, relu4_1 larger shapes, relu5_1 the largest.",
+                    tooltip="relu3_1 compares small textures, relu4_1 larger shapes, and relu5_1 the largest shapes.",
                 ),
-                unit_slider("opacity", "opacity", 0.7, "0 shows only the style in grey, 1 only the heat map."),
+                unit_slider("opacity", "opacity", 0.7, "0 shows only the style in grey, 1 shows only the heat map."),
                 temperature(),
             ],
             outputs=[
-                io.Image.Output("image", display_name="heat map", tooltip="The style, lit where the point looks.")
+                io.Image.Output(
+                    "image", display_name="heat map",
+                    tooltip="The style in grey, with the attention of the point as a heat map.",
+                )
             ],
         )  # fmt: skip
 

@@ -20,16 +20,16 @@ class Decode(io.ComfyNode):
             "Decode",
             "Decode AdaAttN",
             aliases=["decode style", "features to image"],
-            description="Makes the picture of repainted features, as large as the content. Where nothing was painted "
-            "it is the content, exactly.",
+            description="Turns repainted features into a picture of the same size as the content. Where nothing was "
+            "painted, the picture is exactly the content.",
             inputs=[
-                DecoderType.Input("decoder", display_name="decoder", tooltip="From Load AdaAttN Model."),
-                FusedType.Input("fused", display_name="fused", tooltip="From Apply AdaAttN or Mix AdaAttN Styles."),
+                DecoderType.Input("decoder", display_name="decoder", tooltip="Connect Load AdaAttN Model."),
+                FusedType.Input("fused", display_name="fused", tooltip="Connect Apply AdaAttN or Mix AdaAttN Styles."),
                 keep_color(),
                 io.Image.Input(
                     "content", display_name="content image", optional=True,
-                    tooltip="What shows where nothing is painted, and gives its colours to keep colours. Leave it "
-                    "empty for the content itself; another picture must have its size.",
+                    tooltip="This picture is shown where nothing is painted, and keep colours takes its colours. Leave "
+                    "it unconnected to use the content. Another picture needs the same size.",
                 ),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="The painted picture.")],

@@ -28,25 +28,26 @@ class ExamplePicture(io.ComfyNode):
             "ExamplePicture",
             "AdaAttN Example Picture",
             aliases=["sample image", "demo picture", "test image"],
-            description="A photograph or a painting that comes with AdaAttN, free to use. Put Load Image in its place "
-            "for a picture of your own.",
+            description="A photograph or a painting that comes with AdaAttN and is free to use. Replace this node by "
+            "Load Image to use a picture of your own.",
             inputs=[
                 io.Combo.Input(
                     "picture", display_name="picture", options=list(PICTURES), default="coffee",
-                    tooltip="Photographs: astronaut, chelsea (a cat), coffee, rocket. The others are paintings and "
-                    "woodcuts; examples/SOURCES.csv names them.",
+                    tooltip="astronaut, chelsea (a cat), coffee and rocket are photographs. The others are paintings "
+                    "and woodcuts; examples/SOURCES.csv lists their sources.",
                 ),
                 io.Int.Input(
                     "frames", display_name="frames", default=1, min=1, max=MOST_FRAMES, step=1,
-                    tooltip="1 is the picture. More are that many frames of a slow pan over it, to try a clip with.",
+                    tooltip="1 gives the whole picture. A larger number gives that many frames of a slow pan over it, "
+                    "to try a clip.",
                 ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The picture, or the frames of the pan."),
                 io.Mask.Output(
                     "subject", display_name="subject",
-                    tooltip="White where the main thing of the picture is: drawn for astronaut, auvers, coffee, "
-                    "great_wave, ramparts and summertime, and white everywhere for the others.",
+                    tooltip="A mask that is white on the main subject of the picture. It was drawn for astronaut, "
+                    "auvers, coffee, great_wave, ramparts and summertime, and is white everywhere for the others.",
                 ),
             ],
             is_output_node=True,  # else the page shows no preview where the host has the picture in its cache

@@ -20,18 +20,19 @@ class ExtractFeatures(io.ComfyNode):
             "ExtractFeatures",
             "Extract AdaAttN Features",
             aliases=["encode image", "vgg features"],
-            description="Looks at pictures with the encoder. One of these for the content and one for the style; a "
-            "style is looked at once and reused while only the content changes.",
+            description="Computes the features of pictures with the encoder. Use one of these nodes for the content "
+            "and one for the style. The style is encoded once and its features are reused while only the content "
+            "changes.",
             inputs=[
-                EncoderType.Input("encoder", display_name="encoder", tooltip="From Load AdaAttN Model."),
+                EncoderType.Input("encoder", display_name="encoder", tooltip="Connect Load AdaAttN Model."),
                 io.Image.Input(
                     "image", display_name="image",
-                    tooltip="Any size from 16 x 16 up. A smaller style gives finer brush strokes. For many frames use "
-                    "AdaAttN Stylize, which keeps no features in memory.",
+                    tooltip="A picture of any size from 16 x 16 pixels. A smaller style gives finer brush strokes. "
+                    "For many frames use AdaAttN Stylize, which keeps no features in memory.",
                 ),
             ],
             outputs=[
-                FeaturesType.Output("features", display_name="features", tooltip="For Apply AdaAttN.")
+                FeaturesType.Output("features", display_name="features", tooltip="Connect to Apply AdaAttN.")
             ],
         )  # fmt: skip
 

@@ -12,8 +12,9 @@ from .sockets import AttentionType, DecoderType, EncoderType, schema
 def model_input() -> io.Input:
     return io.Combo.Input(
         "model_name", display_name="model", options=files.model_choices(bridge.model_files()), default=files.BUILT_IN,
-        tooltip="built-in works without a download. Your own: .safetensors files, or a folder with the published "
-        "latest_net_*.pth files and vgg_normalised.pth, in ComfyUI's models/adaattn. Press R after adding one.",
+        tooltip="built-in needs no download. Your own models can be .safetensors files, or a folder with the "
+        "published latest_net_*.pth files and vgg_normalised.pth, in models/adaattn of ComfyUI. Press R after you have "
+        "added one.",
     )  # fmt: skip
 
 
@@ -26,13 +27,13 @@ class LoadModel(io.ComfyNode):
             "LoadModel",
             "Load AdaAttN Model",
             aliases=["load adaattn", "adaattn checkpoint"],
-            description="Loads an AdaAttN model: an encoder that sees pictures, an attention that repaints what it "
-            "sees, and a decoder that makes a picture of it again.",
+            description="Loads an AdaAttN model: an encoder that computes features of pictures, an attention that "
+            "repaints these features, and a decoder that turns features into a picture.",
             inputs=[model_input()],
             outputs=[
-                EncoderType.Output("encoder", display_name="encoder", tooltip="For Extract AdaAttN Features."),
-                AttentionType.Output("attention", display_name="attention", tooltip="For Apply AdaAttN."),
-                DecoderType.Output("decoder", display_name="decoder", tooltip="For Decode AdaAttN."),
+                EncoderType.Output("encoder", display_name="encoder", tooltip="Connect to Extract AdaAttN Features."),
+                AttentionType.Output("attention", display_name="attention", tooltip="Connect to Apply AdaAttN."),
+                DecoderType.Output("decoder", display_name="decoder", tooltip="Connect to Decode AdaAttN."),
             ],
         )
 
@@ -61,18 +62,20 @@ class LoadEncoder(io.ComfyNode):
             "LoadEncoder",
             "Load AdaAttN Encoder",
             aliases=["load vgg", "vgg encoder"],
-            description="Loads an encoder by itself. An attention reads only features of the encoder it was trained "
-            "with; Load AdaAttN Model gives you both, and is what you want nearly always.",
+            description="Loads an encoder alone. An attention accepts only features of the encoder that it was trained "
+            "with. Load AdaAttN Model gives you both and is nearly always the right node.",
             inputs=[
                 io.Combo.Input(
                     "encoder_name", display_name="encoder", options=files.encoder_choices(bridge.model_files()),
                     default=files.BUILT_IN,
                     tooltip="built-in is the encoder of the built-in model. VGG-19 (torchvision) is downloaded when "
-                    "the node first runs (about 550 MB). Files in ComfyUI's models/adaattn: a VGG-19 as .pth or "
-                    ".safetensors, or a model whose encoder is taken. Press R after adding one.",
+                    "the node first runs (about 550 MB). Files in models/adaattn of ComfyUI can be a VGG-19 as .pth or "
+                    ".safetensors, or a model, whose encoder is used. Press R after you have added one.",
                 )
             ],
-            outputs=[EncoderType.Output("encoder", display_name="encoder", tooltip="For Extract AdaAttN Features.")],
+            outputs=[
+                EncoderType.Output("encoder", display_name="encoder", tooltip="Connect to Extract AdaAttN Features."),
+            ],
         )  # fmt: skip
 
     @classmethod

@@ -22,11 +22,11 @@ class MixStyles(io.ComfyNode):
             "MixStyles",
             "Mix AdaAttN Styles",
             aliases=["blend styles", "combine styles", "interpolate styles", "region style"],
-            description="Mixes up to four styles applied to the same content; for more, connect one of these to "
-            "another. Weights say how much of each. Masks say where: each style is painted where its mask is white, "
-            "and where no mask is white the content stays.",
+            description="Mixes up to four styles that were applied to the same content. For more styles, connect one "
+            "of these nodes to another. Weights set the proportions. Masks set the regions: each style is painted "
+            "where its mask is white, and the content stays where no mask is white.",
             inputs=[one for slot in SLOTS for one in _slot(slot)],
-            outputs=[FusedType.Output("fused", display_name="fused", tooltip="For Decode AdaAttN.")],
+            outputs=[FusedType.Output("fused", display_name="fused", tooltip="Connect to Decode AdaAttN.")],
         )
 
     @classmethod
@@ -43,12 +43,15 @@ def _slot(slot: int) -> list[io.Input]:
     return [
         FusedType.Input(
             f"fused_{slot}", display_name=f"style {slot}", optional=slot > 1,
-            tooltip="From Apply AdaAttN; all of the same content features and the same model.",
+            tooltip="Connect Apply AdaAttN. All styles need the same content features and the same model.",
         ),
-        weight(f"weight_{slot}", f"weight {slot}", "Share of this style; only the proportions count. 0 leaves it out."),
+        weight(
+            f"weight_{slot}", f"weight {slot}",
+            "Weight of this style. Only the proportions count. 0 leaves the style out.",
+        ),
         io.Mask.Input(
             f"mask_{slot}", display_name=f"mask {slot}", optional=True,
-            tooltip="Where this style is painted. Any size; it is stretched to the content. Works together with the "
-            "mask given to Apply AdaAttN.",
+            tooltip="The region where this style is painted: white. The mask can have any size; it is resized to the "
+            "content. It is combined with the mask given to Apply AdaAttN.",
         ),
     ]  # fmt: skip

@@ -44,7 +44,7 @@ def weight(name: str, display_name: str, tooltip: str) -> io.Input:
 
 def strength() -> io.Input:
     return unit_slider(
-        "strength", "strength", 1.0, "How much of the style: 0 is the content as it is, 1 the full style."
+        "strength", "strength", 1.0, "Strength of the style: 0 gives the content unchanged, 1 gives the full style."
     )
 
 
@@ -52,8 +52,8 @@ def temperature() -> io.Input:
     return known(
         io.Float.Input, "temperature", display_name="temperature", default=1.0, min=0.05, max=20.0, step=0.05,
         optional=True, advanced=True,
-        tooltip="How many places of the style are blended into each place of the content. 1 is as trained; higher is "
-        "softer and more even, lower is sharper.",
+        tooltip="Sets how many places of the style are blended into each place of the content. 1 is the value of the "
+        "training. Higher values are softer and more even, lower values are sharper.",
     )  # fmt: skip
 
 
@@ -63,13 +63,14 @@ def attention_inputs() -> list[io.Input]:
         known(
             io.Combo.Input, "attention_mode", display_name="look at", options=list(stages.ATTENTIONS),
             default=stages.ATTENTIONS[0], optional=True, advanced=True,
-            tooltip="exact looks at every place of the style. sampled looks at 4096 random ones, as the published code "
-            "does: faster with a large style, less faithful.",
+            tooltip="exact uses every place of the style. sampled uses 4096 random places, as the published code does: "
+            "it is faster with a large style, but less faithful.",
         ),
         known(
             io.Int.Input, "sample_seed", display_name="sample seed", default=0, min=0, max=2**31 - 1, step=1,
             advanced=True, optional=True,
-            tooltip="Chooses the random places of sampled. The same seed gives the same picture. Not used by exact.",
+            tooltip="Selects the random places of sampled. The same seed gives the same picture. exact does not use "
+            "it.",
         ),
     ]  # fmt: skip
 
@@ -79,23 +80,24 @@ def mask_inputs() -> list[io.Input]:
     return [
         io.Mask.Input(
             "content_mask", display_name="content mask", optional=True,
-            tooltip="Where to paint: white gets the style, black stays the content exactly. Any size; it is stretched "
-            "to the content. The empty mask that Load Image gives for a picture without transparency counts as none.",
+            tooltip="Where to paint: white areas get the style, black areas stay exactly the content. The mask can "
+            "have any size; it is resized to the content. The empty mask that Load Image gives for a picture without "
+            "transparency counts as no mask.",
         ),
         io.Boolean.Input(
             "mask_invert", display_name="invert mask", default=False, optional=True,
-            tooltip="Paint where the content mask is black instead. Load Image's mask is white where the picture is "
-            "transparent.",
+            tooltip="Paints where the content mask is black instead. The mask of Load Image is white where the "
+            "picture is transparent.",
         ),
         io.Int.Input(
             "mask_feather", display_name="feather mask", default=0, min=0, max=512, step=1, optional=True,
             display_mode=io.NumberDisplay.slider,
-            tooltip="Softens the edge of the content mask, this many pixels to either side of it. 0 leaves it.",
+            tooltip="Softens the edge of the content mask by this many pixels on either side. 0 keeps the edge.",
         ),
         unit_slider(
             "mask_threshold", "mask threshold", 0.0,
-            "Turns a grey content mask into black and white: what is at least this bright becomes white. 0 keeps the "
-            "greys, which blend content and style.",
+            "Turns a grey content mask into black and white: areas of at least this brightness become white. 0 keeps "
+            "the grey values, which blend content and style.",
             optional=True, advanced=True,
         ),
     ]  # fmt: skip
@@ -104,5 +106,5 @@ def mask_inputs() -> list[io.Input]:
 def keep_color() -> io.Input:
     return io.Boolean.Input(
         "keep_color", display_name="keep colours", default=False, optional=True,
-        tooltip="Take only light and dark from the style, and keep the content's colours.",
+        tooltip="Takes only the brightness from the style and keeps the colours of the content.",
     )  # fmt: skip

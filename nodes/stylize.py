@@ -30,29 +30,31 @@ class Stylize(io.ComfyNode):
             "Stylize",
             "AdaAttN Stylize",
             aliases=["paint like", "artistic style", "image style", "video style"],
-            description="Repaints a picture in the style of another, or of up to four mixed. Batches and frames of a "
-            "clip are painted one after the other in the same style.",
+            description="Repaints a picture in the style of another picture, or in a mix of up to four styles. The "
+            "pictures of a batch and the frames of a clip are repainted one after another in the same style.",
             inputs=[
                 model_input(),
-                io.Image.Input("content", display_name="content", tooltip="The picture to repaint; it keeps its size."),
+                io.Image.Input("content", display_name="content", tooltip="The picture to repaint. It keeps its size."),
                 io.Image.Input(
                     "style", display_name="style",
-                    tooltip="The picture to take the style from: one for the whole content batch, or as many.",
+                    tooltip="The picture whose style is used: one for the whole content batch, or one for each "
+                    "content.",
                 ),
                 strength(),
                 io.Int.Input(
                     "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
                     optional=True,
-                    tooltip="Reduces styles to this short side in pixels where theirs is longer. Smaller gives finer "
-                    "strokes and is faster, larger gives bolder ones. 0 leaves styles as they are.",
+                    tooltip="Reduces styles with a longer short side to this short side in pixels. Smaller values give "
+                    "finer strokes and are faster, larger values give bolder strokes. 0 keeps the size of the styles.",
                 ),
                 keep_color(),
                 *mask_inputs(),
                 io.Mask.Input(
                     "style_mask", display_name="style mask", optional=True,
-                    tooltip="Which part of the first style to look at: white. Any size; it is stretched to the style.",
+                    tooltip="The part of the first style that is used: white. The mask can have any size; it is "
+                    "resized to the style.",
                 ),
-                weight("style_weight", "weight", "Share of the first style where several are mixed."),
+                weight("style_weight", "weight", "Weight of the first style in a mix of several styles."),
                 *(one for slot in SLOTS for one in _slot(slot)),
                 temperature(),
                 *attention_inputs(),
@@ -130,7 +132,7 @@ def reduced(pictures: Tensor, short_side: int) -> Tensor:
 def _slot(slot: int) -> list[io.Input]:
     return [
         io.Image.Input(
-            f"style_{slot}", display_name=f"style {slot}", optional=True, tooltip="Another style to mix in."
+            f"style_{slot}", display_name=f"style {slot}", optional=True, tooltip="Another style for the mix."
         ),
-        weight(f"style_{slot}_weight", f"weight {slot}", "Share of this style; only the proportions count."),
+        weight(f"style_{slot}_weight", f"weight {slot}", "Weight of this style. Only the proportions count."),
     ]
