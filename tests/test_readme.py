@@ -138,7 +138,7 @@ def test_models_and_pictures_are_judged(desk: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_benchmark(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = {"seconds": 1.0, "gflop": 1.0, "gigabytes": 1.0, "peak_gib": 1.0}
-    monkeypatch.setattr(bench, "_measured_apart", lambda subject, size, weights: numbers)
+    monkeypatch.setattr(bench, "_measure_in_process", lambda subject, size, weights: numbers)
     (words,) = [words for words in commands() if words[0] == "bench"]
     run(words)
     assert "512 x 512" in capsys.readouterr().out

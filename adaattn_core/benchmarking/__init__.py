@@ -1,1 +1,4 @@
-"""TODO"""
+"""Measurements behind `adaattn bench`: speed and memory of inference, their growth, and the speed of training.
+
+For other packages: `inference.compare`, `scaling.describe` and `scaling.flops`, `training.measure_rates`.
+"""

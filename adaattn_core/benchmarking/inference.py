@@ -1,9 +1,9 @@
-"""Seconds and peak memory of models, beside a plain reference of the published algorithm.
+"""Time and peak memory of stylisation, beside a reference implementation of the published algorithm.
 
-Every measurement is a process of its own, so that its peak memory is its own too. Subjects take turns, so that a
-machine that gets slower or faster during the run does so for all of them.
+Every measurement runs in a separate process, because peak memory is a property of a process. Subjects alternate, so
+that a machine whose speed changes during the run affects all of them.
 
-The reference lives in benchmarks/reference.py of the repository and is left out where that file is not there.
+The reference is benchmarks/reference.py of the repository; it is left out where that file does not exist.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SUBJECTS = {
     "reference": "published algorithm, full size, 4096 sampled positions on relu3_1",
     "base": "full size, exact attention",
     "base-bfloat16": "full size, exact attention, bfloat16",
-    "base-cached": "full size, exact attention, style encoded before",
+    "base-cached": "full size, exact attention, style encoded in advance",
     "compact": "built-in model, exact attention",
     "compact-bfloat16": "built-in model, exact attention, bfloat16",
 }
@@ -50,37 +50,40 @@ LONG_SECONDS = 10.0
 
 
 def compare(subjects: Sequence[str], size: int, repeats: int, weights: Path | None = None) -> list[dict[str, Any]]:
-    """A row of numbers for each subject at one size: seconds, their spread, counted work, peak memory, ratios.
+    """Measurements of each subject at one size: seconds and their spread, operations, peak memory, ratios.
 
     Args:
-        subjects: of SUBJECTS.
-        size: side of the square pictures.
-        repeats: processes for each number.
-        weights: a full-size model file for the reference and the full-size subjects; None takes random weights.
+        subjects: names of SUBJECTS.
+        size: side of the square pictures in pixels.
+        repeats: processes per subject.
+        weights: a full-size model file for the reference and the full-size subjects; None uses random weights.
+
+    Returns:
+        one row per subject, with the ratios to the reference if that is one of them.
     """
-    found: dict[str, list[dict[str, Any]]] = {subject: [] for subject in subjects}
+    runs: dict[str, list[dict[str, Any]]] = {subject: [] for subject in subjects}
     for _ in range(repeats):
         for subject in subjects:
-            found[subject].append(_measured_apart(subject, size, weights))
-    return [_summary(subject, size, runs, found.get("reference")) for subject, runs in found.items()]
+            runs[subject].append(_measure_in_process(subject, size, weights))
+    return [_summarize(subject, size, of_subject, runs.get("reference")) for subject, of_subject in runs.items()]
 
 
-def _measured_apart(subject: str, size: int, weights: Path | None) -> dict[str, Any]:
+def _measure_in_process(subject: str, size: int, weights: Path | None) -> dict[str, Any]:
     command = [sys.executable, "-m", "adaattn_core.benchmarking.inference", subject, str(size)]
     command += [str(weights)] if weights else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode < 0:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode < 0:
         raise ValueError(
-            f"measuring {subject} at {size} was ended by signal {-done.returncode}, as happens when memory runs out. "
-            "Leave out that size or subject."
+            f"measuring {subject} at {size} was ended by signal {-process.returncode}, as happens when memory runs "
+            "out. Leave out that size or subject."
         )
-    if done.returncode:
-        raise RuntimeError(f"measuring {subject} at {size} failed: {done.stderr.strip().splitlines()[-1:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
+    if process.returncode:
+        raise RuntimeError(f"measuring {subject} at {size} failed: {process.stderr.strip().splitlines()[-1:]}")
+    result: dict[str, Any] = json.loads(process.stdout)
     return result
 
 
-def _summary(
+def _summarize(
     subject: str, size: int, runs: list[dict[str, Any]], reference: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
     seconds = [run["seconds"] for run in runs]
@@ -100,44 +103,44 @@ def _summary(
     return row
 
 
-# One measurement, in a process of its own
+# One measurement, in the separate process
 
 
 def measure(subject: str, size: int, weights: Path | None = None) -> dict[str, float]:
-    """One process' numbers, after a warm-up at 64 pixels.
+    """Measurements of this process, after a warm-up at 64 pixels.
 
     Returns:
-        seconds: the faster of two calls (of one, if it takes long).
-        gflop: arithmetic of convolutions and matrix products, counted as they run: 2 for a multiplication and addition.
-        gigabytes: read and written by all operations, as if nothing stayed in a cache.
-        peak_gib: of the whole process.
+        seconds: time of the faster of two calls, or of one call that takes over LONG_SECONDS.
+        gflop: operations of convolutions and matrix products, counted at run time: 2 per multiplication and addition.
+        gigabytes: bytes read and written by all operations, as if there were no cache.
+        peak_gib: peak memory of the whole process.
     """
-    # Subnormal weights make the reference seven times slower on some processors; that is not what is compared.
+    # Subnormal weights make the reference seven times slower on some processors, which is not the comparison's aim.
     torch.set_flush_denormal(subject == "reference")
     content, style = pictures(size)
-    paint = _painter(subject, style, weights)
+    stylize_content = _stylizer(subject, style, weights)
     with torch.inference_mode():
-        paint(pictures(64)[0])
+        stylize_content(pictures(64)[0])
         seconds: list[float] = []
         while not seconds or (len(seconds) < 2 and seconds[0] < LONG_SECONDS):
             start = time.perf_counter()
-            paint(content)
+            stylize_content(content)
             seconds.append(time.perf_counter() - start)
         peak = peak_memory_bytes()
-        from torch.utils.flop_counter import FlopCounterMode  # late: its imports take 80 MB, which are nobody's peak
+        from torch.utils.flop_counter import FlopCounterMode  # imported late: it takes 80 MB
 
         counter = FlopCounterMode(display=False)
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # counters see what their own thread does
+        torch.set_num_threads(1)  # the counters see only the operations of their own thread
         with counter as arithmetic, MemoryTraffic() as traffic:  # type: ignore[no-untyped-call]
-            paint(content)
+            stylize_content(content)
         torch.set_num_threads(threads)
     gflop, gigabytes = arithmetic.get_total_flops() / 1e9, traffic.bytes / 1e9
     return {"seconds": min(seconds), "gflop": gflop, "gigabytes": gigabytes, "peak_gib": peak / 2**30}
 
 
 class MemoryTraffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of what operations read and write; those that only look at a tensor in another way are left out."""
+    """Bytes that operations read and write; views are not counted."""
 
     bytes = 0
 
@@ -157,8 +160,10 @@ class MemoryTraffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def pictures(size: int) -> tuple[Tensor, Tensor]:
-    """A photograph and a painting of examples/, since how much attention there is to compute depends on what is seen;
-    noise where the package was installed without them. (1, 3, size, size) each."""
+    """A content and a style, (1, 3, size, size) each: a photograph and a painting of examples/, noise without them.
+
+    Real pictures, because the time of pruned attention depends on the pictures.
+    """
     files = [EXAMPLES / name for name in ("coffee.jpg", "great_wave.jpg")]
     if all(file.is_file() for file in files):
         content, style = (load_image(file) for file in files)
@@ -170,7 +175,7 @@ def pictures(size: int) -> tuple[Tensor, Tensor]:
     return torch.rand(1, 3, size, size, generator=generator), torch.rand(1, 3, size, size, generator=generator)
 
 
-def _painter(subject: str, style: Tensor, weights: Path | None) -> Callable[[Tensor], Tensor]:
+def _stylizer(subject: str, style: Tensor, weights: Path | None) -> Callable[[Tensor], Tensor]:
     def full_size() -> StyleTransferModel:
         return load_model(weights) if weights else random_base()
 
@@ -182,13 +187,13 @@ def _painter(subject: str, style: Tensor, weights: Path | None) -> Callable[[Ten
     dtype = torch.bfloat16 if variant == "bfloat16" else torch.float32
     model = load_model(dtype=dtype) if name == "compact" else prepare_for_inference(full_size().set_precision(dtype))
     if variant == "cached":
-        painted = encode_style(model, style)
-        return lambda content: stylize(model, content, painted)
+        encoded = encode_style(model, style)
+        return lambda content: stylize(model, content, encoded)
     return lambda content: stylize(model, content, style)
 
 
 def config_of(subject: str, weights: Path | None) -> ModelConfig | None:
-    """Shapes of a subject's model; None for the reference, which is not ours to count."""
+    """The config of a subject's model, whose operations `scaling.flops` counts; None for the reference."""
     if subject == "reference":
         return None
     path = find_model(BUILT_IN) if subject.startswith("compact") else weights
@@ -196,9 +201,10 @@ def config_of(subject: str, weights: Path | None) -> ModelConfig | None:
 
 
 def random_base() -> StyleTransferModel:
-    """The full-size architecture with repeatable random weights, whose attention is flat: the slowest case for ours.
+    """The full-size architecture with seeded random weights.
 
-    The other subjects' speed does not depend on the values of weights.
+    Their attention is flat, so key pruning never succeeds: the slowest case of exact attention. The time of the other
+    subjects does not depend on the values of the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -206,7 +212,7 @@ def random_base() -> StyleTransferModel:
 
 
 def published_files(model: StyleTransferModel) -> dict[str, dict[str, Tensor]]:
-    """A full-size image model's weights under the published names, as benchmarks/reference.py takes them."""
+    """The weights of a full-size image model under their published names, the format of benchmarks/reference.py."""
     weights = model.state_dict()
     vgg = {str(i): f"encoder.{name}" for i, name in zip(published_indices(), _encoder_layers(), strict=True)}
     decoder = {key: f"decoder.{name}" for key, name in IMAGE_DECODER.items()}
@@ -222,7 +228,7 @@ def _encoder_layers() -> list[str]:
 
 
 def load_reference() -> ModuleType:
-    """benchmarks/reference.py of the repository this package was imported from."""
+    """The module benchmarks/reference.py of the repository that this package was imported from."""
     spec = importlib.util.spec_from_file_location("adaattn_reference", REFERENCE_FILE)
     if spec is None or spec.loader is None:
         raise ImportError(f"{REFERENCE_FILE} cannot be imported")

@@ -1,7 +1,7 @@
-"""How seconds and memory grow with the pixels: fitted curves, counted arithmetic, and where attention takes over.
+"""Growth of time and memory with the number of pixels: fitted curves, operations by formula, and their crossover.
 
-Convolutions are linear in the pixels; attention of a content to a style of its own size goes with their square, but for
-the style positions that screening leaves out. Contents and styles are squares of one size, as in `bench`.
+Convolutions grow linearly with the pixels. Attention of a content to a style of the same size grows with their square,
+less the style positions that key pruning leaves out. Contents and styles are squares of equal size, as in `inference`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ MEGA = 1e6
 
 
 class CostCurve(NamedTuple):
-    """constant + linear * p + square * p^2, none of them negative; p in million pixels."""
+    """constant + linear * p + square * p^2 with p in million pixels; no coefficient is negative."""
 
     constant: float
     linear: float
     square: float
 
     def at(self, side: int) -> float:
-        """Value for a square picture."""
+        """Value for a square picture of this side in pixels."""
         pixels = side * side / MEGA
         return self.constant + self.linear * pixels + self.square * pixels * pixels
 
 
 class Work(NamedTuple):
-    """Arithmetic of one picture in its style, in floating-point operations: 2 for a multiplication and addition."""
+    """Floating-point operations of one stylisation: 2 per multiplication and addition."""
 
     convolutions: float
     attention: float
 
 
 def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> CostCurve:
-    """The curve with the least relative error: without weights, the largest picture alone would decide.
+    """The curve with the least squared relative error; absolute errors would let the largest picture decide alone.
 
     Args:
-        sides: of square pictures, more than `degree` different ones.
-        values: above 0.
-        degree: 1 or 2, in pixels.
+        sides: sides of square pictures, more than `degree` different ones.
+        values: measurements above 0.
+        degree: 1 or 2, the highest power of the number of pixels.
 
     Raises:
         ValueError: too few sizes.
@@ -54,27 +54,27 @@ def fit(sides: Sequence[int], values: Sequence[float], degree: int) -> CostCurve
     if len(set(sides)) <= degree:
         raise ValueError(f"{len(set(sides))} sizes came; a curve needs at least {degree + 1}. Add some to --sizes.")
     pixels = torch.tensor([side * side / MEGA for side in sides], dtype=torch.float64)
-    wanted = torch.tensor(values, dtype=torch.float64)
-    columns = torch.stack([pixels**power for power in range(degree + 1)], dim=1) / wanted[:, None]
+    measured = torch.tensor(values, dtype=torch.float64)
+    columns = torch.stack([pixels**power for power in range(degree + 1)], dim=1) / measured[:, None]
     best, smallest = CostCurve(0, 0, 0), float("inf")
-    # Least squares without negative coefficients: those that would be are 0, so all choices of the others are tried.
-    for powers in (chosen for count in range(1, degree + 2) for chosen in combinations(range(degree + 1), count)):
-        some = columns[:, powers]
-        found = torch.linalg.lstsq(some, torch.ones_like(pixels)).solution
-        error = float((some @ found - 1).square().sum())
-        if bool((found >= 0).all()) and error < smallest:
-            numbers = dict(zip(powers, found.tolist(), strict=True))
-            best, smallest = CostCurve(*(numbers.get(power, 0.0) for power in range(3))), error
+    # Non-negative least squares: every subset of the powers is tried, the coefficients of the others are 0.
+    for powers in (subset for count in range(1, degree + 2) for subset in combinations(range(degree + 1), count)):
+        selected = columns[:, powers]
+        solution = torch.linalg.lstsq(selected, torch.ones_like(pixels)).solution
+        error = float((selected @ solution - 1).square().sum())
+        if bool((solution >= 0).all()) and error < smallest:
+            coefficients = dict(zip(powers, solution.tolist(), strict=True))
+            best, smallest = CostCurve(*(coefficients.get(power, 0.0) for power in range(3))), error
     return best
 
 
 def crossover(linear: float, square: float) -> int | None:
-    """Side of the square picture at which what grows with the square of the pixels equals what grows with them."""
+    """Side of the square picture at which the linear and the square term are equal; None without a square term."""
     return round((linear / square * MEGA) ** 0.5) if square > 0 else None
 
 
 def flops(config: ModelConfig, side: int) -> Work:
-    """Arithmetic for a square content and a style of its size, every pair of positions counted."""
+    """Operations for a square content and a style of the same size, counting every pair of positions."""
     grids = [ceil(side / 2**block) ** 2 for block in range(len(LEVELS))]
     encoder = 2 * 3 * 3 * grids[0] + _convolution_flops(encoder_convolutions(config), grids)  # conv0 is 1x1, RGB to RGB
     convolutions, attention = 2 * encoder + _convolution_flops(decoder_convolutions(config), grids), 0
@@ -93,12 +93,12 @@ def _convolution_flops(convolutions: Sequence[Convolution], grids: Sequence[int]
 
 
 def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: Sequence[int]) -> dict[str, Any]:
-    """Curves of one subject.
+    """The curves of one subject.
 
     Args:
-        rows: what was measured of it, as `bench.compare` gives them.
-        config: whose arithmetic is counted; None where it is not known (the reference).
-        sizes: sides to tell the curves' values at; those that were not measured are extrapolated.
+        rows: its measurements, from `inference.compare`.
+        config: config whose operations are counted; None where there is none (the reference).
+        sizes: sides at which to give the values of the curves; those that were not measured are extrapolated.
 
     Returns:
         `seconds` and `peak_gib` as coefficients, `crossover` by the seconds, `points`, and `crossover_by_arithmetic`.
@@ -118,7 +118,7 @@ def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: 
             counted = flops(config, size)
             point |= {"gflop_convolutions": counted.convolutions / 1e9, "gflop_attention": counted.attention / 1e9}
         points.append(point)
-    found = {
+    description = {
         "subject": rows[0]["subject"],
         "seconds": seconds._asdict(),
         "peak_gib": memory._asdict(),
@@ -128,5 +128,5 @@ def describe(rows: Sequence[dict[str, Any]], config: ModelConfig | None, sizes: 
     if config is not None:
         counted = flops(config, 1024)
         pixels = 1024**2 / MEGA
-        found["crossover_by_arithmetic"] = crossover(counted.convolutions / pixels, counted.attention / pixels**2)
-    return found
+        description["crossover_by_arithmetic"] = crossover(counted.convolutions / pixels, counted.attention / pixels**2)
+    return description

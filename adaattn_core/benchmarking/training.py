@@ -1,4 +1,4 @@
-"""How fast a training goes on this machine, and what holds it up: the computation, or the reading of pictures."""
+"""The speed of training on this machine and its bottleneck: the computation or the loading of pictures."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ..training.dataloader import batches
 from ..training.dataset import Batch
 from ..training.trainer import Trainer
 
-ENDLESS = 1_000_000
-"""Steps of the run that is measured: no worker must run out of items."""
-READ_BATCHES = 8
-"""Batches that reading alone is measured on."""
-WAITS = 0.1
-"""Share of the time that a run may wait for pictures before they count as what holds it up."""
+UNLIMITED_STEPS = 1_000_000
+"""Steps of the measured run: more than any worker process loads items for."""
+LOADED_BATCHES = 8
+"""Batches over which loading alone is measured."""
+MAX_WAITING = 0.1
+"""Share of the time that training may wait for pictures before loading counts as the bottleneck."""
 
 
 class Rates(NamedTuple):
-    """What was measured with a number of workers.
+    """Measurements with one number of worker processes.
 
-    read: pairs per second of reading alone. steps, pictures: per second of training. waiting: share of the training's
-    time in which it waited for pictures.
+    read: pairs per second of loading alone. steps, pictures: per second of training. waiting: share of the training
+    time spent waiting for pictures.
     """
 
     workers: int
@@ -44,72 +44,73 @@ class Rates(NamedTuple):
 
     @property
     def compute_seconds(self) -> float:
-        """Of a step, waiting left out."""
+        """Seconds of a step without waiting."""
         return (1 - self.waiting) / self.steps
 
 
 def warmed_up_trainer(config: TrainConfig) -> Trainer:
-    """A run of the style stage that writes nothing, its slow first two steps done."""
-    run = Trainer(replace(config, steps=ENDLESS, distill_steps=0, reconstruct_steps=0))
+    """A trainer of the style stage that writes nothing, after the two first steps, which are slow."""
+    trainer = Trainer(replace(config, steps=UNLIMITED_STEPS, distill_steps=0, reconstruct_steps=0))
     if config.compile:
-        run.compile()
-    for batch in islice(batches(run.pairs, 0, workers=0), 2):
-        run.train_step(batch)
-    return run
+        trainer.compile()
+    for batch in islice(batches(trainer.pairs, 0, workers=0), 2):
+        trainer.train_step(batch)
+    return trainer
 
 
-def rates(run: Trainer, workers: int, steps: int) -> Rates:
-    """Rates with so many workers, over `steps` steps."""
-    batch = run.config.batch
-    loaded = batches(run.pairs, run.step, workers)
-    for _ in range(workers + 1):  # what was read while the workers started does not count
+def measure_rates(trainer: Trainer, workers: int, steps: int) -> Rates:
+    """Rates with this number of worker processes, over `steps` steps."""
+    batch = trainer.config.batch
+    loaded = batches(trainer.pairs, trainer.step, workers)
+    for _ in range(workers + 1):  # batches that were loaded while the workers started do not count
         next(loaded)
-    read, _ = _timed(islice(loaded, READ_BATCHES), lambda _: None)
+    read, _ = _time(islice(loaded, LOADED_BATCHES), lambda _: None)
 
-    loaded = batches(run.pairs, run.step, workers)
-    run.train_step(next(loaded))
-    seconds, waited = _timed(islice(loaded, steps), run.train_step)
-    pictures = steps * painted(run.config)
-    return Rates(workers, READ_BATCHES * batch / read, steps / seconds, pictures / seconds, waited / seconds)
+    loaded = batches(trainer.pairs, trainer.step, workers)
+    trainer.train_step(next(loaded))
+    seconds, waited = _time(islice(loaded, steps), trainer.train_step)
+    pictures = steps * pictures_per_step(trainer.config)
+    return Rates(workers, LOADED_BATCHES * batch / read, steps / seconds, pictures / seconds, waited / seconds)
 
 
-def _timed(loaded: Iterator[Batch], use: Callable[[Batch], object]) -> tuple[float, float]:
-    """Seconds that it took to use all batches, and those of them that went into waiting for the next."""
+def _time(loaded: Iterator[Batch], process: Callable[[Batch], object]) -> tuple[float, float]:
+    """Seconds for all batches, and how many of them were spent waiting for the next batch."""
     waited, started = 0.0, time.perf_counter()
-    asked = started
+    requested = started
     for batch in loaded:
-        waited += time.perf_counter() - asked
-        use(batch)
-        asked = time.perf_counter()
+        waited += time.perf_counter() - requested
+        process(batch)
+        requested = time.perf_counter()
     return time.perf_counter() - started, waited
 
 
-def painted(config: TrainConfig) -> int:
-    """Pictures that a step of the style stage paints."""
+def pictures_per_step(config: TrainConfig) -> int:
+    """Pictures that a step of the style stage stylises."""
     others = config.batch - config.self_items
     frames = 2 if config.paints_frames else 1
     return config.self_items + others * min(config.styles_per_content, max(1, others)) * frames
 
 
-def describe_bottleneck(found: Sequence[Rates], batch: int, device: str) -> str:
-    """What holds the fastest of these up, in a sentence or two."""
-    best = max(found, key=lambda row: row.steps)
-    wanted = batch / best.compute_seconds
-    if best.waiting > WAITS:
-        each = best.read / max(1, best.workers)
+def describe_bottleneck(rates: Sequence[Rates], batch: int, device: str) -> str:
+    """The bottleneck of the fastest number of workers, in a sentence or two."""
+    best = max(rates, key=lambda row: row.steps)
+    demand = batch / best.compute_seconds
+    if best.waiting > MAX_WAITING:
+        per_worker = best.read / max(1, best.workers)
         return (
-            f"Bottleneck: reading pictures. With --workers {best.workers} a step waits for {best.waiting:.0%} of its "
-            f"time. {math.ceil(wanted / each)} workers on cores of their own would keep up; so would smaller files."
+            f"Bottleneck: loading pictures. With --workers {best.workers} a step waits for {best.waiting:.0%} of its "
+            f"time. {math.ceil(demand / per_worker)} workers on separate cores would be fast enough; so would smaller "
+            "files."
         )
-    fewest = min(row.workers for row in found if row.waiting <= WAITS)
+    fewest = min(row.workers for row in rates if row.waiting <= MAX_WAITING)
     return (
-        f"Bottleneck: the computation ({device}): {best.compute_seconds:.3g} s a step, while pictures come "
-        f"{best.read / wanted:.1f} times as fast as they are used. --workers {fewest} keeps up."
+        f"Bottleneck: the computation ({device}): {best.compute_seconds:.3g} s per step, while pictures are loaded "
+        f"{best.read / demand:.1f} times as fast as they are used. --workers {fewest} is enough."
     )
 
 
 def write_random_vgg(path: Path) -> None:
-    """A VGG-19 file with random weights, which takes as long as the true one and teaches nothing."""
+    """A VGG-19 file with random weights, which is as fast as the real one and useless for training."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     with torch.device("meta"):
@@ -123,7 +124,7 @@ def write_random_vgg(path: Path) -> None:
 
 
 def write_pictures(folder: Path, count: int = 16, size: tuple[int, int] = (640, 480)) -> None:
-    """JPEGs of about a photograph's size and smoothness."""
+    """JPEG files of about a photograph's size and smoothness."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(count):

@@ -1,10 +1,11 @@
-"""Measure seconds and peak memory, beside the published algorithm."""
+"""Measure speed and peak memory, beside the published algorithm."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import platform
+import tempfile
 from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,34 @@ import torch
 
 from ..benchmarking.inference import REFERENCE_FILE, SIZES, SUBJECTS, compare, config_of
 from ..benchmarking.scaling import describe
+from ..benchmarking.training import (
+    Rates,
+    describe_bottleneck,
+    measure_rates,
+    warmed_up_trainer,
+    write_pictures,
+    write_random_vgg,
+)
 from ..checkpoints.model_file import read_metadata
-from ..commands import bench_train
 from ..io.files import atomic_path
-from .options import check_folder, pixels, positive_integer
+from ..training.config import TrainConfig
+from .options import check_folder, integer, pixels, positive_integer
+from .train import add_settings, given_settings
 
 CURVE_SIZES = (256, 512, 1024, 2048, 4096)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    others = parser.add_subparsers(metavar="train", help="measure training instead: see adaattn bench train --help")
-    training = others.add_parser("train", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    bench_train.add_arguments(training)
+    subcommands = parser.add_subparsers(
+        metavar="train", help="measure training instead: see adaattn bench train --help"
+    )
+    training = subcommands.add_parser("train", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    _add_train_arguments(training)
     training.add_argument(
         "--verbose", action="store_true", default=argparse.SUPPRESS, help="show where errors came from"
     )
-    training.set_defaults(run=bench_train.run)
-    parser.epilog = "subjects:\n" + "\n".join(f"  {name:18}{what}" for name, what in SUBJECTS.items())
+    training.set_defaults(run=run_train)
+    parser.epilog = "subjects:\n" + "\n".join(f"  {name:18}{description}" for name, description in SUBJECTS.items())
     parser.add_argument(
         "--sizes", type=_sizes, default=list(SIZES), metavar="PX,PX",
         help=f"sides of the square pictures (default: {','.join(map(str, SIZES))})",
@@ -42,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_integer,
         default=3,
         metavar="N",
-        help="processes for each number (default: %(default)s)",
+        help="processes per measurement (default: %(default)s)",
     )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE",
@@ -53,14 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--curve", action="store_true",
         help="fit seconds and memory against pixels over the sizes, at least three, and extrapolate up to 4096",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the numbers as JSON, too")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the measurements as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.output:
         check_folder(args.output.parent)
     if args.weights:
-        read_metadata(args.weights)  # a wrong file is one clear line now, not a failed process later
+        read_metadata(args.weights)  # reports a wrong file before the first process starts
     subjects = args.subjects
     if not REFERENCE_FILE.is_file() and "reference" in subjects:
         subjects = [subject for subject in subjects if subject != "reference"]
@@ -70,21 +82,21 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for size in args.sizes:
-        found = compare(subjects, size, args.repeats, args.weights)
-        print(table(found, size), flush=True)
-        rows += found
-        _keep(args.output, rows, curves)
+        measured = compare(subjects, size, args.repeats, args.weights)
+        print(table(measured, size), flush=True)
+        rows += measured
+        _save(args.output, rows, curves)
     for subject in subjects if args.curve else ():
-        mine = [row for row in rows if row["subject"] == subject]
-        curves.append(describe(mine, config_of(subject, args.weights), CURVE_SIZES))
+        of_subject = [row for row in rows if row["subject"] == subject]
+        curves.append(describe(of_subject, config_of(subject, args.weights), CURVE_SIZES))
         print(curve_table(curves[-1]), flush=True)
     if curves:
-        _keep(args.output, rows, curves)
+        _save(args.output, rows, curves)
     return 0
 
 
-def _keep(path: Path | None, rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
-    """Write what is measured by now: a later size may be too much for the machine."""
+def _save(path: Path | None, rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
+    """Write the measurements so far: a later size may exceed the machine's memory."""
     if path is None:
         return
     machine = platform.processor() or platform.machine()
@@ -96,9 +108,9 @@ def _keep(path: Path | None, rows: list[dict[str, Any]], curves: list[dict[str, 
 
 
 def table(rows: list[dict[str, Any]], size: int) -> str:
-    """Rows of one size for people."""
-    heads = f"{'seconds':>9}{'spread':>16}{'x ref':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'GB':>7}{'peak GiB':>10}{'x ref':>8}"
-    lines = [f"\n{size} x {size}", f"{'':18}{heads}"]
+    """The measurements of one size as a text table."""
+    headers = f"{'seconds':>9}{'spread':>16}{'x ref':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'GB':>7}{'peak GiB':>10}{'x ref':>8}"
+    lines = [f"\n{size} x {size}", f"{'':18}{headers}"]
     for row in rows:
         spread = f"{row['fastest']:.2f}..{row['slowest']:.2f}"
         time_ratio, memory_ratio = (f"{row[key]:.2f}" if key in row else "-" for key in ("time_ratio", "memory_ratio"))
@@ -110,9 +122,9 @@ def table(rows: list[dict[str, Any]], size: int) -> str:
 
 
 def curve_table(curve: dict[str, Any]) -> str:
-    """A subject's curves for people; what was not measured shows a dash."""
+    """The curves of a subject as text; a dash marks a size that was not measured."""
     seconds, memory = curve["seconds"], curve["peak_gib"]
-    heads = ("size", "seconds", "fit", "peak GiB", "fit", "GFLOP", "GB", "convolutions", "attention, all pairs")
+    headers = ("size", "seconds", "fit", "peak GiB", "fit", "GFLOP", "GB", "convolutions", "attention, all pairs")
     lines = [
         f"\n{curve['subject']}, p in million pixels:",
         f"  seconds = {seconds['constant']:.3g} + {seconds['linear']:.3g} p + {seconds['square']:.3g} p^2",
@@ -120,13 +132,13 @@ def curve_table(curve: dict[str, Any]) -> str:
         "  attention and convolution take the same time at " + _side(curve["crossover"])
         + ("" if "crossover_by_arithmetic" not in curve else
            ", and the same arithmetic at " + _side(curve["crossover_by_arithmetic"])),
-        "".join(f"{head:>{max(9, len(head) + 2)}}" for head in heads),
+        "".join(f"{header:>{max(9, len(header) + 2)}}" for header in headers),
     ]  # fmt: skip
     names = ("seconds", "seconds_fit", "peak_gib", "peak_gib_fit", "gflop", "gigabytes", "gflop_convolutions",
              "gflop_attention")  # fmt: skip
     for point in curve["points"]:
         cells = [str(point["size"]), *(f"{point[name]:.4g}" if name in point else "-" for name in names)]
-        lines.append("".join(f"{cell:>{max(9, len(head) + 2)}}" for cell, head in zip(cells, heads, strict=True)))
+        lines.append("".join(f"{cell:>{max(9, len(header) + 2)}}" for cell, header in zip(cells, headers, strict=True)))
     return "\n".join(lines)
 
 
@@ -144,3 +156,77 @@ def _subjects(text: str) -> list[str]:
         if subject not in SUBJECTS:
             raise ArgumentTypeError(f"unknown subject {subject!r}; known are {', '.join(SUBJECTS)}")
     return subjects
+
+
+# adaattn bench train
+
+TRAIN_DESCRIPTION = """\
+Measure the speed of training and its bottleneck: the computation or the loading of pictures. All settings of adaattn
+train are accepted. Their defaults here are small, so that a minute is enough: 128-pixel crops, batches of 4, synthetic
+pictures of 640x480, and a VGG-19 with random weights, which is as fast as the real one. Nothing is saved.
+"""
+SMALL_SETTINGS: dict[str, Any] = {"crop": 128, "batch": 4}
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = TRAIN_DESCRIPTION
+    parser.epilog = "example:\n  adaattn bench train --config first.toml --worker-counts 1,4,8"
+    parser.add_argument(
+        "--worker-counts", type=_counts, default=[0, 1, 2], metavar="N,N",
+        help="numbers of worker processes to compare (default: 0,1,2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measured-steps",
+        type=positive_integer,
+        default=4,
+        metavar="N",
+        help="steps per measurement (default: %(default)s)",
+    )
+    add_settings(parser)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="adaattn-") as folder:
+        config = _train_config(given_settings(args), Path(folder))
+        trainer = warmed_up_trainer(config)
+        print(_train_title(config, str(trainer.device), str(trainer.autocast_dtype or "float32")))
+        rates = []
+        for workers in args.worker_counts:
+            rates.append(measure_rates(trainer, workers, args.measured_steps))
+            print(_train_line(rates[-1]), flush=True)
+    print(describe_bottleneck(rates, config.batch, str(trainer.device)))
+    return 0
+
+
+def _train_config(given: dict[str, Any], folder: Path) -> TrainConfig:
+    """The given settings; missing pictures and weights are synthetic files in `folder`."""
+    settings = SMALL_SETTINGS | given | {"output": str(folder / "run")}
+    for part in ("content", "style"):
+        if part not in given:
+            settings[part] = str(folder / part)
+            write_pictures(folder / part)
+    if "vgg" not in given:
+        settings["vgg"] = str(folder / "vgg.safetensors")
+        write_random_vgg(folder / "vgg.safetensors")
+    return TrainConfig(**settings)
+
+
+def _train_title(config: TrainConfig, device: str, dtype: str) -> str:
+    model = f"{config.architecture} {config.kind} model, batch {config.batch}, crop {config.crop}, {config.optimizer}"
+    hardware = f"{device}, {dtype.removeprefix('torch.')}{', compiled' if config.compile else ''}"
+    headers = f"{'workers':>7}{'reading alone':>20}{'training':>16}{'':>18}{'waiting':>10}"
+    return f"{model}; {hardware}\n{headers}"
+
+
+def _train_line(row: Rates) -> str:
+    return (
+        f"{row.workers:7}{row.read:11.1f} pairs/s{row.steps:10.2f} steps/s{row.pictures:9.2f} pictures/s"
+        f"{row.waiting:9.0%}"
+    )
+
+
+def _counts(text: str) -> list[int]:
+    counts = [integer(part) for part in text.split(",")]
+    if min(counts) < 0:
+        raise ArgumentTypeError(f"{text} is out of range; numbers of workers must be 0 or more")
+    return counts

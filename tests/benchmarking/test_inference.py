@@ -36,7 +36,7 @@ def test_a_table_and_a_file_are_written(
         seconds, peak = numbers[subject]
         return {"seconds": seconds * size / 512, "gflop": 300.0, "gigabytes": 7.0, "peak_gib": peak}
 
-    monkeypatch.setattr(bench, "_measured_apart", measured)
+    monkeypatch.setattr(bench, "_measure_in_process", measured)
     output = tmp_path / "numbers.json"
     assert main(["bench", "--subjects", "reference,compact", "--sizes", "256,512", "--output", str(output)]) == 0
     rows = json.loads(output.read_text())["rows"]

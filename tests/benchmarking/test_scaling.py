@@ -93,7 +93,7 @@ def test_the_command_fits_what_it_measures(
         pixels = size**2 / 1e6
         return {"seconds": pixels + 0.25 * pixels**2, "gflop": 300.0, "gigabytes": 7.0, "peak_gib": 0.5 + pixels}
 
-    monkeypatch.setattr(bench, "_measured_apart", measured)
+    monkeypatch.setattr(bench, "_measure_in_process", measured)
     output = tmp_path / "numbers.json"
     words = ["bench", "--curve", "--subjects", "compact", "--repeats", "1", "--output", str(output)]
     assert main([*words, "--sizes", "256,512,1024"]) == 0

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-import adaattn_core.commands.bench_train
+import adaattn_core.commands.bench
 import adaattn_core.training.trainer
 from adaattn_core.benchmarking.training import (
     Rates,
     describe_bottleneck,
-    painted,
-    rates,
+    measure_rates,
+    pictures_per_step,
     warmed_up_trainer,
     write_random_vgg,
 )
@@ -153,7 +153,7 @@ def test_waiting_for_pictures_is_measured(configure: Configure, monkeypatch: pyt
 
     monkeypatch.setattr(TrainingPairs, "__getitem__", slow)
     monkeypatch.setattr(Trainer, "train_step", lambda run, batch: time.sleep(0.01))
-    found = rates(run, workers=0, steps=3)
+    found = measure_rates(run, workers=0, steps=3)
     assert found.read < 50 and found.steps < 20  # pairs in at least 20 ms each, steps in 50
     assert found.pictures == pytest.approx(2 * found.steps)
     assert 0.5 < found.waiting < 0.95
@@ -164,26 +164,26 @@ def test_the_verdict_by_hand() -> None:
     """A step computes for 0.25 s and wants 8 pairs: 32 a second, of which one worker gives 10."""
     starving = [Rates(0, 10, 0.95, 7.6, 0.76), Rates(1, 10, 1.25, 10, 0.6875)]
     assert describe_bottleneck(starving, 8, "cuda") == (
-        "Bottleneck: reading pictures. With --workers 1 a step waits for 69% of its time. 4 workers on cores of their "
-        "own would keep up; so would smaller files."
+        "Bottleneck: loading pictures. With --workers 1 a step waits for 69% of its time. 4 workers on separate cores "
+        "would be fast enough; so would smaller files."
     )
     assert describe_bottleneck([*starving, Rates(4, 64, 4, 32, 0)], 8, "cuda") == (
-        "Bottleneck: the computation (cuda): 0.25 s a step, while pictures come 2.0 times as fast as they are used. "
-        "--workers 4 keeps up."
+        "Bottleneck: the computation (cuda): 0.25 s per step, while pictures are loaded 2.0 times as fast as they are "
+        "used. --workers 4 is enough."
     )
 
 
 def test_pictures_of_a_step_by_hand(configure: Configure) -> None:
-    assert painted(configure(batch=8, self_pairs=0.25)) == 8
-    assert painted(configure(batch=8, self_pairs=0.25, styles_per_content=2)) == 2 + 12
-    assert painted(configure(batch=8, self_pairs=0.25, styles_per_content=9, kind="video")) == 2 + 2 * 36
+    assert pictures_per_step(configure(batch=8, self_pairs=0.25)) == 8
+    assert pictures_per_step(configure(batch=8, self_pairs=0.25, styles_per_content=2)) == 2 + 12
+    assert pictures_per_step(configure(batch=8, self_pairs=0.25, styles_per_content=9, kind="video")) == 2 + 2 * 36
 
 
 def test_a_made_up_training_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.commands.bench_train, "write_random_vgg", lambda path: None)
+    monkeypatch.setattr(adaattn_core.commands.bench, "write_random_vgg", lambda path: None)
     monkeypatch.chdir(tmp_path)
     small = ["--crop=32", "--batch=2", "--width=.125", "--local-samples=50", "--device=cpu", "--precision=float32"]
     assert main(["bench", "train", "--worker-counts", "0,1", "--measured-steps", "1", *small]) == 0
@@ -206,7 +206,7 @@ def test_the_random_vgg_is_read_as_a_true_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--worker-counts", "1,-1"], "1,-1 is out of range; numbers of workers are 0 or more"),
+        (["--worker-counts", "1,-1"], "1,-1 is out of range; numbers of workers must be 0 or more"),
         (["--measured-steps", "0"], "0 is out of range; it must be at least 1"),
         (["--crop", "8"], "crop is 8; it must be at least 32"),
         (["--content", "nowhere"], "nowhere does not exist"),
@@ -215,7 +215,7 @@ def test_the_random_vgg_is_read_as_a_true_one(tmp_path: Path) -> None:
 def test_wrong_arguments(
     words: list[str], text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adaattn_core.commands.bench_train, "write_random_vgg", lambda path: None)
+    monkeypatch.setattr(adaattn_core.commands.bench, "write_random_vgg", lambda path: None)
     assert main(["bench", "train", *words]) == 2
     error = capsys.readouterr().err
     assert text in error and error.count("\n") == 1
