@@ -1,1 +1,1 @@
-"""The ComfyUI nodes: thin adapters over adaattn_core. `extension` lists them; `bridge` alone knows ComfyUI's inside."""
+"""The ComfyUI nodes: thin adapters over adaattn_core. `extension` lists them; only `bridge` imports ComfyUI itself."""

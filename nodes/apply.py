@@ -1,4 +1,4 @@
-"""Content features repainted with a style's."""
+"""The node Apply AdaAttN: content features with the statistics of a style."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import bridge
 from .core import ProgressCallback, batching, chunked, memory_budget, stages, validation
-from .pictures import content_area, style_area, to_mask
+from .pictures import fit_content_mask, fit_style_mask, to_mask
 from .sockets import (
     AttentionType,
     FeaturesType,
@@ -21,7 +21,7 @@ from .sockets import (
 
 
 class Apply(io.ComfyNode):
-    """Attention: which places of the style paint each place of the content."""
+    """Attention between content and style features, for one style."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -78,31 +78,34 @@ class Apply(io.ComfyNode):
     ) -> io.NodeOutput:
         for features, role in ((content, "content"), (style, "style")):
             stages.check_origin(features, attention.encoder, attention.attention.name, role)
-        area = content_area(
+        mask = fit_content_mask(
             content_mask, content.picture, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
         validation.check_style_batch(len(style.picture), len(content.picture))
         options = chunked.TransferOptions(strength=strength, temperature=temperature)
         with bridge.loaded([attention], content.picture, style.picture) as device:
             encoded = stages.encode_style_features(
-                attention.module, bridge.moved(style, device).as_dict(), mask=style_area(style_mask, style.picture),
-                attention=attention_mode, seed=sample_seed,
-            )  # fmt: skip
+                attention.module,
+                bridge.to_device(style, device).as_dict(),
+                mask=fit_style_mask(style_mask, style.picture),
+                attention=attention_mode,
+                seed=sample_seed,
+            )
 
             def run(
                 items: slice, sizes: memory_budget.ChunkSizes, progress: ProgressCallback | None
             ) -> stages.StylizedFeatures:
-                batch = bridge.moved(batching.slice_batch(content, items), device)
+                batch = bridge.to_device(batching.slice_batch(content, items), device)
                 stylized = stages.transfer(
                     attention.module, batch.as_dict(), batch.picture, [batching.slice_batch(encoded, items)], options,
                     sizes=sizes, progress=progress,
                 )  # fmt: skip
-                return bridge.handed_over(stylized)
+                return bridge.to_output_device(stylized)
 
             parts = batching.run_batched(
                 run, content.picture, sizes=memory_budget.fastest_sizes(device), progress=bridge.NodeProgress()
             )
         stylized = batching.concat_batches(parts)._replace(
-            content=content.picture, strength=parts[0].strength, mask=area, attention=attention.attention
+            content=content.picture, strength=parts[0].strength, mask=mask, attention=attention.attention
         )
-        return io.NodeOutput(stylized, to_mask(area, content.picture))
+        return io.NodeOutput(stylized, to_mask(mask, content.picture))

@@ -1,4 +1,4 @@
-"""Where a point of the content looks."""
+"""The node AdaAttN Attention Map: which parts of the style one point of the content attends to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sockets import AttentionType, FeaturesType, schema, temperature, unit_slid
 
 
 class AttentionMap(io.ComfyNode):
-    """Attention of one content point, as a heat map over the style."""
+    """Attention weights of one content point, as a heat map over the style."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -63,8 +63,8 @@ class AttentionMap(io.ComfyNode):
         for features, role in ((content, "content"), (style, "style")):
             stages.check_origin(features, attention.encoder, attention.attention.name, role)
         with bridge.loaded([attention], content.picture, style.picture) as device:
-            content, style = bridge.moved((content, style), device)
+            content, style = bridge.to_device((content, style), device)
             weights = attention_map.attention_map(attention.module, content, style, (x, y), level, temperature)
             return io.NodeOutput(
-                bridge.handed_over(to_image(attention_map.overlay_heatmap(weights, style.picture, opacity)))
+                bridge.to_output_device(to_image(attention_map.overlay_heatmap(weights, style.picture, opacity)))
             )

@@ -26,7 +26,7 @@ from .core import batching, config, images, memory_budget, resize, stages
 T = TypeVar("T")
 
 FOLDER = "adaattn"
-"""Folder of the user's models, under ComfyUI's models folder and wherever extra_model_paths.yaml says."""
+"""Folder of the user's models: in ComfyUI's models folder, and where extra_model_paths.yaml says."""
 
 STEPS = 100
 PREVIEW_SIDE = 512
@@ -42,12 +42,12 @@ def register_folder() -> None:
 
 
 def model_files() -> list[str]:
-    """Weights files in the model folders, as paths relative to them; looked up again when the user presses R."""
+    """Weights files in the model folders, as relative paths; listed again when the user presses R."""
     return [name.replace(os.sep, "/") for name in folder_paths.get_filename_list(FOLDER)]
 
 
 def find_file(name: str) -> Path | None:
-    """A file, or a folder with published checkpoints, of the model folders by its relative path; never one outside."""
+    """Path of a file or of a folder with published checkpoints, by its relative path; only inside the model folders."""
     if ".." in PurePath(name).parts or PurePath(name).anchor:
         return None
     candidates = (Path(folder, name) for folder in folder_paths.get_folder_paths(FOLDER))
@@ -58,9 +58,9 @@ def find_file(name: str) -> Path | None:
 
 
 class Part(NamedTuple):
-    """A model, or its encoder, attention or decoder, in ComfyUI's hands.
+    """A model, or its encoder, attention or decoder, that ComfyUI loads and unloads.
 
-    patcher: ComfyUI's handle, which loads and unloads it. config: of the model it belongs to.
+    patcher: ComfyUI's handle. config: of the model it belongs to.
     encoder, attention: fingerprints of that model's; an encoder by itself has no attention.
     """
 
@@ -70,7 +70,7 @@ class Part(NamedTuple):
     attention: stages.ModelFingerprint
 
     @property
-    def module(self) -> Any:  # noqa: ANN401 (VGGEncoder, MultiLevelFusion, Decoder: as the socket's type says)
+    def module(self) -> Any:  # noqa: ANN401 (VGGEncoder, MultiLevelFusion or Decoder, by the type of the socket)
         return self.patcher.model
 
 
@@ -113,15 +113,15 @@ def _batch_shape(pictures: Tensor) -> tuple[int, ...]:
     return (min(len(pictures), batching.batch_size_for(pictures)), *pictures.shape[1:])
 
 
-def moved(value: T, device: torch.device) -> T:
+def to_device(value: T, device: torch.device) -> T:
     """Nested tuples and dicts with their tensors on a device."""
     on_device: T = tree_map_only(Tensor, lambda x: x.to(device), value)
     return on_device
 
 
-def handed_over(value: T) -> T:
+def to_output_device(value: T) -> T:
     """The same on the device where ComfyUI keeps the outputs of nodes."""
-    return moved(value, mm.intermediate_device())
+    return to_device(value, mm.intermediate_device())
 
 
 def empty_image(pictures: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Schemas that older versions of ComfyUI understand too: one unknown keyword in one schema drops the whole pack."""
+"""Schemas that older versions of ComfyUI accept: a keyword that one of them does not know would drop the whole pack."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 NEWER = ("advanced", "search_aliases", "essentials_category")
-"""Keywords that came after the oldest ComfyUI this pack runs on, and are worth having where they are known."""
+"""Keywords that are newer than the oldest supported ComfyUI; they are used where the host knows them."""
 
 
-def known(make: Callable[..., T], *args: object, **options: object) -> T:
-    """`make(*args, **options)` without those of NEWER that this host's `make` does not take.
+def call_supported(make: Callable[..., T], *args: object, **options: object) -> T:
+    """`make(*args, **options)`, without the keywords of NEWER that this host's `make` does not accept.
 
-    Any other unknown keyword is an error, as ever.
+    Any other unknown keyword is a TypeError.
 
-    >>> known(dict, a=1)
+    >>> call_supported(dict, a=1)
     {'a': 1}
-    >>> known(lambda size: size, size=3, advanced=True)
+    >>> call_supported(lambda size: size, size=3, advanced=True)
     3
     """
     newer = [name for name in NEWER if name in options]
     if newer:
-        taken = inspect.signature(make).parameters
-        options = {name: value for name, value in options.items() if name not in newer or name in taken}
+        accepted = inspect.signature(make).parameters
+        options = {name: value for name, value in options.items() if name not in newer or name in accepted}
     return make(*args, **options)

@@ -1,5 +1,8 @@
-"""The library, from the folder beside this one: a pack is imported under a name of ComfyUI's choice, and another
-version of adaattn_core may be installed. Type checkers, which know no such name, look at the same files directly."""
+"""The library, imported relative to the pack.
+
+ComfyUI imports the pack under the path of its folder, and another version of adaattn_core may be installed, so that an
+absolute import would be wrong. Type checkers do not know that name; for them the same modules are imported directly.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A painting to pixels."""
+"""The node Decode AdaAttN: stylized features to an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .sockets import DecoderType, FusedType, keep_color, schema
 
 
 class Decode(io.ComfyNode):
-    """The picture of a painting."""
+    """Decodes stylized features into an image of the content's size."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -51,7 +51,7 @@ class Decode(io.ComfyNode):
         with bridge.loaded([decoder], fused.content) as device:
 
             def run(items: slice, sizes: memory_budget.ChunkSizes, _progress: ProgressCallback | None) -> None:
-                stylized, background = bridge.moved(batching.slice_batch((fused, picture), items), device)
+                stylized, background = bridge.to_device(batching.slice_batch((fused, picture), items), device)
                 result = stages.decode(
                     decoder.module, stylized, picture=background, keep_color=keep_color, tile_bytes=sizes.tile_bytes
                 )

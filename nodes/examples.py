@@ -1,4 +1,4 @@
-"""The pictures that come with the pack, so that the example workflows run without a file of the user's."""
+"""The node AdaAttN Example Picture: bundled pictures, so that the example workflows run without a file of the user."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .sockets import schema
 
 FOLDER = Path(__file__).parents[1] / "examples"
 PICTURES = tuple(sorted(path.stem for path in FOLDER.glob("*.jpg")))
-MOST_FRAMES = 120
-WINDOW = 0.75
-"""Sides of a panning window, of the picture's."""
+MAX_FRAMES = 120
+PAN_SCALE = 0.75
+"""Sides of the frames of a pan relative to those of the picture."""
 
 
 class ExamplePicture(io.ComfyNode):
-    """A picture to try the pack with."""
+    """A bundled photograph or painting, or a pan over it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,7 +37,7 @@ class ExamplePicture(io.ComfyNode):
                     "and woodcuts; examples/SOURCES.csv lists their sources.",
                 ),
                 io.Int.Input(
-                    "frames", display_name="frames", default=1, min=1, max=MOST_FRAMES, step=1,
+                    "frames", display_name="frames", default=1, min=1, max=MAX_FRAMES, step=1,
                     tooltip="1 gives the whole picture. A larger number gives that many frames of a slow pan over it, "
                     "to try a clip.",
                 ),
@@ -50,7 +50,7 @@ class ExamplePicture(io.ComfyNode):
                     "auvers, coffee, great_wave, ramparts and summertime, and is white everywhere for the others.",
                 ),
             ],
-            is_output_node=True,  # else the page shows no preview where the host has the picture in its cache
+            is_output_node=True,  # otherwise the page shows no preview of a picture that the host has cached
         )  # fmt: skip
 
     @classmethod
@@ -61,29 +61,29 @@ class ExamplePicture(io.ComfyNode):
 
 
 def example(name: str) -> tuple[Tensor, Tensor]:
-    """A bundled picture (1, 3, H, W) and its subject (1, 1, H, W): all of it where nobody drew one."""
+    """A bundled picture (1, 3, H, W) and the mask of its subject (1, 1, H, W); all white for pictures without one."""
     picture = images.load_image(FOLDER / f"{name}.jpg")
     drawn = FOLDER / "masks" / f"{name}.png"
     return picture, images.load_mask(drawn) if drawn.is_file() else torch.ones_like(picture[:, :1])
 
 
 def pan(picture: Tensor, frames: int) -> Tensor:
-    """A window that glides over a picture from the top left to the bottom right corner, as a slow camera would.
+    """Frames cut from a picture along a slow pan from its top left to its bottom right corner.
 
     Args:
         picture: (1, C, H, W).
-        frames: 1 gives the whole picture.
+        frames: how many; 1 gives the whole picture.
 
     Returns:
-        (frames, C, h, w); more than one frame have even h and w, as video encoders want them.
+        (frames, C, h, w); of more than one frame, h and w are even, as video encoders need.
     """
     if frames == 1:
         return picture
     height, width = picture.shape[-2:]
-    rows, columns = (int(side * WINDOW) // 2 * 2 for side in (height, width))
-    windows = []
+    rows, columns = (int(side * PAN_SCALE) // 2 * 2 for side in (height, width))
+    cuts = []
     for frame in range(frames):
         share = frame / (frames - 1)
         top, left = round((height - rows) * share), round((width - columns) * share)
-        windows.append(picture[..., top : top + rows, left : left + columns])
-    return torch.cat(windows)
+        cuts.append(picture[..., top : top + rows, left : left + columns])
+    return torch.cat(cuts)

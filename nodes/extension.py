@@ -1,4 +1,4 @@
-"""The list of nodes that ComfyUI asks for."""
+"""The list of the pack's nodes, as ComfyUI asks for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AdaAttNExtension(ComfyExtension):
     """All nodes of the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        bridge.register_folder()  # here, since older versions do not call on_load
+        bridge.register_folder()  # here, because older versions do not call on_load
         return [
             Stylize,
             LoadModel,

@@ -1,4 +1,4 @@
-"""Pictures to features."""
+"""The node Extract AdaAttN Features: images to encoder features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .sockets import EncoderType, FeaturesType, schema
 
 
 class ExtractFeatures(io.ComfyNode):
-    """What the encoder sees in pictures."""
+    """Encodes images into the features that attention reads."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -46,7 +46,7 @@ class ExtractFeatures(io.ComfyNode):
             features = stages.extract_features(
                 encoder.module, pictures[items], role="image", origin=encoder.encoder, tile_bytes=sizes.tile_bytes
             )
-            return bridge.handed_over(features)
+            return bridge.to_output_device(features)
 
         with bridge.loaded([encoder], pictures):
             parts = batching.run_batched(run, pictures, progress=bridge.NodeProgress())

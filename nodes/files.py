@@ -1,7 +1,7 @@
-"""What a user can choose in the loaders, and how each choice is read. Knows nothing of ComfyUI.
+"""The choices of the loader nodes, and how each of them is read. Imports nothing of ComfyUI.
 
-Choices are the built-in model; our .safetensors files; and folders with the published checkpoints, listed with a slash
-at the end. `.pth` files are read as data, never executed.
+A choice is the built-in model, a .safetensors file of ours, or a folder with the published checkpoints, listed with a
+slash at the end. `.pth` files are read as data, never executed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ SUFFIXES = (".safetensors", ".pth")
 VGG_FILE = "vgg_normalised.pth"
 
 Find = Callable[[str], Path | None]
-"""Relative name of a file or folder -> its path, or None."""
+"""Relative name of a file or folder -> its path, or None where there is none."""
 
 
 def model_choices(names: Iterable[str]) -> list[str]:
-    """Choices of a model among files given by relative names.
+    """Choices of a model, from the relative names of the files in the model folders.
 
     >>> model_choices(["a.safetensors", "P/latest_net_transformer.pth", "P/latest_net_decoder.pth", "vgg.pth"])
     ['built-in', 'P/', 'a.safetensors']
@@ -36,7 +36,7 @@ def model_choices(names: Iterable[str]) -> list[str]:
 
 
 def encoder_choices(names: Iterable[str]) -> list[str]:
-    """Choices of an encoder: any file but the published attention and decoder.
+    """Choices of an encoder: every file but the published attention and decoder.
 
     >>> encoder_choices(["a.safetensors", "P/latest_net_decoder.pth", "vgg_normalised.pth"])
     ['built-in', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
@@ -46,10 +46,10 @@ def encoder_choices(names: Iterable[str]) -> list[str]:
 
 
 def read_model(choice: str, find: Find) -> model.StyleTransferModel:
-    """The model of a choice.
+    """Reads the model of a choice.
 
     Raises:
-        CheckpointError: the file is gone, damaged or of another kind.
+        CheckpointError: the file is missing, damaged or of another kind.
     """
     if choice == BUILT_IN:
         return model_file.load_model()
@@ -66,10 +66,10 @@ def read_model(choice: str, find: Find) -> model.StyleTransferModel:
 
 
 def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
-    """The encoder of a choice; torchvision's is downloaded when it is first used.
+    """Reads the encoder of a choice; the one of torchvision is downloaded when it is first used.
 
     Raises:
-        CheckpointError: the file is gone, damaged or of another kind, or the download failed.
+        CheckpointError: the file is missing, damaged or of another kind, or the download failed.
     """
     if choice == BUILT_IN:
         return model_file.load_model().encoder
@@ -89,7 +89,7 @@ def encoder_config(network: encoder.VGGEncoder) -> config.ModelConfig:
 
 
 def stamp(choice: str | None, find: Find) -> str:
-    """Changes when the files of a choice do: names, sizes and times. A choice that comes over a wire is None."""
+    """A text that changes with the names, sizes and times of a choice's files. A choice that is connected is None."""
     path = find(choice) if choice and choice not in (BUILT_IN, TORCHVISION) else None
     if path is None:
         return choice or ""
@@ -98,7 +98,7 @@ def stamp(choice: str | None, find: Find) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether it is a file, or a folder that holds what `model_choices` lists it for: another one may have its name."""
+    """Whether the path is a file, or a folder with published checkpoints; another folder may have the same name."""
     return path.is_file() or (path / published.TRANSFORMER_FILE).is_file()
 
 

@@ -1,4 +1,4 @@
-"""Weights from files to sockets."""
+"""The nodes Load AdaAttN Model and Load AdaAttN Encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model_input() -> io.Input:
 
 
 class LoadModel(io.ComfyNode):
-    """A whole model, in its three parts."""
+    """Loads a model as its three parts: encoder, attention and decoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -54,7 +54,7 @@ class LoadModel(io.ComfyNode):
 
 
 class LoadEncoder(io.ComfyNode):
-    """An encoder by itself."""
+    """Loads an encoder by itself."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""Several styles on one content."""
+"""The node Mix AdaAttN Styles: several styles on one content."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core import mixing
-from .pictures import content_area
+from .pictures import fit_content_mask
 from .sockets import FusedType, schema, weight
 
 SLOTS = (1, 2, 3, 4)
 
 
 class MixStyles(io.ComfyNode):
-    """Paintings of one content, mixed by weight and by mask."""
+    """Mixes stylized features of one content by weights and by masks."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,11 +31,13 @@ class MixStyles(io.ComfyNode):
 
     @classmethod
     def execute(cls, **slots: Any) -> io.NodeOutput:  # noqa: ANN401 (fused_1, weight_1, mask_1, fused_2, ...)
-        taken = [slot for slot in SLOTS if slots.get(f"fused_{slot}") is not None]
-        paintings = [slots[f"fused_{slot}"] for slot in taken]
-        masks = [content_area(slots.get(f"mask_{slot}"), paintings[0].content, name=f"mask {slot}") for slot in taken]
+        used = [slot for slot in SLOTS if slots.get(f"fused_{slot}") is not None]
+        paintings = [slots[f"fused_{slot}"] for slot in used]
+        masks = [
+            fit_content_mask(slots.get(f"mask_{slot}"), paintings[0].content, name=f"mask {slot}") for slot in used
+        ]
         return io.NodeOutput(
-            mixing.mix_paintings(paintings, [slots.get(f"weight_{slot}", 1.0) for slot in taken], masks)
+            mixing.mix_paintings(paintings, [slots.get(f"weight_{slot}", 1.0) for slot in used], masks)
         )
 
 

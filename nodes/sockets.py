@@ -1,4 +1,4 @@
-"""Socket types of the pack, and the inputs that several nodes share, so that a word means the same everywhere."""
+"""Socket types of the pack, and the inputs that several nodes share, so that they mean the same in all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .compat import known
+from .compat import call_supported
 from .core import stages
 
 CATEGORY = "AdaAttN"
@@ -20,8 +20,8 @@ FusedType = io.Custom("ADAATTN_FUSED")
 
 
 def schema(node_id: str, display_name: str, *, aliases: list[str], **options: Any) -> io.Schema:  # noqa: ANN401
-    """A schema of this pack, with what every one of them has."""
-    return known(
+    """A schema with the id prefix, category and search aliases of this pack."""
+    return call_supported(
         io.Schema, node_id=f"AdaAttN_{node_id}", display_name=display_name, category=CATEGORY,
         search_aliases=[*aliases, *ALIASES], **options,
     )  # fmt: skip
@@ -29,14 +29,14 @@ def schema(node_id: str, display_name: str, *, aliases: list[str], **options: An
 
 def unit_slider(name: str, display_name: str, default: float, tooltip: str, **options: Any) -> io.Input:  # noqa: ANN401
     """A slider from 0 to 1."""
-    return known(
+    return call_supported(
         io.Float.Input, name, display_name=display_name, default=default, min=0.0, max=1.0, step=0.01,
         display_mode=io.NumberDisplay.slider, tooltip=tooltip, **options,
     )  # fmt: skip
 
 
 def weight(name: str, display_name: str, tooltip: str) -> io.Input:
-    """A share in a mix."""
+    """The weight of a style in a mix."""
     return io.Float.Input(
         name, display_name=display_name, default=1.0, min=0.0, max=10.0, step=0.05, optional=True, tooltip=tooltip
     )
@@ -49,7 +49,7 @@ def strength() -> io.Input:
 
 
 def temperature() -> io.Input:
-    return known(
+    return call_supported(
         io.Float.Input, "temperature", display_name="temperature", default=1.0, min=0.05, max=20.0, step=0.05,
         optional=True, advanced=True,
         tooltip="Sets how many places of the style are blended into each place of the content. 1 is the value of the "
@@ -58,15 +58,15 @@ def temperature() -> io.Input:
 
 
 def attention_inputs() -> list[io.Input]:
-    """Which style positions are looked at."""
+    """Which style positions attention reads: all, or a random sample."""
     return [
-        known(
+        call_supported(
             io.Combo.Input, "attention_mode", display_name="look at", options=list(stages.ATTENTIONS),
             default=stages.ATTENTIONS[0], optional=True, advanced=True,
             tooltip="exact uses every place of the style. sampled uses 4096 random places, as the published code does: "
             "it is faster with a large style, but less faithful.",
         ),
-        known(
+        call_supported(
             io.Int.Input, "sample_seed", display_name="sample seed", default=0, min=0, max=2**31 - 1, step=1,
             advanced=True, optional=True,
             tooltip="Selects the random places of sampled. The same seed gives the same picture. exact does not use "
@@ -76,7 +76,7 @@ def attention_inputs() -> list[io.Input]:
 
 
 def mask_inputs() -> list[io.Input]:
-    """Where to paint, and how the mask is shaped first: threshold, then invert, then feather."""
+    """Where the content is stylized. The mask is shaped first: threshold, then invert, then feather."""
     return [
         io.Mask.Input(
             "content_mask", display_name="content mask", optional=True,

@@ -1,4 +1,4 @@
-"""Everything in one node."""
+"""The node AdaAttN Stylize: the whole style transfer in one node."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from . import bridge, files
 from .core import batching, encode_style, resize, stages, stylize
 from .loaders import model_input
-from .pictures import content_area, style_area, to_image, to_pictures
+from .pictures import fit_content_mask, fit_style_mask, to_image, to_pictures
 from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
 
 SLOTS = (2, 3, 4)
 STYLE_SIZE = 512
-SKETCH_ABOVE = 1536 * 1024
-"""Contents with more pixels are painted small first, for a preview while the work goes on: a few percent more time."""
-SKETCH_SIZE = 256
+PREVIEW_ABOVE = 1536 * 1024
+"""Contents with more pixels are first stylized at a small size for a preview, which takes a few percent of the time."""
+PREVIEW_SIZE = 256
 
 
 class Stylize(io.ComfyNode):
-    """A picture in the style of others."""
+    """Stylizes images with one style or a mix of up to four."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -87,12 +87,14 @@ class Stylize(io.ComfyNode):
         **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
     ) -> io.NodeOutput:
         pictures = to_pictures(content, "content")
-        area = content_area(content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather)
+        mask = fit_content_mask(
+            content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
+        )
         more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
         weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
         images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
         styles = [reduced(to_pictures(image, "style"), style_size) for image in images]
-        masks = [style_area(style_mask, styles[0]), *[None] * len(more)]
+        style_masks = [fit_style_mask(style_mask, styles[0]), *[None] * len(more)]
         model = files.read_model(model_name, bridge.find_file)
         image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
 
@@ -102,28 +104,28 @@ class Stylize(io.ComfyNode):
 
         with bridge.loaded([bridge.part(model, model.config)], pictures, *styles):
             encoded = [
-                encode_style(model, picture, mask=mask, attention=attention_mode, seed=sample_seed)
-                for picture, mask in zip(styles, masks, strict=True)
+                encode_style(model, picture, mask=style_mask, attention=attention_mode, seed=sample_seed)
+                for picture, style_mask in zip(styles, style_masks, strict=True)
             ]
             run = partial(
                 stylize, model, style_weights=weights, strength=strength, temperature=temperature,
                 keep_color=keep_color,
             )  # fmt: skip
             if is_large(pictures):
-                small, first = reduced(pictures[:1], SKETCH_SIZE), batching.slice_batch((encoded, area), slice(0, 1))
+                small, first = reduced(pictures[:1], PREVIEW_SIZE), batching.slice_batch((encoded, mask), slice(0, 1))
                 progress.show(run(small, first[0], content_mask=first[1]))
-            run(pictures, encoded, content_mask=area, progress=progress, on_result=show)
+            run(pictures, encoded, content_mask=mask, progress=progress, on_result=show)
         return io.NodeOutput(image)
 
 
 def is_large(pictures: Tensor) -> bool:
     """Whether a small preview is worth its time."""
     height, width = pictures.shape[-2:]
-    return height * width > SKETCH_ABOVE and min(height, width) > 2 * SKETCH_SIZE
+    return height * width > PREVIEW_ABOVE and min(height, width) > 2 * PREVIEW_SIZE
 
 
 def reduced(pictures: Tensor, short_side: int) -> Tensor:
-    """Pictures at this short side where theirs is longer; 0 leaves them."""
+    """Pictures reduced to this short side where theirs is longer; 0 leaves them as they are."""
     if not short_side or min(pictures.shape[-2:]) <= short_side:
         return pictures
     return resize.resize_image(pictures, short_side=max(short_side, resize.MIN_SIDE))

@@ -317,7 +317,7 @@ def test_batches_pair_up_and_one_style_serves_all(run: Callable[..., Any], parts
         assert_same(pixels(run("Decode", decoder=decoder, fused=fused)), wanted)
 
 
-def test_large_batches_are_painted_in_windows(
+def test_large_batches_are_stylized_in_parts(
     run: Callable[..., Any], parts: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_module("adaattn_core.inference.batching"), "BATCH_PIXELS", 2 * 48 * 72)
@@ -400,7 +400,7 @@ def test_the_content_stays_where_the_mask_is_black(run: Callable[..., Any]) -> N
     assert torch.equal(turned[..., :36], CONTENT[..., :36])
 
 
-def test_load_images_empty_mask_paints_everything(run: Callable[..., Any]) -> None:
+def test_load_images_empty_mask_counts_as_no_mask(run: Callable[..., Any]) -> None:
     assert_same(masked(run, torch.zeros(1, 64, 64)), stylize(load_model(), CONTENT, STYLE))
 
 
@@ -582,12 +582,12 @@ def test_progress_and_a_preview(host: SimpleNamespace, run: Callable[..., Any]) 
     assert previews[0][0] == "JPEG" and previews[0][1].size == (64, 64)
 
 
-def test_a_large_picture_is_sketched_first(
+def test_a_large_picture_has_a_small_preview_first(
     host: SimpleNamespace, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = pack_module("nodes.stylize")
-    monkeypatch.setattr(module, "SKETCH_ABOVE", 40 * 70)
-    monkeypatch.setattr(module, "SKETCH_SIZE", 20)
+    monkeypatch.setattr(module, "PREVIEW_ABOVE", 40 * 70)
+    monkeypatch.setattr(module, "PREVIEW_SIZE", 20)
     previews: list[Any] = []
 
     def keep(value: int, total: int, preview: Any, **_: object) -> None:

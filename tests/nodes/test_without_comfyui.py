@@ -83,8 +83,8 @@ def test_keywords_an_older_host_does_not_know_are_left_out() -> None:
         return size, tooltip, advanced
 
     options: dict[str, Any] = {"tooltip": "words", "advanced": True, "search_aliases": ["a"]}
-    assert compat.known(old, 3, **options) == (3, "words")
-    assert compat.known(new, 3, **options) == (3, "words", True)
+    assert compat.call_supported(old, 3, **options) == (3, "words")
+    assert compat.call_supported(new, 3, **options) == (3, "words", True)
 
 
 def test_a_misspelt_keyword_is_an_error_on_every_host() -> None:
@@ -92,7 +92,7 @@ def test_a_misspelt_keyword_is_an_error_on_every_host() -> None:
         return size
 
     with pytest.raises(TypeError, match="tooltipp"):
-        compat.known(make, 3, tooltipp="words")
+        compat.call_supported(make, 3, tooltipp="words")
 
 
 # ---------------------------------------------------------------- what can be chosen
@@ -229,16 +229,16 @@ def test_what_is_no_image(shape: tuple[int, ...]) -> None:
 def test_load_images_empty_mask_is_no_mask() -> None:
     """64 x 64 zeros; turned round it would be all white, which is no mask either."""
     empty = torch.zeros(1, 64, 64)
-    assert pictures.content_area(None, CONTENT) is None
-    assert pictures.content_area(empty, CONTENT) is None
-    assert pictures.content_area(empty, CONTENT, invert=True) is None
-    assert pictures.style_area(empty, CONTENT) is None
+    assert pictures.fit_content_mask(None, CONTENT) is None
+    assert pictures.fit_content_mask(empty, CONTENT) is None
+    assert pictures.fit_content_mask(empty, CONTENT, invert=True) is None
+    assert pictures.fit_style_mask(empty, CONTENT) is None
     assert torch.equal(pictures.to_mask(None, CONTENT), torch.ones(1, 40, 60))
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (1, 40, 60), (1, 64, 64), (7, 5)])
 def test_masks_of_any_size_are_stretched(shape: tuple[int, ...]) -> None:
-    area = pictures.content_area(torch.ones(shape), CONTENT)
+    area = pictures.fit_content_mask(torch.ones(shape), CONTENT)
     assert torch.equal(area, torch.ones(1, 1, 40, 60))
     assert torch.equal(pictures.to_mask(area, CONTENT), torch.ones(1, 40, 60))
 
@@ -246,9 +246,9 @@ def test_masks_of_any_size_are_stretched(shape: tuple[int, ...]) -> None:
 def test_one_mask_for_each_picture() -> None:
     batch = picture(40, 60, batch=2)
     masks = torch.stack([torch.zeros(40, 60), torch.ones(40, 60)])
-    assert torch.equal(pictures.content_area(masks, batch)[:, 0], masks)  # one empty one of several is no mistake
+    assert torch.equal(pictures.fit_content_mask(masks, batch)[:, 0], masks)  # one empty one of several is no mistake
     with pytest.raises(ValueError, match="the content mask has shape"):
-        pictures.content_area(torch.ones(3, 40, 60), batch)
+        pictures.fit_content_mask(torch.ones(3, 40, 60), batch)
 
 
 @pytest.mark.parametrize(
@@ -265,4 +265,4 @@ def test_an_empty_mask_says_what_to_do(mask: torch.Tensor, options: dict[str, An
         "disconnect it."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        pictures.content_area(mask, CONTENT, **options)
+        pictures.fit_content_mask(mask, CONTENT, **options)
