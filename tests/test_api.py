@@ -14,7 +14,7 @@ import adaattn_core
 from adaattn_core import encode_style, load_image, load_model, save_image, save_model, stylize
 from tests.helpers.small_models import picture, small_model
 
-PROMISED = {
+PUBLIC_NAMES = {
     "CheckpointError",
     "ImageError",
     "ModelConfig",
@@ -30,7 +30,7 @@ PROMISED = {
     "save_model",
     "stylize",
 }
-"""Scripts of others rely on these. A new name is added here; taking one away breaks those scripts."""
+"""Scripts rely on these. A new name is added here; removing one breaks scripts."""
 
 KEYWORDS = {
     "load_model": {"device", "dtype"},
@@ -65,20 +65,20 @@ KEYWORDS = {
 """Keyword-only arguments that scripts rely on."""
 
 
-def test_all_is_what_was_promised_sorted() -> None:
-    assert set(adaattn_core.__all__) == PROMISED
+def test_all_holds_the_public_names_sorted() -> None:
+    assert set(adaattn_core.__all__) == PUBLIC_NAMES
     assert sorted(adaattn_core.__all__) == adaattn_core.__all__
 
 
-def test_every_name_is_there_and_documented() -> None:
+def test_every_public_name_is_documented() -> None:
     for name in adaattn_core.__all__:
         assert (getattr(adaattn_core, name).__doc__ or "").strip(), f"{name} has no docstring"
 
 
 @pytest.mark.parametrize("function", KEYWORDS)
-def test_keywords_are_there_and_optional(function: str) -> None:
+def test_keyword_arguments_exist_and_are_optional(function: str) -> None:
     parameters = inspect.signature(getattr(adaattn_core, function)).parameters.values()
-    keywords = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is not one.empty}
+    keywords = {item.name for item in parameters if item.kind is item.KEYWORD_ONLY and item.default is not item.empty}
     assert keywords >= KEYWORDS[function]
 
 
@@ -89,7 +89,7 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_the_first_script_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a small model in the place of the built-in one."""
+    """With a small model in place of the built-in one."""
     monkeypatch.setattr(sys.modules["adaattn_core.checkpoints.model_file"], "WEIGHTS_FOLDER", tmp_path)
     save_model(small_model(), tmp_path / "compact.safetensors")
     save_image(picture(40, 32, seed=1), tmp_path / "photo.png")

@@ -1,4 +1,4 @@
-"""Every command and program of the README does what it says, on small pictures."""
+"""Every command and program of the README runs, on small pictures."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     """Arguments of every `adaattn` command in the README's shell blocks; a backslash joins lines."""
-    whole = [block.replace("\\\n", " ") for block in blocks("bash")]
-    lines = [part for block in whole for line in block.splitlines() for part in line.split("&&")]
+    joined = [block.replace("\\\n", " ") for block in blocks("bash")]
+    lines = [part for block in joined for line in block.splitlines() for part in line.split("&&")]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == ["adaattn"]]
 
@@ -46,8 +46,8 @@ CLIPS = [words for words in commands() if words[0] == "video"]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the README speaks of, as the working directory and the home."""
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README names; it is the working directory and the home folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ADAATTN_MODELS", raising=False)
@@ -74,23 +74,23 @@ def test_the_first_command_is_the_one_that_ci_runs(script: str) -> None:
 
 
 @pytest.mark.parametrize("words", PAINTING, ids=" ".join)
-def test_painting_commands(words: list[str], desk: Path) -> None:
+def test_painting_commands(words: list[str], files: Path) -> None:
     run(words)
-    output = desk / words[words.index("-o") + 1]
+    output = files / words[words.index("-o") + 1]
     assert output.is_file() or list(output.iterdir())
 
 
 @pytest.mark.parametrize("words", CLIPS, ids=" ".join)
-def test_clip_commands(words: list[str], desk: Path) -> None:
+def test_clip_commands(words: list[str], files: Path) -> None:
     for package in ("av", "cv2"):
         pytest.importorskip(package, reason='needs PyAV and OpenCV: pip install "adaattn[video]"')
     write_clip("clip.mp4", sound="aac")
     run([*words, "--size=32"])
-    assert (desk / words[words.index("-o") + 1]).is_file()
+    assert (files / words[words.index("-o") + 1]).is_file()
 
 
-def test_the_published_weights_are_converted_and_used(desk: Path, published: Path) -> None:
-    (desk / "checkpoints").symlink_to(published)
+def test_the_published_weights_are_converted_and_used(files: Path, published: Path) -> None:
+    (files / "checkpoints").symlink_to(published)
     chosen = [words for words in commands() if words[0] == "convert" or "base" in words]
     assert len(chosen) == 2
     for words in chosen:
@@ -98,7 +98,7 @@ def test_the_published_weights_are_converted_and_used(desk: Path, published: Pat
     assert load_image("out.png").shape == load_image("photo.jpg").shape
 
 
-def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_trained_and_used(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def narrow_vgg(source: str) -> VGGEncoder:
         assert source == "torchvision"
         with torch.random.fork_rng():
@@ -111,10 +111,10 @@ def test_a_model_is_trained_and_used(desk: Path, monkeypatch: pytest.MonkeyPatch
     assert len(chosen) == 2
     for words in chosen:
         run([*words, *(quick if words[0] == "train" else [])])
-    assert (desk / "out.png").is_file()
+    assert (files / "out.png").is_file()
 
 
-def test_models_and_pictures_are_judged(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_pictures_are_evaluated(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_download(device: torch.device) -> NoReturn:
         raise CheckpointError("not in a test")
 
@@ -136,7 +136,7 @@ def test_models_and_pictures_are_judged(desk: Path, monkeypatch: pytest.MonkeyPa
     assert rows == ["compact", "mine", "other", "content unchanged", "style copied"]
 
 
-def test_the_benchmark(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = {"seconds": 1.0, "gflop": 1.0, "gigabytes": 1.0, "peak_gib": 1.0}
     monkeypatch.setattr(bench, "_measure_in_process", lambda subject, size, weights: numbers)
     (words,) = [words for words in commands() if words[0] == "bench"]
@@ -156,7 +156,7 @@ def test_every_command_is_run_by_a_test() -> None:
     }
 
 
-def test_the_program(desk: Path) -> None:
+def test_the_program(files: Path) -> None:
     (program,) = blocks("python")
     Path("program.py").write_text(program, encoding="utf-8")
     names = runpy.run_path("program.py")

@@ -1,4 +1,4 @@
-"""The pack as the Comfy registry takes it: metadata, the files it ships, the habits its linters ask for."""
+"""The pack as the Comfy registry needs it: metadata, shipped files, the rules of its linters, example workflows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ ACCELERATORS = {
         "GPU :: Apple Metal",
     )
 }
-"""All that the registry accepts as an Environment."""
+"""The Environment classifiers that the registry accepts."""
 
 TITLE, GAP = 30, 10
-"""Pixels of a node's title bar, which its position and size leave out, and the least distance between two nodes."""
+"""Pixels: height of a node's title bar, which its position and size leave out, and least distance between nodes."""
 
 
 # ---------------------------------------------------------------- metadata
@@ -52,11 +53,11 @@ def test_the_registry_can_show_the_pack() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
     assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= set(comfy)
     assert "Repository" in project["urls"]
-    assert {one for one in project["classifiers"] if one.startswith("Environment")} <= ACCELERATORS
+    assert {line for line in project["classifiers"] if line.startswith("Environment")} <= ACCELERATORS
 
 
-def test_the_page_files_are_announced_once() -> None:
-    assert "web" not in PROJECT["tool"]["comfy"], "WEB_DIRECTORY already names them: the scripts would load twice"
+def test_the_web_folder_is_declared_once() -> None:
+    assert "web" not in PROJECT["tool"]["comfy"], "WEB_DIRECTORY already names it: the scripts would load twice"
 
 
 @pytest.mark.parametrize(("key", "sides"), [("Icon", (1, 1)), ("Banner", (21, 9))])
@@ -76,7 +77,7 @@ def shipped() -> list[str]:
     return shipped_files()
 
 
-def test_all_that_the_pack_needs_is_shipped(shipped: list[str]) -> None:
+def test_every_file_that_the_pack_needs_is_shipped(shipped: list[str]) -> None:
     needed = ["__init__.py", "pyproject.toml", "LICENSE", "README.md"]
     needed += [f"adaattn_core/weights/{name}" for name in ("README.md", "LICENSE", "compact.safetensors")]
     needed += [f"adaattn_core/weights/{name}" for name in ("LICENSE-VGG19", "vgg19.safetensors")]
@@ -112,13 +113,13 @@ def test_the_oldest_torch_of_the_checks_is_the_oldest_that_is_declared() -> None
         assert f'"{name}=={oldest}.*"' in workflow
 
 
-def test_what_only_development_needs_is_not(shipped: list[str]) -> None:
+def test_files_for_development_are_not_shipped(shipped: list[str]) -> None:
     folders = {name.partition("/")[0] for name in shipped if "/" in name}
     assert folders & {"tests", "benchmarks", "docs", ".ci", ".github"} == set()
     assert not {"CONTRIBUTING.md", "MANIFEST.in"} & set(shipped)
 
 
-# ---------------------------------------------------------------- habits
+# ---------------------------------------------------------------- rules of the linters
 
 
 FORBIDDEN = {
@@ -128,7 +129,7 @@ FORBIDDEN = {
     r"torch\.(?:cuda\.)?(?:amp\.)?autocast\s*\(": "import autocast by name",
     r"\.cuda\s*\(|\.to\s*\(\s*[\"']cuda": "the device comes from outside",
 }
-"""What comfy-test lint refuses in the whole pack, by spelling, and what to write instead."""
+"""Patterns that comfy-test lint refuses anywhere in the pack, and what to write instead."""
 
 
 def sources() -> list[Path]:
@@ -136,40 +137,40 @@ def sources() -> list[Path]:
     return [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
 
 
-def refused(source: str) -> list[str]:
+def refused_lines(source: str) -> list[str]:
     return [
-        f"line {number}: {cure}"
+        f"line {number}: {remedy}"
         for number, line in enumerate(source.splitlines(), 1)
-        for wrong, cure in FORBIDDEN.items()
-        if re.search(wrong, line)
+        for pattern, remedy in FORBIDDEN.items()
+        if re.search(pattern, line)
     ]
 
 
 @pytest.mark.parametrize(
     "source", ["x = nn.Conv2d" + "(3, 3)", "with torch.autocast" + '("cpu"):', "x.to" + '("cuda:0")']
 )
-def test_what_the_linter_refuses_is_found(source: str) -> None:
-    assert len(refused(source)) == 1
+def test_a_refused_pattern_is_found(source: str) -> None:
+    assert len(refused_lines(source)) == 1
 
 
 def test_the_sources_pass_the_linter_of_the_node_ecosystem() -> None:
-    found = [f"{path}, {line}" for path in sources() for line in refused(path.read_text(encoding="utf-8"))]
-    assert found == []
+    refused = [f"{path}, {line}" for path in sources() for line in refused_lines(path.read_text(encoding="utf-8"))]
+    assert refused == []
 
 
-def test_sources_are_readable_where_text_is_cp1252() -> None:
-    """On Windows, by tools that do not ask for UTF-8; other characters are written as escapes."""
+def test_sources_can_be_read_as_cp1252() -> None:
+    """Tools on Windows may read them so; other characters are written as escapes."""
     for path in sources():
         text = path.read_text(encoding="utf-8")
-        wrong = {f"U+{ord(one):04X}" for one in text if not one.encode("cp1252", "ignore")}
-        assert not wrong, f"{path} holds {wrong}"
+        others = {f"U+{ord(char):04X}" for char in text if not char.encode("cp1252", "ignore")}
+        assert not others, f"{path} holds {others}"
 
 
 # ---------------------------------------------------------------- example workflows
 
 
 def boxes(workflow: dict[str, Any]) -> dict[str, tuple[float, float, float, float]]:
-    """Node -> left, top, right, bottom, with its title bar."""
+    """Node -> left, top, right, bottom, title bar included."""
     places = {}
     for node in workflow["nodes"]:
         (left, top), (width, height) = node["pos"], node["size"]
@@ -181,20 +182,14 @@ def touching(places: dict[str, tuple[float, float, float, float]]) -> list[tuple
     def apart(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
         return any(a[side + 2] + GAP <= b[side] or b[side + 2] + GAP <= a[side] for side in (0, 1))
 
-    names = list(places)
-    return [
-        (one, other)
-        for index, one in enumerate(names)
-        for other in names[index + 1 :]
-        if not apart(places[one], places[other])
-    ]
+    return [(a, b) for a, b in combinations(places, 2) if not apart(places[a], places[b])]
 
 
 def test_touching_nodes_are_found() -> None:
     assert touching({"a": (0, 0, 10, 10), "b": (15, 0, 30, 10), "c": (40, 0, 50, 10)}) == [("a", "b")]
 
 
-def test_there_are_examples_for_every_use() -> None:
+def test_there_are_several_examples() -> None:
     assert len(TEMPLATES) >= 6
 
 
@@ -205,11 +200,11 @@ def test_an_example_is_tidy(path: Path) -> None:
     assert path.with_suffix(".jpg").is_file(), "an example needs a thumbnail"
     assert touching(boxes(workflow)) == []
     assert workflow["groups"] and all(group["title"] for group in workflow["groups"])
-    assert any(node["type"] == "MarkdownNote" for node in workflow["nodes"]), "a note says what to try"
+    assert any(node["type"] == "MarkdownNote" for node in workflow["nodes"]), "no note says what to try"
 
 
 def empty_fields(tree: Any, path: str = "") -> Iterator[str]:
-    """Paths of what is null, other than sockets without a link."""
+    """Paths of null values, other than sockets without a link."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         if value is None and key not in ("link", "links"):
             yield f"{path}{key}"
@@ -222,11 +217,11 @@ def test_empty_fields_are_found() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_has_no_empty_fields(path: Path) -> None:
-    """Newer pages write null where they have nothing to say; on ComfyUI 0.3.64 that raises an alert."""
+    """Newer versions of the page write null for an absent value; ComfyUI 0.3.64 shows an alert for it."""
     assert list(empty_fields(json.loads(path.read_text(encoding="utf-8")))) == []
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_an_example_brings_its_pictures(path: Path) -> None:
+def test_an_example_uses_the_pictures_that_ship(path: Path) -> None:
     kinds = {node["type"] for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
     assert "LoadImage" not in kinds, "a newcomer's input folder is empty; use AdaAttN_ExamplePicture"
