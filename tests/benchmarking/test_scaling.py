@@ -61,7 +61,7 @@ def test_counted_arithmetic_is_what_runs(config: ModelConfig) -> None:
 
 
 def test_arithmetic_of_the_full_size() -> None:
-    """GFLOP at 512 x 512, counted by hand in docs/performance.md: 382 of two encodes, 190 of decoder and merge, 515 and
+    """GFLOP at 512 x 512, counted by hand: 382 of two encodes, 190 of decoder and merge, 515 and
     71 of attention, and what the projections take."""
     counted = flops(ModelConfig(), 512)
     assert counted.attention / 1e9 == pytest.approx(515 + 71, rel=0.01)
