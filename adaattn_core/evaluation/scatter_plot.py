@@ -36,8 +36,8 @@ class Marker(NamedTuple):
 
 
 MARKERS = (
-    Marker("o", "●", "○"), Marker("s", "■", "□"), Marker("D", "◆", "◇"),
-    Marker("^", "▲", "△"), Marker("v", "▼", "▽"), Marker("P", "✚", "✛"),
+    Marker("o", "\u25cf", "\u25cb"), Marker("s", "\u25a0", "\u25a1"), Marker("D", "\u25c6", "\u25c7"),
+    Marker("^", "\u25b2", "\u25b3"), Marker("v", "\u25bc", "\u25bd"), Marker("P", "\u271a", "\u271b"),
 )  # fmt: skip
 """Shapes of the methods in turn, so that colour alone does not tell them apart."""
 
@@ -82,8 +82,8 @@ def scatter_svg(subjects: Sequence[Data], colors: Sequence[str], content: Data, 
 
 
 def _label(axes: Any, content: Data, style: Data) -> None:  # noqa: ANN401 (matplotlib is optional)
-    axes.set_xlabel(f"content kept: {content['title']} →")
-    axes.set_ylabel(f"style taken: {style['title']} →")
+    axes.set_xlabel(f"content kept: {content['title']} \u2192")
+    axes.set_ylabel(f"style taken: {style['title']} \u2192")
     if content["better"] == "lower":
         axes.invert_xaxis()
     if style["better"] == "lower":
