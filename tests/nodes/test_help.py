@@ -1,7 +1,7 @@
-"""The help pages of the ComfyUI nodes, in every language: they speak of what is there, and all say the same.
+"""The help pages of the ComfyUI nodes agree with the nodes, and every translation agrees with the English page.
 
-A page is web/docs/<node id>/<language>.md. English is also web/docs/<node id>.md, which ComfyUI shows where there is no
-page in the user's language. It finds relative pictures of both under web/docs.
+A page is web/docs/<node id>/<language>.md. English is also web/docs/<node id>.md, which ComfyUI shows if there is no
+page in the user's language. Relative picture paths of both start at web/docs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PICTURE = re.compile(r"!\[([^\]]+)\]\(([^)]+)\)")
 
 
 class Item(NamedTuple):
-    """An entry of a list: **names** (values): text. Without values an output, without names another list."""
+    """A list entry `**names** (values): text`. Outputs have no values; entries of other lists have no names."""
 
     names: list[str]
     values: str
@@ -38,7 +38,7 @@ class Item(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A help page in pieces. sections: the lists under each ## heading, inputs and outputs first, messages last."""
+    """A parsed help page. sections: the list entries under each ## heading; inputs and outputs first, messages last."""
 
     text: str
     title: str
@@ -70,18 +70,16 @@ def page(node: str, language: str) -> Page:
 
 
 def _item(line: str) -> Item:
-    """Brackets and colons of any width."""
-    found = re.fullmatch(r"- (\*\*.+?\*\*)(?: ?[(\uff08](.*?)[)\uff09])?[:\uff1a] ?(.*)", line)
-    if not found:
+    """Parses a list entry; brackets and colons may be full-width."""
+    match = re.fullmatch(r"- (\*\*.+?\*\*)(?: ?[(\uff08](.*?)[)\uff09])?[:\uff1a] ?(.*)", line)
+    if not match:
         return Item([], "", line.removeprefix("- "))
-    return Item(re.findall(r"\*\*(.+?)\*\*", found[1]), found[2] or "", found[3])
+    return Item(re.findall(r"\*\*(.+?)\*\*", match[1]), match[2] or "", match[3])
 
 
 NODES = list(node_schemas())
-EVERY_PAGE = pytest.mark.parametrize(("node", "language"), [(node, lang) for node in NODES for lang in LANGUAGES])
-EVERY_TRANSLATION = pytest.mark.parametrize(
-    ("node", "language"), [(node, lang) for node in NODES for lang in TRANSLATED]
-)
+IN_EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
+IN_EVERY_TRANSLATION = pytest.mark.parametrize("language", TRANSLATED)
 
 
 def names(node: str, language: str, kind: str) -> list[str]:
@@ -93,82 +91,105 @@ def test_there_is_a_page_for_every_node_and_no_other() -> None:
     assert set(DOCS.rglob("*.md")) == expected | {DOCS / f"{node}.md" for node in NODES}
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_other_languages_get_the_english_page(node: str) -> None:
-    """A copy of it: ComfyUI asks for en.md first, and a page that is not there is an error in the browser's console."""
-    assert (DOCS / f"{node}.md").read_bytes() == page_path(node, "en").read_bytes()
+def test_other_languages_get_the_english_page() -> None:
+    """A copy of it: ComfyUI asks for en.md first, and a missing page is an error in the browser's console."""
+    for node in NODES:
+        assert (DOCS / f"{node}.md").read_bytes() == page_path(node, "en").read_bytes(), node
 
 
-@EVERY_PAGE
-def test_the_title_is_the_nodes_name(node: str, language: str) -> None:
-    assert page(node, language).title == read(language, "nodeDefs")[node]["display_name"]
+@IN_EVERY_LANGUAGE
+def test_the_title_is_the_nodes_name(language: str) -> None:
+    titles = {node: page(node, language).title for node in NODES}
+    assert titles == {node: read(language, "nodeDefs")[node]["display_name"] for node in NODES}
 
 
-@EVERY_PAGE
-def test_every_input_and_output_has_its_entry(node: str, language: str) -> None:
-    """By the name that the node shows in that language; inputs that say the same may share one."""
-    inputs, outputs = page(node, language).sections[:2]
-    named = [name for item in inputs for name in item.names]
-    assert sorted(named) == sorted(names(node, language, "inputs"))
-    first = [item.names[0] for item in inputs if item.names]
-    assert first == [name for name in names(node, language, "inputs") if name in first], "in the node's order"
-    assert [item.names for item in outputs] == [[name] for name in names(node, language, "outputs")]
+@IN_EVERY_LANGUAGE
+def test_every_input_and_output_has_its_entry(language: str) -> None:
+    """By the name that the node shows in that language, in the node's order; similar inputs may share an entry."""
+    for node in NODES:
+        inputs, outputs = page(node, language).sections[:2]
+        expected = names(node, language, "inputs")
+        assert sorted(name for item in inputs for name in item.names) == sorted(expected), node
+        first = [item.names[0] for item in inputs if item.names]
+        assert first == [name for name in expected if name in first], f"{node}: not in the node's order"
+        assert [item.names for item in outputs] == [[name] for name in names(node, language, "outputs")], node
 
 
-@EVERY_PAGE
-def test_ranges_and_choices_are_those_of_the_schema(node: str, language: str) -> None:
-    for item in page(node, language).sections[0]:
-        for name in item.names:
-            socket = node_schemas()[node].inputs[names(node, language, "inputs").index(name)]
-            found = CODE.findall(item.values) if socket.type == "COMBO" else NUMBERS.findall(item.values)
-            assert item.values and found == _values(socket), f"{name}: {item.values}"
+@IN_EVERY_LANGUAGE
+def test_ranges_and_choices_are_those_of_the_schema(language: str) -> None:
+    for node in NODES:
+        sockets = dict(zip(names(node, language, "inputs"), node_schemas()[node].inputs, strict=True))
+        for item in page(node, language).sections[0]:
+            for name in item.names:
+                pattern = CODE if sockets[name].type == "COMBO" else NUMBERS
+                stated = pattern.findall(item.values)
+                assert item.values and stated == _values(sockets[name]), f"{node}, {name}: {item.values}"
 
 
 def _values(socket: Socket) -> list[str]:
-    """What a page has to say of an input: least, most, and default of a number; the choices of a list."""
+    """What a page has to state of an input: minimum, maximum and default of a number; the choices of a list."""
     options = socket.options
     if socket.type in ("FLOAT", "INT"):
         return [f"{options[key]:.10g}" for key in ("min", "max", "default")]
     return list(map(str, options["options"])) if socket.type == "COMBO" else []
 
 
-@EVERY_TRANSLATION
-def test_translations_are_built_like_the_english_page(node: str, language: str) -> None:
-    english, translated = page(node, "en"), page(node, language)
-    assert [len(heading.split()[0]) for heading in translated.headings] == [
-        len(heading.split()[0]) for heading in english.headings
-    ]
-    assert translated.pictures == english.pictures
-    assert [len(section) for section in translated.sections] == [len(section) for section in english.sections]
-    assert translated.messages == english.messages
-    assert sorted(CODE.findall(translated.text)) == sorted(CODE.findall(english.text))
-    paragraphs = [len([part for part in one.text.split("\n\n") if part.strip()]) for one in (english, translated)]
-    assert paragraphs[0] == paragraphs[1]
+class Layout(NamedTuple):
+    """The parts of a page that a translation does not change."""
+
+    heading_levels: list[int]
+    pictures: list[str]
+    section_lengths: list[int]
+    messages: list[str]
+    code: list[str]
+    paragraphs: int
 
 
-@EVERY_TRANSLATION
-def test_translations_are_translated(node: str, language: str) -> None:
-    for line in page(node, language).text.splitlines():
-        plain = CODE.sub("", line)
-        if re.search(r"[a-zA-Z]{3}", plain.replace("AdaAttN", "")):
-            assert re.search(SCRIPTS[language], plain), line
-        assert not re.search(FOREIGN[language], line), line
+def layout(node: str, language: str) -> Layout:
+    source = page(node, language)
+    return Layout(
+        [len(heading.split()[0]) for heading in source.headings],
+        source.pictures,
+        [len(section) for section in source.sections],
+        source.messages,
+        sorted(CODE.findall(source.text)),
+        len([part for part in source.text.split("\n\n") if part.strip()]),
+    )
 
 
-@EVERY_TRANSLATION
-def test_translations_call_the_nodes_by_their_names(node: str, language: str) -> None:
-    english, translated = page(node, "en").text, page(node, language).text
-    for other in NODES:
-        title = read(language, "nodeDefs")[other]["display_name"]
-        assert (title in translated) == (read("en", "nodeDefs")[other]["display_name"] in english), title
+@IN_EVERY_TRANSLATION
+def test_translations_are_built_like_the_english_page(language: str) -> None:
+    for node in NODES:
+        for part, translated, english in zip(Layout._fields, layout(node, language), layout(node, "en"), strict=True):
+            assert translated == english, f"{node}: {part}"
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_messages_are_those_of_the_code(node: str) -> None:
-    """Quoted as they are, with … for what differs from time to time."""
-    assert page(node, "en").messages
-    for message in page(node, "en").messages:
-        assert any(message.strip("… ") in known for known in _messages()), message
+@IN_EVERY_TRANSLATION
+def test_translations_are_translated(language: str) -> None:
+    for node in NODES:
+        for line in page(node, language).text.splitlines():
+            plain = CODE.sub("", line)
+            if re.search(r"[a-zA-Z]{3}", plain.replace("AdaAttN", "")):
+                assert re.search(SCRIPTS[language], plain), f"{node}: {line}"
+            assert not re.search(FOREIGN[language], line), f"{node}: {line}"
+
+
+@IN_EVERY_TRANSLATION
+def test_translations_call_the_nodes_by_their_names(language: str) -> None:
+    for node in NODES:
+        english, translated = page(node, "en").text, page(node, language).text
+        for other in NODES:
+            title = read(language, "nodeDefs")[other]["display_name"]
+            english_title = read("en", "nodeDefs")[other]["display_name"]
+            assert (title in translated) == (english_title in english), f"{node}: {title}"
+
+
+def test_messages_are_those_of_the_code() -> None:
+    """Quoted literally, with … for the variable parts."""
+    for node in NODES:
+        assert page(node, "en").messages, node
+        for message in page(node, "en").messages:
+            assert any(message.strip("… ") in text for text in _messages()), f"{node}: {message}"
 
 
 @cache
@@ -181,8 +202,8 @@ def _messages() -> list[str]:
 def _texts(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            told = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-            yield told.replace("…x…", "…")
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield text.replace("…x…", "…")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 

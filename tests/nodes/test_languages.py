@@ -1,6 +1,6 @@
-"""The words of the ComfyUI nodes in every language: locales/<language>/*.json, in the layout that its page reads.
+"""The texts of the ComfyUI nodes in every language: locales/<language>/*.json, in the layout that ComfyUI reads.
 
-English says what the schemas say, so that a changed schema fails here until all languages follow.
+The English texts equal those of the schemas, so that a changed schema fails here until the locales follow.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ HANGUL, KANA, HAN = r"\uac00-\ud7a3", r"\u3041-\u3093\u30a1-\u30f6", r"\u4e00-\u
 SCRIPTS = {"ko": f"[{HANGUL}]", "zh": f"[{HAN}]", "ja": f"[{KANA}{HAN}]"}
 FOREIGN = {"ko": f"[{KANA}]", "zh": f"[{HANGUL}{KANA}]", "ja": f"[{HANGUL}]"}
 SAME_EVERYWHERE = {"x", "y", "AdaAttN"}
-"""Words that stay as they are."""
+"""Words that are the same in every language."""
 
 KEPT = re.compile(
     r"\d+(?:\.\d+)?|\w*(?:latest_net|vgg_normalised|relu\d)\w*|\.pth|\.safetensors|models/\w+"
     r"|(?:built-in|exact|sampled|torchvision|VGG)\b",
     flags=re.ASCII,
 )
-"""What stays as it is in a translation: numbers, files, and values of options, so that help for one language serves who
-reads a workflow made in another."""
+"""What a translation keeps: numbers, file names and option values, so that help in one language is of use for a
+workflow made in another."""
 
 
 def read(language: str, name: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def read(language: str, name: str) -> dict[str, Any]:
 
 
 def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of nested dicts, with the path of its keys."""
+    """Every text of nested dicts with the path of its keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from texts(value, f"{path}{key}.")
@@ -54,7 +54,7 @@ def words(language: str) -> dict[str, str]:
 
 
 def in_schema(schema: Schema) -> dict[str, Any]:
-    """A node's entry of nodeDefs.json, as its schema has it."""
+    """The entry of nodeDefs.json that a schema describes."""
 
     def named(socket: Socket) -> dict[str, str]:
         return {"name": socket.name, "tooltip": socket.tooltip}
@@ -73,10 +73,10 @@ def in_schema(schema: Schema) -> dict[str, Any]:
 ENGLISH = words("en")
 
 
-def test_english_says_what_the_schemas_say() -> None:
-    told = dict(texts({node: in_schema(schema) for node, schema in node_schemas().items()}, "nodeDefs."))
+def test_english_texts_are_those_of_the_schemas() -> None:
+    expected = dict(texts({node: in_schema(schema) for node, schema in node_schemas().items()}, "nodeDefs."))
     written = {path: text for path, text in ENGLISH.items() if path.startswith("nodeDefs.")}
-    assert written == told
+    assert written == expected
 
 
 def test_schemas_leave_no_text_out() -> None:
@@ -99,7 +99,7 @@ def test_every_language_has_every_text(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_text_is_empty_or_read_as_a_pattern(language: str) -> None:
-    """ComfyUI's page puts texts through vue-i18n, to which { } @ and | are not plain characters."""
+    """ComfyUI's frontend formats texts with vue-i18n, to which { } @ and | are special characters."""
     for path, text in words(language).items():
         assert text == text.strip() != "", path
         assert not re.search(r"[{}@|]", text), f"{path}: {text}"
@@ -115,7 +115,7 @@ def test_no_text_is_left_in_english_or_in_another_language(language: str) -> Non
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_numbers_files_and_options_stay_as_they_are(language: str) -> None:
-    """Digits may be more: what English spells out, another language counts."""
+    """A translation may have more digits: it may write a number as digits that English spells out."""
     for path, text in words(language).items():
         kept, needed = set(KEPT.findall(text)), set(KEPT.findall(ENGLISH[path]))
         assert needed <= kept, f"{path}: {text}"
@@ -133,7 +133,7 @@ def test_an_option_is_found_by_its_value(language: str) -> None:
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_one_word_has_one_translation(language: str) -> None:
-    """And no two different names of one node the same."""
+    """And different inputs of one node have different names."""
     chosen: dict[str, str] = {}
     for path, text in words(language).items():
         assert chosen.setdefault(ENGLISH[path], text) == text, f"{path}: {ENGLISH[path]}"
@@ -144,7 +144,7 @@ def test_one_word_has_one_translation(language: str) -> None:
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_nodes_are_called_by_their_names(language: str) -> None:
-    """A text that speaks of another node, in English by its title, does so in every language."""
+    """A text that names another node by its title in English does so in every language."""
     titles = {text: path for path, text in ENGLISH.items() if path.endswith(".display_name")}
     translated = words(language)
     for path, text in translated.items():
