@@ -1,14 +1,14 @@
-"""Training: folders of pictures in, one weights file out.
+"""Train a model on two folders of pictures: `python -m adaattn_core.train`, the same as `adaattn train`.
 
-Three stages, of which a model with a frozen full-size encoder needs only the last:
+Training has three stages; a full-size model whose encoder is the frozen VGG-19 needs only the last.
 
-1. distill: the encoder, fitted to the VGG-19 by linear algebra (training/initialization.py), learns to predict its features better,
-   through throw-away 1x1 convolutions;
-2. reconstruct: self pairs (data.TrainingPairs), pixel loss: palette and texture have to come through the attention;
-3. style: the losses of the paper, with some self pairs kept in.
+1. distill: the encoder, fitted to the VGG-19 by linear algebra (training/initialization.py), learns to predict its
+   features through 1x1 convolutions that are dropped afterwards;
+2. reconstruct: self pairs (training/dataset.py) and a pixel loss. Colours and texture have to pass through attention;
+3. style: the losses of the paper, with a share of self pairs.
 
-Each step draws from generators seeded by (seed, step), so a resumed run equals an uninterrupted one, bit for bit on
-the CPU.
+Each step uses random generators seeded by (seed, step), so a resumed run equals an uninterrupted one, on the CPU bit
+for bit.
 """
 
 from __future__ import annotations

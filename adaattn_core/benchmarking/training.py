@@ -86,9 +86,9 @@ def _time(loaded: Iterator[Batch], process: Callable[[Batch], object]) -> tuple[
 
 def pictures_per_step(config: TrainConfig) -> int:
     """Pictures that a step of the style stage stylises."""
-    others = config.batch - config.self_items
-    frames = 2 if config.paints_frames else 1
-    return config.self_items + others * min(config.styles_per_content, max(1, others)) * frames
+    others = config.batch - config.n_self_pairs
+    frames = 2 if config.uses_frame_pairs else 1
+    return config.n_self_pairs + others * min(config.styles_per_content, max(1, others)) * frames
 
 
 def describe_bottleneck(rates: Sequence[Rates], batch: int, device: str) -> str:

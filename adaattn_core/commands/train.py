@@ -1,13 +1,10 @@
-"""Train a model on folders of pictures."""
+"""The command `adaattn train`: trains a model on folders of pictures."""
 
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
 import logging
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -21,13 +18,13 @@ from ..training.run_checkpoint import CHECKPOINT
 from .errors import FAILED, INTERRUPTED, TERMINATED
 
 EXAMPLES = """\
-Ctrl-C and SIGTERM save and end, with exit code 130 and 143.
+Ctrl-C and SIGTERM save the run and end it with exit code 130 or 143.
 
 examples:
   adaattn train --content photos/ --style paintings/ --vgg torchvision --output runs/first
   adaattn train --config first.toml --lr 5e-5 --resume
   torchrun --nproc-per-node 4 -m adaattn_core.train --config first.toml --batch 32
-where first.toml says the same as flags do:
+where first.toml contains the same settings as flags:
   content = "photos/"
   style = "paintings/"
   vgg = "torchvision"
@@ -38,22 +35,20 @@ where first.toml says the same as flags do:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     add_settings(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the --output folder")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the --output folder")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of TrainConfig. One that is not given leaves no trace, so that the file's word counts."""
+    """Add a flag for each field of TrainConfig. A flag that is not given sets no value, so that the file's applies."""
     parser.add_argument("--config", action=ConfigFile, metavar="FILE", help="TOML file of settings; flags override it")
-    hints, docs = get_type_hints(TrainConfig), field_docs(TrainConfig)
+    hints = get_type_hints(TrainConfig)
     for field in fields(TrainConfig):
         flags = [flag(field.name), *(["-o"] if field.name == "output" else [])]
-        parser.add_argument(
-            *flags, default=argparse.SUPPRESS, help=_help(field, docs.get(field.name, "")), **_kind(hints[field.name])
-        )
+        parser.add_argument(*flags, default=argparse.SUPPRESS, help=_help(field), **_argument_type(hints[field.name]))
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Those that flags or the file have named."""
+    """The settings that flags or the file set."""
     return {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
 
 
@@ -66,15 +61,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{', '.join(missing)} missing. Give them as flags or in a --config file.")
     config = TrainConfig(**given)
     is_main_process = DistributedContext.from_env().is_main_process
-    if not is_main_process:  # the writer speaks for all
+    if not is_main_process:  # only the main process reports
         logging.getLogger("adaattn_core").setLevel(logging.DEBUG if args.verbose else logging.ERROR)
     try:
         model = train(config, resume=args.resume, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
         has_save = (Path(config.output) / CHECKPOINT).is_file()
-        done = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"
+        state = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"
         if is_main_process:
-            print(f"adaattn: stopped; {done}.", file=sys.stderr)
+            print(f"adaattn: stopped; {state}.", file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except PeerError:
         return FAILED
@@ -84,29 +79,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def flag(name: str) -> str:
+    """The flag of a setting."""
     return "--" + name.replace("_", "-")
 
 
-def field_docs(config: type) -> dict[str, str]:
-    """The strings under a dataclass's fields, by field: their only description, so that nothing is written twice."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
-    assert isinstance(definition, ast.ClassDef)
-    docs = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            docs[field.target.id] = " ".join(ast.literal_eval(below.value).split())
-    return docs
-
-
-def _help(field: Field[Any], doc: str) -> str:
+def _help(field: Field[Any]) -> str:
+    """The help text of a setting, with its default."""
+    text = field.metadata["help"]
     if field.default is MISSING:
-        return f"{doc} (needed)".replace("%", "%%")
+        return f"{text} (required)".replace("%", "%%")
     default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-    return f"{doc} (default: {'none' if default == '' else default})".strip().replace("%", "%%")
+    return f"{text} (default: {'none' if default == '' else default})".replace("%", "%%")
 
 
-def _kind(hint: type) -> dict[str, Any]:
-    """How argparse reads a value of a type."""
+def _argument_type(hint: type) -> dict[str, Any]:
+    """Arguments of `add_argument` for a value of a type."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(hint) is Literal:
@@ -121,7 +108,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 class ConfigFile(argparse.Action):
-    """Reads a TOML file as if its lines were flags that stand before all others."""
+    """Reads a TOML file; its settings apply where no flag is given."""
 
     def __call__(
         self,
@@ -132,21 +119,22 @@ class ConfigFile(argparse.Action):
     ) -> None:
         try:
             settings = read_toml(str(values))
-            words = [word for name, value in settings.items() for word in _as_flags(name, value)]
+            arguments = [argument for name, value in settings.items() for argument in _as_flags(name, value)]
         except OSError as error:
             parser.error(f"{values} cannot be used: {error.strerror}")
         except ValueError as error:
             parser.error(f"{values} cannot be used: {error}")
-        for name, value in vars(parser.parse_args(words)).items():
+        for name, value in vars(parser.parse_args(arguments)).items():
             if name in settings and not hasattr(namespace, name):
                 setattr(namespace, name, value)
 
 
 def read_toml(path: str) -> dict[str, Any]:
-    """Settings by field name (`-` may stand for `_`).
+    """The settings of a TOML file by field name; the file may write `-` instead of `_`.
 
     Raises:
-        OSError, ValueError: no such file, not TOML, or a setting that TrainConfig does not have.
+        OSError: the file cannot be read.
+        ValueError: it is not TOML, or has a setting that TrainConfig does not have.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -165,6 +153,7 @@ def read_toml(path: str) -> dict[str, Any]:
 
 
 def _as_flags(name: str, value: object) -> list[str]:
+    """A setting of a file as a flag, so that argparse checks its value."""
     if isinstance(value, bool):
         return [flag(name) if value else flag(f"no_{name}")]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Where training pictures lie: in folders, in lists, or in tar files, whose members are read where they stand."""
+"""Sources of training pictures: folders, lists, and tar files, whose members are read without unpacking."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class Member(NamedTuple):
-    """A picture in a tar file: where its bytes are."""
+    """A picture in a tar file: the file, the picture's name in it, and the position and number of its bytes."""
 
     shard: Path
     inside: str
@@ -44,8 +44,11 @@ class Member(NamedTuple):
 Picture = Path | Member
 
 
-def opened(picture: Picture) -> Path | BytesIO:
-    """What Pillow can open. Every member opens its tar file anew, so that processes share no position in it."""
+def open_picture(picture: Picture) -> Path | BytesIO:
+    """The picture as a path or a buffer that Pillow can open.
+
+    The tar file is opened for each member, so that processes do not share a file position.
+    """
     if isinstance(picture, Path):
         return picture
     with picture.shard.open("rb") as file:
@@ -53,40 +56,40 @@ def opened(picture: Picture) -> Path | BytesIO:
         return BytesIO(file.read(picture.size))
 
 
-def listed_pictures(source: str | Path) -> list[Picture]:
-    """Pictures of a data set, in an order that is the same every time.
+def list_pictures(source: str | Path) -> list[Picture]:
+    """The pictures of a data set, always in the same order.
 
     Args:
         source: one of
-            * what `find_images` takes: a folder, searched recursively, or a picture;
-            * tar files: `photos.tar`, `photos-*.tar`, `photos-{000..009}.tar`, or a folder that holds these alone;
-            * a list `*.txt` with the path of a picture or tar file on each line, relative to its own folder. What is
-              named twice is drawn twice as often; what leads nowhere is met as an unreadable picture.
+            * a folder, which is searched recursively, or a picture (`find_images`);
+            * tar files: `photos.tar`, `photos-*.tar`, `photos-{000..009}.tar`, or a folder of tar files only;
+            * a list `*.txt` with the path of a picture or tar file on each line, relative to the folder of the list. A
+              picture that is listed twice is drawn twice as often; a missing one counts as an unreadable picture.
 
     Raises:
-        ImageError: it does not exist, or holds no picture.
-        DataError: the list is empty or no text; a tar file is missing, compressed or none.
+        ImageError: the source does not exist, or holds no picture.
+        DataError: the list is empty or not text; a tar file is missing, compressed or not a tar file.
     """
-    file, name = Path(source), str(source).lower()
+    path, name = Path(source), str(source).lower()
     if name.endswith(COMPRESSED):
         raise DataError(
             f"{source} is compressed, and pictures in it cannot be read one by one. "
             "Unpack it to a plain .tar, which is hardly larger."
         )
     if name.endswith(".tar"):
-        return _in_shards(source, shard_paths(str(source)))
-    if name.endswith(".txt") and file.is_file():
-        return _in_list(file)
+        return _pictures_in_shards(source, shard_paths(str(source)))
+    if name.endswith(".txt") and path.is_file():
+        return _pictures_in_list(path)
     try:
         return list(find_images([source]))
     except ImageError:
-        shards = sorted(file.rglob("*.tar")) if file.is_dir() else []
+        shards = sorted(path.rglob("*.tar")) if path.is_dir() else []
         if not shards:
             raise
-        return _in_shards(source, shards)
+        return _pictures_in_shards(source, shards)
 
 
-def _in_list(file: Path) -> list[Picture]:
+def _pictures_in_list(file: Path) -> list[Picture]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -94,14 +97,14 @@ def _in_list(file: Path) -> list[Picture]:
     paths = [file.parent / line.strip() for line in lines if line.strip()]
     if not paths:
         raise DataError(f"{file} is empty; a list has the path of a picture on each line.")
-    found: list[Picture] = []
+    pictures: list[Picture] = []
     for path in paths:
-        found += members(path) if path.suffix.lower() == ".tar" else [path]
-    return found
+        pictures += members(path) if path.suffix.lower() == ".tar" else [path]
+    return pictures
 
 
 def shard_paths(pattern: str) -> list[Path]:
-    """Tar files that a name, a glob or a name with a range means, in order.
+    """The tar files of a name, a glob pattern or a name with a range of numbers, in order.
 
     >>> [path.name for path in shard_paths("p-{08..10}.tar")]
     ['p-08.tar', 'p-09.tar', 'p-10.tar']
@@ -117,41 +120,46 @@ def shard_paths(pattern: str) -> list[Path]:
     return [Path(pattern)]
 
 
-def _in_shards(source: str | Path, shards: Sequence[Path]) -> list[Picture]:
-    found: list[Picture] = [member for shard in shards for member in members(shard)]
-    if not found:
+def _pictures_in_shards(source: str | Path, shards: Sequence[Path]) -> list[Picture]:
+    pictures: list[Picture] = [member for shard in shards for member in members(shard)]
+    if not pictures:
         raise ImageError(f"{source} holds no picture; at least one is needed. Check the tar files or their names.")
-    return found
+    return pictures
 
 
 def members(shard: Path) -> list[Member]:
-    """Pictures of a tar file, by the names they have in it; its headers are read, not its pictures.
+    """The pictures of a tar file, recognised by their names; only the headers are read.
+
+    Of a damaged file, the pictures before the damage are returned, with a warning.
 
     Raises:
-        DataError: no such file, or no plain tar file.
+        DataError: the file does not exist, or is no uncompressed tar file.
     """
-    found: list[Member] = []
+    pictures: list[Member] = []
     try:
         with tarfile.open(shard, "r:") as archive:
             for info in _headers(archive):
                 path = PurePosixPath(info.name)
                 hidden = any(part.startswith(".") for part in path.parts)
                 if info.isreg() and not info.issparse() and path.suffix.lower() in READ_SUFFIXES and not hidden:
-                    found.append(Member(shard, str(path), info.offset_data, info.size))
+                    pictures.append(Member(shard, str(path), info.offset_data, info.size))
     except FileNotFoundError as error:
         raise DataError(f"{shard} is missing. Check the name, or the range of numbers in it.") from error
     except tarfile.TarError as error:
-        if not found:
+        if not pictures:
             raise DataError(f"{shard} is no tar file, or compressed ({error}). Make it anew with tar -cf.") from error
-        log.warning("%s is damaged (%s); only the %d picture(s) before that are used", shard, error, len(found))
-    return found
+        log.warning("%s is damaged (%s); only the %d picture(s) before that are used", shard, error, len(pictures))
+    return pictures
 
 
 def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """All members. Unlike in the archive's own iterator, those that were seen are forgotten (a million take a GiB), and
-    an end without the block of zeros that tar writes there is a TarError."""
+    """All members of an archive.
+
+    Differs from the archive's own iterator: members are not kept in memory (a million take a GiB), and a missing block
+    of zeros at the end of the file is a TarError.
+    """
     while (info := archive.next()) is not None:
-        archive.members.clear()  # type: ignore[attr-defined]  # the attribute has no type, but is as old as the module
+        archive.members.clear()  # type: ignore[attr-defined]  # a public attribute without a type
         yield info
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
@@ -161,18 +169,21 @@ def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def frame_pairs(pictures: Sequence[Picture], gap: int) -> list[tuple[Picture, Picture]]:
-    """Every two pictures of a folder that are up to `gap` apart, by name; numbers in names count as numbers.
+    """All pairs of pictures of one folder that are at most `gap` apart in the order of their names.
 
-    >>> [(one.name, other.name) for one, other in frame_pairs([Path("a/9.png"), Path("a/10.png"), Path("b/1.png")], 1)]
+    Numbers in names are ordered by their value.
+
+    >>> pairs = frame_pairs([Path("a/9.png"), Path("a/10.png"), Path("b/1.png")], 1)
+    >>> [(first.name, second.name) for first, second in pairs]
     [('9.png', '10.png')]
     """
-    clips = groupby(sorted(pictures, key=_place), key=lambda picture: picture.parent)
+    clips = groupby(sorted(pictures, key=_sort_key), key=lambda picture: picture.parent)
     pairs = []
     for frames in (list(frames) for _, frames in clips):
         pairs += [pair for step in range(1, gap + 1) for pair in zip(frames, frames[step:], strict=False)]
     return pairs
 
 
-def _place(picture: Picture) -> tuple[str, list[tuple[int, str]]]:
+def _sort_key(picture: Picture) -> tuple[str, list[tuple[int, str]]]:
     words = re.findall(r"(\D*)(\d*)", picture.name)
     return str(picture.parent), [(int(number or 0), text) for text, number in words]

@@ -1,4 +1,5 @@
-"""Processes that read training pictures, any of which may be killed at any moment, by the system out of memory say."""
+"""Worker processes that read training pictures, each of which may be killed at any moment, for example by the system
+when memory runs out."""
 
 from __future__ import annotations
 
@@ -11,17 +12,24 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ..errors import DataError as DataError
+from ..errors import DataError
 from ..runtime.signals import ignore_sigchld
 from .dataset import Batch, TrainingPairs, collate
 
+WORKER_KILLED = "a process that reads pictures was killed"
+
+
+class WorkerError(RuntimeError):
+    """A worker process was killed."""
+
 
 class LockFreeEvent:
-    """What DataLoader uses of `multiprocessing.Event`, without the lock: whoever died holding it would leave all others
-    waiting for good, the process that trains among them.
+    """The part of `multiprocessing.Event` that DataLoader uses, without a lock.
+
+    A worker process that is killed while it holds a lock would block all other processes, and the training, forever.
 
     Args:
-        context: how the processes are started; the flag goes to them as they start.
+        context: determines how the processes are started; the event is passed to them at their start.
     """
 
     def __init__(self, context: BaseContext) -> None:
@@ -35,7 +43,7 @@ class LockFreeEvent:
 
 
 def loader_context() -> BaseContext:
-    """The platform's way to start processes, for DataLoader's `multiprocessing_context`: its events are StopFlags."""
+    """The platform's default start method, for DataLoader's `multiprocessing_context`, with LockFreeEvents."""
     context: BaseContext = multiprocessing.get_context()
     kind = type(context)
 
@@ -46,30 +54,28 @@ def loader_context() -> BaseContext:
     return Context()
 
 
-KILLED = "a process that reads pictures was killed"
-
-
-class WorkerError(RuntimeError):
-    """A process that reads pictures is gone."""
-
-
 def batches(
     pairs: TrainingPairs, step: int, workers: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch, None, None]:
-    """Batches from a step of the run to its end, read by so many processes (0: this one); of each batch the items
-    rank, rank + world, rank + 2 world, ...
+    """The batches of one process, from a step to the end of the run.
+
+    Args:
+        pairs: the items of the whole run.
+        step: the first step.
+        workers: number of worker processes; 0 reads in this process.
+        rank, world: of each batch, the items rank, rank + world, rank + 2 world, ... are read.
 
     Raises:
         DataError: too many pictures in a row cannot be read.
-        WorkerError: one of the processes is gone. It is noticed by the missing batch, within seconds, and nowhere else.
+        WorkerError: a worker process was killed; the missing batch shows it, within seconds.
     """
     loader: DataLoader[Any] = DataLoader(
         pairs,
-        batch_size=pairs.batch // world,
-        sampler=range(step * pairs.batch + rank, len(pairs), world),
+        batch_size=pairs.schedule.batch // world,
+        sampler=range(step * pairs.schedule.batch + rank, len(pairs), world),
         num_workers=workers,
         collate_fn=collate,
-        generator=torch.Generator(),  # else torch draws the workers' seed from the global one
+        generator=torch.Generator(),  # otherwise torch takes the workers' seed from the global generator
         prefetch_factor=4 if workers else None,
         multiprocessing_context=loader_context() if workers else None,
     )
@@ -79,14 +85,13 @@ def batches(
             try:
                 yield from iterator
             finally:
-                del iterator  # its processes end
-    except DataError as error:  # torch sends a worker's error with its traceback; our line is the last of it
-        raise DataError(
-            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
-        ) from None
-    except RuntimeError as error:  # torch's, of a worker that was killed
+                del iterator  # ends the worker processes
+    except DataError as error:  # torch adds a worker's traceback to its error; the last line is the message
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+        raise DataError(message) from None
+    except RuntimeError as error:  # raised by torch when a worker was killed
         if "DataLoader worker" not in str(error):
             raise
-        raise WorkerError(KILLED) from error
-    except (ConnectionError, EOFError) as error:  # of one that is gone while what it announced is fetched
-        raise WorkerError(KILLED) from error
+        raise WorkerError(WORKER_KILLED) from error
+    except (ConnectionError, EOFError) as error:  # a worker was killed after it announced a batch
+        raise WorkerError(WORKER_KILLED) from error

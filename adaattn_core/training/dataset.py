@@ -1,6 +1,6 @@
-"""Training pictures: folders, lists or tar files in, random crops out, each a pure function of (seed, index).
+"""Training pairs: random crops of pictures in folders, lists or tar files, each a pure function of (seed, index).
 
-Nothing here keeps a state between items, so a run that resumes at step n draws what an uninterrupted run would.
+No state is kept between items, so a run that resumes at step n draws the same pairs as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -16,201 +16,256 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import DataError as DataError
+from ..errors import DataError
 from ..io.images import from_pil, to_pil
-from ..io.picture_sources import Member, Picture, frame_pairs, listed_pictures, opened
+from ..io.picture_sources import Member, Picture, frame_pairs, list_pictures, open_picture
+from .config import TrainConfig
 
 T = TypeVar("T")
 
 MAX_CONSECUTIVE_FAILURES = 100
-"""Unreadable pictures in a row before the folders are taken to be wrong."""
+"""Unreadable pictures in a row after which training stops, as the folders are probably wrong."""
 
 
 class Sample(NamedTuple):
     """One training pair.
 
-    content, style, target: (3, crop, crop) in [0, 1]. `target` of a self pair is what the result should be, pixel by
-    pixel; of a pair of frames the second one, content being the first; else it is the content. broken: unreadable files
-    met on the way.
+    content, style, target: (3, crop, crop) in [0, 1]. The target is the content itself; of a self pair it is the
+    result that is required, pixel by pixel; of a pair of frames it is the second frame, the content being the first.
+    is_self_pair: content and style are cut from one picture. unreadable: files that could not be read on the way.
     """
 
     content: Tensor
     style: Tensor
     target: Tensor
-    broken: tuple[str, ...]
+    is_self_pair: bool
+    unreadable: tuple[str, ...]
 
 
 class Batch(NamedTuple):
-    """Samples of one step: (B, 3, crop, crop) each, and the unreadable files of all."""
+    """Samples of one step, the self pairs first.
+
+    content, style, target: (B, 3, crop, crop) in [0, 1]. n_self_pairs: number of self pairs. unreadable: files that
+    could not be read.
+    """
 
     content: Tensor
     style: Tensor
     target: Tensor
-    broken: tuple[str, ...]
+    n_self_pairs: int
+    unreadable: tuple[str, ...]
+
+    def micro_batch(self, index: int, count: int, device: torch.device) -> Batch:
+        """Samples index, index + count, index + 2 count, ... on a device, in channels_last memory format."""
+        content, style, target = (
+            images[index::count].to(device, memory_format=torch.channels_last) for images in self[:3]
+        )
+        return Batch(content, style, target, len(range(index, self.n_self_pairs, count)), self.unreadable)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples as a batch."""
-    content, style, target = (torch.stack(images) for images in list(zip(*samples, strict=True))[:3])
-    return Batch(content, style, target, tuple(name for sample in samples for name in sample.broken))
+    """Stack samples, of which the self pairs come first, to a batch."""
+    return Batch(
+        content=torch.stack([sample.content for sample in samples]),
+        style=torch.stack([sample.style for sample in samples]),
+        target=torch.stack([sample.target for sample in samples]),
+        n_self_pairs=sum(sample.is_self_pair for sample in samples),
+        unreadable=tuple(name for sample in samples for name in sample.unreadable),
+    )
+
+
+class PairSchedule(NamedTuple):
+    """The number of pairs in a run, and which of them are self pairs."""
+
+    length: int
+    """Pairs in the whole run."""
+    batch: int
+    """Pairs in one step."""
+    n_self_pairs: int = 0
+    """The first pairs of each step that are self pairs."""
+    self_pairs_until: int = 0
+    """All pairs before this index are self pairs."""
+
+    def is_self_pair(self, index: int) -> bool:
+        """Whether the pair of this index is a self pair."""
+        return index < self.self_pairs_until or index % self.batch < self.n_self_pairs
 
 
 class TrainingPairs(Dataset[Sample]):
-    """Endless random pairs: item i depends on the seed and i alone.
+    """A fixed number of random pairs. Item i depends on the seed and on i only.
 
-    A style pair is a crop of a content picture and a crop of a style picture; for a video model there are two contents,
-    frames of a clip or a still picture that is moved. A self pair has one picture on both sides: content = a crop with
-    its colours changed, style = a larger, turned or mirrored crop around it, target = the crop as it was; the colours
-    can only come back through the attention.
+    A style pair consists of a crop of a content picture and a crop of a style picture. For a video model it has two
+    contents: frames of a clip, or two views of a still picture. A self pair is made of one picture: the target is a
+    crop, the content is the target with its colours changed, and the style is a larger crop around the target,
+    rotated and mirrored. The model can restore the colours only through the attention.
 
     Args:
-        content, style: folders, lists or tar files, see `listed_pictures`.
+        content, style: folders, lists or tar files, see `list_pictures`.
+        schedule: number of pairs, and which of them are self pairs.
         crop: side of all crops in pixels.
-        seed: of everything drawn.
-        length: number of items.
-        batch: items per step; the first `self_items` of each step are self pairs.
-        self_items: 0 to batch.
-        self_only_until: items before this index are self pairs, all of them.
-        frame_gap: None for single contents; 0 for stills that are moved; N for two frames of a clip, the second up to N
-            after the first. A clip is the pictures of one folder, in the order of their names and numbers.
+        seed: of all random choices.
+        frame_gap: None for single contents; 0 for two views of a still picture; N for two frames of a clip, the second
+            up to N after the first. A clip is the pictures of one folder, ordered by name, numbers by their value.
 
     Raises:
-        ImageError, DataError: no pictures, or no clips.
+        ImageError: there are no pictures.
+        DataError: there are no clips.
     """
 
     def __init__(
         self,
         content: str | Path,
         style: str | Path,
+        schedule: PairSchedule,
         *,
         crop: int,
         seed: int,
-        length: int,
-        batch: int,
-        self_items: int,
-        self_only_until: int,
         frame_gap: int | None = None,
     ) -> None:
-        self.content, self.style = listed_pictures(content), listed_pictures(style)
+        self.content, self.style = list_pictures(content), list_pictures(style)
         self.frame_gap = frame_gap
-        self.pairs_of_frames = frame_pairs(self.content, frame_gap) if frame_gap else []
-        if frame_gap and not self.pairs_of_frames:
+        self.frame_pairs = frame_pairs(self.content, frame_gap) if frame_gap else []
+        if frame_gap and not self.frame_pairs:
             raise DataError(
                 f"no folder of {content} holds two pictures, and two frames of a clip are needed. Give each clip a "
                 "folder of its own, or make pairs of stills with --frame-gap 0."
             )
-        self.crop, self.seed, self.length = crop, seed, length
-        self.batch, self.self_items, self.self_only_until = batch, self_items, self_only_until
+        self.schedule, self.crop, self.seed = schedule, crop, seed
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> TrainingPairs:
+        """The pairs of a training run."""
+        schedule = PairSchedule(
+            length=config.total_steps * config.batch,
+            batch=config.batch,
+            n_self_pairs=config.n_self_pairs,
+            self_pairs_until=config.stage_ends["reconstruct"] * config.batch,
+        )
+        frame_gap = config.frame_gap if config.uses_frame_pairs else None
+        return cls(config.content, config.style, schedule, crop=config.crop, seed=config.seed, frame_gap=frame_gap)
 
     def __len__(self) -> int:
-        return self.length
+        return self.schedule.length
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pictures there are of each kind."""
+        """Number of content and of style pictures."""
         return {"content": len(self.content), "style": len(self.style)}
 
     def __getitem__(self, index: int) -> Sample:
         generator = seeded_generator(self.seed, index)
-        broken: list[str] = []
-        if index < self.self_only_until or index % self.batch < self.self_items:
-            picture = self._draw([*self.content, *self.style], generator, broken)
+        unreadable: list[str] = []
+        is_self_pair = self.schedule.is_self_pair(index)
+        if is_self_pair:
+            picture = self._draw([*self.content, *self.style], generator, unreadable)
             content, style, target = reconstruction_pair(picture, self.crop, generator)
         else:
-            content, target = self._contents(generator, broken)
-            style = random_crop(self._draw(self.style, generator, broken), self.crop, (1.0, 2.5), generator)
+            content, target = self._draw_contents(generator, unreadable)
+            style = random_crop(self._draw(self.style, generator, unreadable), self.crop, (1.0, 2.5), generator)
             if uniform(generator) < 0.3:
                 style = color_jitter(style, generator)
-        return Sample(content, style, target, tuple(broken))
+        return Sample(content, style, target, is_self_pair, tuple(unreadable))
 
-    def _contents(self, generator: torch.Generator, broken: list[str]) -> tuple[Tensor, Tensor]:
-        """Crops of a content and of the frame after it; twice the same without frames."""
+    def _draw_contents(self, generator: torch.Generator, unreadable: list[str]) -> tuple[Tensor, Tensor]:
+        """Crops of a content and of the frame after it; without frames the same crop twice."""
         if self.frame_gap:
-            first, second = self._read(lambda: random_choice(self.pairs_of_frames, generator), broken)
+            first, second = self._read(lambda: random_choice(self.frame_pairs, generator), unreadable)
             frames = [first, second if second.size == first.size else second.resize(first.size)]
-            one, other = paired_random_crop(frames, self.crop, (1.0, 2.0), generator)
-            return one, other
-        picture = self._draw(self.content, generator, broken)
+            first_crop, second_crop = paired_random_crop(frames, self.crop, (1.0, 2.0), generator)
+            return first_crop, second_crop
+        picture = self._draw(self.content, generator, unreadable)
         if self.frame_gap == 0:
             return synthetic_motion_pair(picture, self.crop, (1.0, 2.0), generator)
         content = random_crop(picture, self.crop, (1.0, 2.0), generator)
         return content, content
 
-    def _draw(self, paths: list[Picture], generator: torch.Generator, broken: list[str]) -> Image.Image:
-        """A random readable picture; unreadable ones met on the way are named in `broken`."""
-        return self._read(lambda: [random_choice(paths, generator)], broken)[0]
+    def _draw(self, paths: Sequence[Picture], generator: torch.Generator, unreadable: list[str]) -> Image.Image:
+        """A random readable picture; files that cannot be read are appended to `unreadable`."""
+        return self._read(lambda: [random_choice(paths, generator)], unreadable)[0]
 
-    def _read(self, choose: Callable[[], Sequence[Picture]], broken: list[str]) -> list[Image.Image]:
-        """The first chosen pictures that are all readable."""
+    def _read(self, choose: Callable[[], Sequence[Picture]], unreadable: list[str]) -> list[Image.Image]:
+        """Pictures of the first choice that can be read completely.
+
+        Raises:
+            DataError: MAX_CONSECUTIVE_FAILURES choices cannot be read.
+        """
         reason = ""
         for _ in range(MAX_CONSECUTIVE_FAILURES):
             pictures = []
             for path in choose():
                 try:
                     pictures.append(read_picture(path, self.crop))
-                except Exception as error:  # codecs raise anything on damaged data; one file must not end a run of days
-                    broken.append(str(path))
+                except Exception as error:  # decoders raise anything on damaged data; one file must not end a long run
+                    unreadable.append(str(path))
                     reason = " ".join(str(error).split()) or type(error).__name__
                     break
             else:
                 return pictures
         raise DataError(
-            f"{MAX_CONSECUTIVE_FAILURES} pictures in a row cannot be read, the last is {path} ({reason}). Check the training folders."
+            f"{MAX_CONSECUTIVE_FAILURES} pictures in a row cannot be read, the last is {path} ({reason}). "
+            "Check the training folders."
         )
 
 
 def seeded_generator(seed: int, index: int) -> torch.Generator:
-    """A generator of its own for an item or a step.
+    """The random generator of one item or step.
 
-    Torch's CPU generator takes 32 bits of its seed; runs of different seeds take theirs from far apart in these.
+    The generator of torch on the CPU uses 32 bits of its seed; the multiplier places runs of different seeds far apart.
     """
     return torch.Generator().manual_seed((seed * 0x9E3779B1 + index) % 2**32)
 
 
 def read_picture(picture: Picture, crop: int) -> Image.Image:
-    """RGB, over white where transparent, for crops of `crop` pixels: a JPEG is decoded at a reduced scale.
+    """Read a picture as RGB, on white where it is transparent.
 
-    Nothing is scaled up, and the EXIF orientation of plain pictures is ignored: training mirrors and turns anyway.
+    A JPEG is decoded at a reduced scale, of at least four crops on its short side. Pictures are never enlarged. The
+    EXIF orientation of plain pictures is ignored, as training mirrors and rotates anyway.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are that large
-        with _opened(picture) as image:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are as large as that
+        with _open_image(picture) as image:
             image.draft("RGB", (4 * crop, 4 * crop))
             if image.mode in ("1", "L", "RGB", "CMYK", "YCbCr") and not image.has_transparency_data:
                 return image.convert("RGB")
-            return to_pil(from_pil(image))  # 16 bit, palettes, alpha
+            return to_pil(from_pil(image))  # 16 bits, a palette, transparency
 
 
-def _opened(picture: Picture) -> Image.Image:
+def _open_image(picture: Picture) -> Image.Image:
     try:
-        return Image.open(opened(picture))
+        return Image.open(open_picture(picture))
     except UnidentifiedImageError:
-        if isinstance(picture, Member):  # whose name Pillow does not know
+        if isinstance(picture, Member):  # Pillow does not know its name
             raise OSError(f"cannot identify image file '{picture}'") from None
         raise
 
 
 def random_choice(items: Sequence[T], generator: torch.Generator) -> T:
+    """One item, each with the same probability."""
     return items[int(torch.randint(len(items), (), generator=generator))]
 
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
+    """A random number from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 Scale = tuple[float, float]
-"""Least and greatest side of a crop, in sides of what it is resized to."""
+"""Smallest and largest side of the square that is cut, as a multiple of the side it is resized to."""
 
 
 def random_crop(picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator) -> Tensor:
-    """A square of `scale` times `crop` pixels, less where the picture is smaller; resized to `crop`, maybe mirrored."""
+    """Cut a square of `scale` times `crop` pixels, or less from a smaller picture, and mirror it at random.
+
+    Returns:
+        (3, crop, crop) in [0, 1].
+    """
     return paired_random_crop([picture], crop, scale, generator)[0]
 
 
 def paired_random_crop(
     pictures: Sequence[Image.Image], crop: int, scale: Scale, generator: torch.Generator
 ) -> list[Tensor]:
-    """`random_crop` of several pictures of one size, the same in all."""
+    """`random_crop` of several pictures of equal size, at the same place in each."""
     size = pictures[0].size
     side = min(uniform(generator, *scale) * crop, *size)
     left, top = (uniform(generator, 0, length - side) for length in size)
@@ -221,30 +276,30 @@ def paired_random_crop(
 def synthetic_motion_pair(
     picture: Image.Image, crop: int, scale: Scale, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Two frames of a still picture, as a camera sees it that moves by up to 4 % of the crop and zooms by up to 3 %."""
-    room = [0.94 * length for length in picture.size]
-    side = min(uniform(generator, *scale) * crop, *room)
+    """Two views of a still picture, from a camera that moves by up to 4 % of the crop and zooms by up to 3 %."""
+    max_sides = [0.94 * length for length in picture.size]
+    side = min(uniform(generator, *scale) * crop, *max_sides)
     corner = [uniform(generator, 0, length - side) for length in picture.size]
     zoomed = side * uniform(generator, 0.97, 1.03)
     moved = [
         min(max(start + (side - zoomed) / 2 + side * uniform(generator, -0.04, 0.04), 0.0), length - zoomed)
         for start, length in zip(corner, picture.size, strict=True)
     ]
-    one, other = _cut(picture, corner[0], corner[1], side, crop), _cut(picture, moved[0], moved[1], zoomed, crop)
-    return (one.flip(-1), other.flip(-1)) if uniform(generator) < 0.5 else (one, other)
+    first, second = _cut(picture, corner[0], corner[1], side, crop), _cut(picture, moved[0], moved[1], zoomed, crop)
+    return (first.flip(-1), second.flip(-1)) if uniform(generator) < 0.5 else (first, second)
 
 
 def reconstruction_pair(picture: Image.Image, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """content, style, target of a self pair; see TrainingPairs."""
+    """Content, style and target of a self pair, see `TrainingPairs`; (3, crop, crop) each, in [0, 1]."""
     side = min(uniform(generator, 1.0, 1.6) * crop, *picture.size)
     left, top = (uniform(generator, 0, length - side) for length in picture.size)
     target = _cut(picture, left, top, side, crop)
-    wide = min(uniform(generator, 1.0, 1.4) * side, *picture.size)
-    wide_left, wide_top = (
-        min(max(start - uniform(generator, 0, wide - side), 0.0), length - wide)
+    style_side = min(uniform(generator, 1.0, 1.4) * side, *picture.size)
+    style_left, style_top = (
+        min(max(start - uniform(generator, 0, style_side - side), 0.0), length - style_side)
         for start, length in zip((left, top), picture.size, strict=True)
     )
-    style = _cut(picture, wide_left, wide_top, wide, crop)
+    style = _cut(picture, style_left, style_top, style_side, crop)
     style = torch.rot90(style, int(torch.randint(4, (), generator=generator)), dims=(-2, -1))
     if uniform(generator) < 0.5:
         style = style.flip(-1)
@@ -252,7 +307,14 @@ def reconstruction_pair(picture: Image.Image, crop: int, generator: torch.Genera
 
 
 def color_jitter(image: Tensor, generator: torch.Generator) -> Tensor:
-    """(3, H, W) with channels mixed at random, other contrast, brightness and gamma; structure is kept."""
+    """Mix the channels of an image at random and change its contrast, brightness and gamma; its structure is preserved.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+
+    Returns:
+        (3, H, W) in [0, 1].
+    """
     order = torch.randperm(3, generator=generator) if uniform(generator) < 0.3 else torch.arange(3)
     mixing = torch.eye(3)[order] + 0.2 * torch.randn(3, 3, generator=generator)
     mixed = torch.einsum("oc,chw->ohw", mixing / mixing.sum(dim=1, keepdim=True).abs().clamp_min(0.5), image)
@@ -263,6 +325,7 @@ def color_jitter(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _cut(picture: Image.Image, left: float, top: float, side: float, crop: int) -> Tensor:
+    """A square of a picture, resized to (3, crop, crop) in [0, 1]."""
     box = (left, top, min(left + side, picture.width), min(top + side, picture.height))
     square = picture.resize((crop, crop), Image.Resampling.BICUBIC, box=box)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255

@@ -1,7 +1,7 @@
-"""What training minimises, on features of a VGG-19 that is never trained.
+"""The losses of training, on features of a VGG-19 that is never trained.
 
 Source: Liu et al., ICCV 2021, section 3.4. Differs from the paper: every term is a mean over elements, as in the
-published code, whose loss weights 10 and 3 mean that.
+published code; the loss weights 10 and 3 apply to means.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from ..runtime.device import without_autocast
 PUBLISHED_LEVELS = LEVELS[1:]
 """relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""
 MESH_PERIOD = 4
-"""Pixels to a position of relu3_1, the finest level with attention."""
-FAINTEST_STEP = 1e-4
-"""Mean difference of neighbouring pixels under which a picture counts as empty: there is no mesh to see."""
-FLAT = 0.01
-"""Mean 1 - cos under which a frame counts as flat. A new model's grey pictures have less, all of it rounding, and a
-division by it would make that rounding the gradient."""
+"""Pixels per position of relu3_1, the finest level with attention."""
+MIN_PIXEL_DIFFERENCE = 1e-4
+"""Mean difference of neighbouring pixels below which a picture counts as uniform, without a visible checkerboard."""
+MIN_MEAN_DISTANCE = 0.01
+"""Smallest mean of 1 - cos that a column of distances is divided by. The grey results of a new model have a smaller
+mean, which is rounding error, and a division by it would turn this error into the gradient."""
 
 
 def _mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
-    """`channel_mean_std`; of bfloat16 features by matrix products, as fast as the convolutions that made them.
+    """`channel_mean_std`; for bfloat16 features by matrix products, which are as fast as convolutions.
 
-    The products add up in float32. Deviations from the mean are rounded to half precision, which adds 0.4 % of noise
-    to each of the thousands that are averaged.
+    The products are summed in float32. Deviations from the mean are rounded to half precision, which adds 0.4 % of
+    noise to each of the thousands of values that are averaged.
     """
-    if features.dtype != torch.bfloat16:  # float16 ends at 65504, and the sums would not
+    if features.dtype != torch.bfloat16:  # the sums would exceed 65504, the largest float16
         return channel_mean_std(features)
     values = rearrange(features, "b c h w -> b (h w) c")
     count = values.shape[1]
     ones = values.new_ones(len(values), 1, count)
     mean = torch.bmm(ones, values).float() / count
-    square = torch.bmm(ones, (values - mean.to(values.dtype)).square()).float() / max(1, count - 1)
+    variance = torch.bmm(ones, (values - mean.to(values.dtype)).square()).float() / max(1, count - 1)
     as_image = "b 1 c -> b c 1 1"
-    return rearrange(mean, as_image), rearrange((square + VARIANCE_EPSILON).sqrt(), as_image)
+    return rearrange(mean, as_image), rearrange((variance + VARIANCE_EPSILON).sqrt(), as_image)
 
 
 def content_loss(stylized: Features, content: Features, levels: Sequence[str] = PUBLISHED_LEVELS) -> Tensor:
-    """Squared distance of normalised features: what is where, whatever its colours. 0 for equal pictures."""
+    """Squared distance of normalised features, which contain structure but no colours. 0 for equal pictures."""
     return _sum(F.mse_loss(normalize_channels(stylized[x]), normalize_channels(content[x])) for x in levels)
 
 
 def global_style_loss(stylized: Features, style: Features, levels: Sequence[str] = PUBLISHED_LEVELS) -> Tensor:
-    """Squared distance of each channel's mean and standard deviation. 0 for equal pictures."""
+    """Squared distance of the mean and the standard deviation of each channel. 0 for equal pictures."""
     terms = []
     for level in levels:
         mean, std = _mean_std(stylized[level])
@@ -64,15 +64,15 @@ def global_style_loss(stylized: Features, style: Features, levels: Sequence[str]
 
 
 def relative_style_loss(stylized: Features, style: Features, levels: Sequence[str] = PUBLISHED_LEVELS) -> Tensor:
-    """Distance of all of a level's means and standard deviations together, relative to their own length.
+    """Distance between the vectors of all means and standard deviations of a level, relative to the style's vector.
 
-    Differs from the paper: not squared, and relative, so that no style outweighs the others: squared distances of a
-    colourful style are ten times those of a quiet one. This is how style distance is measured in evaluations.
+    Differs from the paper: relative and not squared, so that all styles have similar weight; squared distances of a
+    colourful style are ten times those of a muted one. Evaluations measure the style distance in the same way.
     """
     terms = []
     for level in levels:
-        found, wanted = (torch.cat(_mean_std(features[level]), dim=1).flatten(1) for features in (stylized, style))
-        terms.append(((found - wanted).norm(dim=1) / wanted.norm(dim=1).clamp_min(VARIANCE_EPSILON)).mean())
+        statistics, target = (torch.cat(_mean_std(x[level]), dim=1).flatten(1) for x in (stylized, style))
+        terms.append(((statistics - target).norm(dim=1) / target.norm(dim=1).clamp_min(VARIANCE_EPSILON)).mean())
     return _sum(terms)
 
 
@@ -101,16 +101,16 @@ def local_target(
     generator: torch.Generator | None = None,
     similarity: Similarity = "softmax",
 ) -> Tensor:
-    """AdaAttN without learnable layers: VGG features of the content, renormalised by what attention finds.
+    """AdaAttN without learnable layers: VGG features of the content with the statistics that attention selects.
 
     Args:
         content, style: VGG features down to `level`, (B, C, H, W) each.
-        samples: look at that many random style positions only: an approximation, for speed; None looks at all.
-        generator: source of that choice; required with `samples`.
-        similarity: how it weighs style positions: as the model that is trained does.
+        samples: number of random style positions to use, an approximation that saves time; None uses all.
+        generator: draws the positions; required with `samples`.
+        similarity: how style positions are weighted, the same as in the model that is trained.
 
     Returns:
-        (B, C, H, W) float32, a constant for the gradient.
+        (B, C, H, W) float32; no gradient flows through it.
     """
     height = content[level].shape[-2]
     query, key = (rearrange(stacked_key(features, level), "b c h w -> b (h w) c") for features in (content, style))
@@ -132,79 +132,94 @@ def image_similarity_loss(
     samples: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Whether what is alike in two frames is still alike when both are stylised: what keeps a video from flickering.
+    """Compare the similarities between two frames after stylisation with those before, to prevent flicker in videos.
 
-    D_ij = 1 - cos of position i of the first frame and j of the second; each column, divided by its sum, says how
-    unlike j the positions of the first frame are. Columns of the stylised frames are compared with the contents'.
+    D_ij = 1 - cos of position i of the first frame and position j of the second. Each column is divided by its sum and
+    then says how different the positions of the first frame are from j. The loss is the distance between the columns
+    of the stylised frames and those of the contents.
 
-    Differs from the paper: summed over i and averaged over j, where the paper averages over both. A level then counts
-    the same whatever its size, which lies between 0 and 2. And of many positions, `samples` random ones are looked at.
+    Differs from the paper: summed over i and averaged over j, where the paper averages over both, so that the loss of
+    a level lies between 0 and 2 whatever the level's size; and computed on random positions.
 
     Args:
         stylized, content: features of the first and of the second frames, (B, C, H, W) each.
-        samples: positions of each frame, at most; the same in content and stylised.
-        generator: source of that choice.
+        levels: levels to sum over.
+        samples: largest number of positions of each frame; they are the same in content and stylised frames.
+        generator: draws the positions.
     """
     terms = []
     for level in levels:
-        chosen = []
+        positions = []
         for frame in content:
-            positions = frame[level].shape[-2] * frame[level].shape[-1]
-            chosen.append(torch.randperm(positions, generator=generator)[:samples].to(frame[level].device))
-        wanted, found = (cosine_distance_matrix(frames, level, chosen) for frames in (content, stylized))
-        terms.append((found - wanted).abs().sum(dim=1).mean())
+            count = frame[level].shape[-2] * frame[level].shape[-1]
+            positions.append(torch.randperm(count, generator=generator)[:samples].to(frame[level].device))
+        target, distances = (cosine_distance_matrix(frames, level, positions) for frames in (content, stylized))
+        terms.append((distances - target).abs().sum(dim=1).mean())
     return _sum(terms)
 
 
-def cosine_distance_matrix(frames: tuple[Features, Features], level: str, chosen: Sequence[Tensor]) -> Tensor:
-    """(B, positions of the first frame, of the second): D of `image_similarity_loss`, columns summing to 1."""
+def cosine_distance_matrix(frames: tuple[Features, Features], level: str, positions: Sequence[Tensor]) -> Tensor:
+    """D of `image_similarity_loss` with columns that sum to 1.
+
+    Args:
+        frames: features of the first and of the second frames.
+        level: the level to compare.
+        positions: indices of the positions to use, for each of the two frames.
+
+    Returns:
+        (B, positions of the first frame, positions of the second frame).
+    """
     first, second = (
-        F.normalize(to_float32(features[level]).flatten(2)[:, :, positions], dim=1)
-        for features, positions in zip(frames, chosen, strict=True)
+        F.normalize(to_float32(features[level]).flatten(2)[:, :, indices], dim=1)
+        for features, indices in zip(frames, positions, strict=True)
     )
     with without_autocast(first.device.type):
         distance = 1 - torch.bmm(first.transpose(1, 2), second)
-    return distance / distance.sum(dim=1, keepdim=True).clamp_min(FLAT * distance.shape[1])
+    return distance / distance.sum(dim=1, keepdim=True).clamp_min(MIN_MEAN_DISTANCE * distance.shape[1])
 
 
-def identity_loss(picture: Tensor, original: Tensor, found: Features, wanted: Features) -> Tensor:
-    """Distance of a picture painted in itself to what it was: in pixels, and in the features of every level given.
+def identity_loss(picture: Tensor, original: Tensor, features: Features, original_features: Features) -> Tensor:
+    """Distance between a picture stylised with itself and the original, in pixels and in features.
 
     Source: Park & Lee, "SANet", CVPR 2019: both identity losses, in their ratio of 50 to 1. Differs from theirs:
     squares are averaged, as in all losses here, instead of summed under a root.
+
+    Args:
+        picture, original: (B, 3, H, W) in [0, 1].
+        features, original_features: VGG-19 features of both; all levels of `features` are used.
     """
     return 50 * F.mse_loss(picture, original) + _sum(
-        F.mse_loss(to_float32(found[level]), to_float32(wanted[level])) for level in found
+        F.mse_loss(to_float32(features[level]), to_float32(original_features[level])) for level in features
     )
 
 
 def color_loss(picture: Tensor, style: Tensor) -> Tensor:
-    """How far the palettes lie apart (metrics.color_distance), wherever the colours stand: 1 is black against white."""
+    """Distance of the colour distributions (ops.color.color_distance), independent of position; black to white is 1."""
     with without_autocast(picture.device.type):
         return color_distance(picture.float(), style.float()).mean() / 100
 
 
 def checkerboard_loss(picture: Tensor, period: int = MESH_PERIOD) -> Tensor:
-    """How unevenly detail is spread over columns and rows of a grid: what shows as a faint mesh in flat areas.
+    """How unevenly detail is distributed over the columns and rows of a grid, which shows as a faint checkerboard.
 
-    Differences between neighbouring pixels, averaged over the pictures, for each of the `period` places that a column
-    has in the grid; then how far these lie from their mean, relative to it, as a root mean square, and the same for
-    rows. 0 without a mesh; about 0.06 for photographs of a few hundred pixels, by chance and by JPEG's blocks.
+    The differences between neighbouring pixels are averaged over the pictures for each of the `period` columns of a
+    grid cell. The term is the relative standard deviation of these averages; the same term of the rows is added. It is
+    0 without a checkerboard, and about 0.06 for photographs of a few hundred pixels, by chance and from JPEG blocks.
 
     Args:
-        picture: (B, 3, H, W), cut along the grid; H and W above `period`.
-        period: of the grid in pixels.
+        picture: (B, 3, H, W), aligned with the grid; H and W above `period`.
+        period: side of a grid cell in pixels.
     """
     return _sum(_unevenness(x, period) for x in (picture, picture.transpose(-1, -2)))
 
 
 def _unevenness(picture: Tensor, period: int) -> Tensor:
-    steps = (picture[..., 1:] - picture[..., :-1]).abs().mean(dim=(0, 1, 2))
-    whole = len(steps) // period * period
-    places = rearrange(steps[:whole], "(cells place) -> cells place", place=period).mean(dim=0)
-    mean = places.mean()
-    uneven = ((places - mean) / mean.clamp_min(FAINTEST_STEP)).square().mean()
-    return uneven.clamp_min(torch.finfo(uneven.dtype).tiny).sqrt()  # the root of 0 has no slope
+    differences = (picture[..., 1:] - picture[..., :-1]).abs().mean(dim=(0, 1, 2))
+    length = len(differences) // period * period
+    columns = rearrange(differences[:length], "(cells column) -> cells column", column=period).mean(dim=0)
+    mean = columns.mean()
+    variance = ((columns - mean) / mean.clamp_min(MIN_PIXEL_DIFFERENCE)).square().mean()
+    return variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()  # the root has no finite gradient at 0
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
@@ -213,17 +228,17 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def normalize_activations(encoder: VGGEncoder, images: Tensor, floor: float = 0.2) -> None:
-    """Rescale an encoder, in place, so that each channel's mean activation over some pictures is 1.
+    """Rescale an encoder, in place, so that the mean activation of each channel over some pictures is 1.
 
-    Levels and channels then weigh alike in a loss. The network computes the same function up to these scales, since
-    ReLU and max-pooling commute with them.
+    Levels and channels then have the same weight in a loss. The network computes the same function up to these
+    factors, since ReLU and max-pooling commute with them.
 
     Args:
         encoder: VGG-19 from any source.
         images: (B, 3, H, W) in [0, 1], a few dozen training pictures.
-        floor: channels quieter than this share of their layer's mean activation are scaled as if they were at it;
-            without a floor nearly dead channels are blown up and dominate every loss. Channels that are silent
-            on all pictures, in a layer without a floor or silent altogether, stay as they are.
+        floor: channels whose mean activation is less than this share of their layer's mean are scaled as if they had
+            that share; without a floor, channels that are almost always 0 would dominate every loss. Channels that
+            are 0 on all pictures are not scaled if there is no floor or if their whole layer is 0.
     """
     x = encoder.conv0(images)
     previous = x.new_ones(())

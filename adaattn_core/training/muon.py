@@ -1,9 +1,9 @@
-"""Muon: steps whose matrices are orthogonal, so that every direction of a weight learns at the same pace.
+"""The Muon optimiser: its steps are orthogonal matrices, so that all directions of a weight learn equally fast.
 
-Source: Jordan et al., "Muon", 2024 (kellerjordan.github.io/posts/muon): momentum, then five Newton-Schulz iterations;
+Source: Jordan et al., "Muon", 2024 (kellerjordan.github.io/posts/muon): momentum and five Newton-Schulz iterations;
 Liu et al., arXiv:2502.16982: steps scaled to the size of Adam's, so that learning rates carry over.
-Differs from torch.optim.Muon: convolutions too, as (out, in x height x width) matrices; all other tensors, and the
-convolutions of three channels, follow Adam.
+Differs from torch.optim.Muon: convolutions are treated as (out, in x height x width) matrices; all other tensors, and
+convolutions with three channels, are updated by Adam.
 """
 
 from __future__ import annotations
@@ -18,69 +18,71 @@ MOMENTUM = 0.95
 ADAM_BETAS = (0.9, 0.95)
 EPSILON = 1e-8
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the Newton-Schulz polynomial; Jordan's, which take singular values to between 0.7 and 1.2 in five rounds."""
-ADAM_SIZE = 0.2
-"""Root mean square of every step, in learning rates: what Adam's steps come to in practice (arXiv:2502.16982).
-Tensors that follow Adam are held to it too, else the last, three-channel convolution would run ahead of the rest."""
-LEAST_CHANNELS = 8
-"""Matrices with fewer rows or columns have too few directions to balance."""
+"""Jordan's coefficients of the Newton-Schulz polynomial: five iterations take singular values to 0.7 to 1.2."""
+STEP_RMS = 0.2
+"""Root mean square of every step, in learning rates: the usual size of Adam's steps (arXiv:2502.16982). Tensors updated
+by Adam are scaled to it too; otherwise the last convolution, of three channels, would change faster than the others."""
+MIN_SIDE = 8
+"""Matrices with fewer rows or columns are updated by Adam."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Args as torch.optim.AdamW's; `weight_decay` is decoupled."""
+    """The arguments are those of torch.optim.AdamW; `weight_decay` is decoupled."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move each parameter that has a gradient."""
+        """Update each parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                move = self._matrix_step if _is_matrix(parameter) else self._adam_step
-                parameter.sub_(group["lr"] * move(parameter.grad, self.state[parameter]))
+                step = self._matrix_step if _is_matrix(parameter) else self._adam_step
+                parameter.sub_(group["lr"] * step(parameter.grad, self.state[parameter]))
 
     def _matrix_step(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         momentum: Tensor = state.setdefault("momentum", torch.zeros_like(gradient))
         momentum.lerp_(gradient, 1 - MOMENTUM)
         matrix = torch.lerp(gradient, momentum, MOMENTUM).flatten(1)
-        step = orthogonalized(matrix) * (ADAM_SIZE * max(matrix.shape) ** 0.5)
-        moved: Tensor = step.reshape(gradient.shape)
-        return moved
+        step = orthogonalized(matrix) * (STEP_RMS * max(matrix.shape) ** 0.5)
+        reshaped: Tensor = step.reshape(gradient.shape)
+        return reshaped
 
     def _adam_step(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         mean: Tensor = state.setdefault("mean", torch.zeros_like(gradient))
         square: Tensor = state.setdefault("square", torch.zeros_like(gradient))
-        state["step"] = step = state.get("step", 0) + 1
+        state["step"] = count = state.get("step", 0) + 1
         mean.lerp_(gradient, 1 - ADAM_BETAS[0])
         square.lerp_(gradient.square(), 1 - ADAM_BETAS[1])
-        size = (square / (1 - ADAM_BETAS[1] ** step)).sqrt() + EPSILON
-        moved: Tensor = ADAM_SIZE * (mean / (1 - ADAM_BETAS[0] ** step) / size)
-        return moved
+        size = (square / (1 - ADAM_BETAS[1] ** count)).sqrt() + EPSILON
+        step: Tensor = STEP_RMS * (mean / (1 - ADAM_BETAS[0] ** count) / size)
+        return step
 
 
 def _is_matrix(parameter: Tensor) -> bool:
-    return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) >= LEAST_CHANNELS
+    return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) >= MIN_SIDE
 
 
-def orthogonalized(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """About the nearest matrix with orthonormal rows or columns: singular values go to 0.7 .. 1.2, vectors stay.
+def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """Approximately the nearest matrix with orthonormal rows or columns.
+
+    Singular values become 0.7 to 1.2, singular vectors stay the same.
 
     Args:
         matrix: (R, C), any scale.
 
     Returns:
-        (R, C), dtype of `matrix`; the products run in bfloat16, which the iteration forgives.
+        (R, C), dtype of `matrix`; the products are computed in bfloat16, which is precise enough for the iteration.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).bfloat16()
     x = x / (x.norm() + 1e-7)
     a, b, c = COEFFICIENTS
-    for _ in range(rounds):
+    for _ in range(iterations):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    found: Tensor = (x.T if tall else x).to(matrix.dtype)
-    return found
+    result: Tensor = (x.T if tall else x).to(matrix.dtype)
+    return result

@@ -1,19 +1,18 @@
-"""The losses of a training step, on the features of a VGG-19 that is never trained."""
+"""The losses of one training step, computed with a VGG-19 that is never trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import DataError as DataError
 from ..models.encoder import LEVELS, Features, VGGEncoder
 from ..models.model import StyleTransferModel
 from .config import Stage, TrainConfig
-from .dataset import seeded_generator
+from .dataset import Batch, seeded_generator
 from .losses import (
     checkerboard_loss,
     color_loss,
@@ -26,187 +25,211 @@ from .losses import (
 )
 
 SIMILARITY_SAMPLES = 1024
-"""Positions of a frame that the image similarity loss looks at: all of a 128-pixel crop at relu3_1."""
+"""Positions of a frame that the image similarity loss samples: all positions of relu3_1 of a 128-pixel crop."""
 
 
-class MicroBatch(NamedTuple):
-    """A part of a batch: items part, part + parts, part + 2 parts, ... What its mean losses count in the batch's."""
+class Networks(NamedTuple):
+    """The networks of a training step.
 
-    own: int
-    """Self pairs kept in the style stage, which are the part's first items."""
-    of_items: float
-    """Share of the batch's items."""
-    of_own: float
-    """Share of the batch's kept self pairs."""
-    of_pictures: float
-    """Share of the pictures that the batch's other items paint; 1 / parts unless the self pairs are uneven."""
-
-    def share(self, loss: str, stage: Stage) -> float:
-        if stage != "style" or loss == "identity":
-            return self.of_items
-        return self.of_own if loss == "pixel" else self.of_pictures
-
-
-def part_of_batch(config: TrainConfig, part: int, parts: int) -> MicroBatch:
-    """The part of that number, among `parts` of one size.
-
-    >>> part_of_batch(TrainConfig("", "", "", "", batch=4, self_pairs=0.25), part=0, parts=2)
-    MicroBatch(own=1, of_items=0.5, of_own=1.0, of_pictures=0.3333333333333333)
+    model: the model that is trained. adapters: a 1x1 convolution for each level, from the model's encoder to the
+    VGG-19, trained in the distill stage and not saved in the model file. vgg: the VGG-19 of the losses.
     """
-    own = [len(range(number, config.self_items, parts)) for number in range(parts)]
-    others = [config.batch // parts - count for count in own]
+
+    model: StyleTransferModel
+    adapters: nn.ModuleList
+    vgg: VGGEncoder
+
+
+class LossShares(NamedTuple):
+    """Factors that turn the mean losses of one part of a batch into its share of the mean over the whole batch."""
+
+    items: float
+    """Share of the batch's items."""
+    self_pairs: float
+    """Share of the self pairs of the style stage."""
+    pictures: float
+    """Share of the pictures stylised from the other items; 1 / parts unless the self pairs are unevenly distributed."""
+
+    def of(self, loss: str, stage: Stage) -> float:
+        """The factor of a loss."""
+        if stage != "style" or loss == "identity":
+            return self.items
+        return self.self_pairs if loss == "pixel" else self.pictures
+
+
+def loss_shares(config: TrainConfig, part: int, parts: int) -> LossShares:
+    """The shares of items part, part + parts, part + 2 parts, ... of a batch in the style stage.
+
+    >>> config = TrainConfig(content="", style="", vgg="", output="", batch=4, self_pairs=0.25)
+    >>> loss_shares(config, part=0, parts=2)
+    LossShares(items=0.5, self_pairs=1.0, pictures=0.3333333333333333)
+    """
+    self_pairs = [len(range(number, config.n_self_pairs, parts)) for number in range(parts)]
+    others = [config.batch // parts - count for count in self_pairs]
     pictures = [count * min(config.styles_per_content, count) for count in others]
-    of_own, of_pictures = (counts[part] / max(1, sum(counts)) for counts in (own, pictures))
-    return MicroBatch(own[part], 1 / parts, of_own, of_pictures)
+    return LossShares(
+        items=1 / parts,
+        self_pairs=self_pairs[part] / max(1, sum(self_pairs)),
+        pictures=pictures[part] / max(1, sum(pictures)),
+    )
 
 
 def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
-    """Losses of a whole batch; a part of it may have only some of them."""
+    """Names of the losses of a whole batch; a part of it may have only some of them."""
     if stage != "style":
         return ("distill",) if stage == "distill" else ("pixel",)
     style = ["global", "local", *(name for name in ("content", "color", "mesh") if config.weight(name, stage))]
-    if config.paints_frames:
+    if config.uses_frame_pairs:
         style.append("similarity")
-    own = [*(["pixel"] if config.self_items else []), *(["identity"] if config.identity_weight else [])]
-    return (*own, *(style if config.self_items < config.batch else ()))
+    others = [*(["pixel"] if config.n_self_pairs else []), *(["identity"] if config.identity_weight else [])]
+    return (*others, *(style if config.n_self_pairs < config.batch else ()))
 
 
-def part_losses(
-    config: TrainConfig,
-    step: int,
-    model: StyleTransferModel,
-    adapters: Iterable[nn.Module],
-    vgg: VGGEncoder,
-    images: tuple[Tensor, Tensor, Tensor],
-    own: int,
-) -> dict[str, Tensor]:
-    """Losses of a part of a batch by name, not weighted: each a mean over the items it is made of.
+def batch_losses(config: TrainConfig, step: int, networks: Networks, batch: Batch) -> dict[str, Tensor]:
+    """Losses of a batch, or of a part of it, by name and without weights: each a mean over the items that it covers.
 
     Args:
-        config, step: say which losses.
-        model, adapters: what is trained.
-        vgg: the loss network.
-        images: content, style, target, (B, 3, H, W) each, in [0, 1]; of a pair of frames, target is the second.
-        own: in the style stage, so many items, the first ones, are self pairs.
+        config, step: determine which losses are computed.
+        networks: on the device of the batch.
+        batch: its `target` is the second frame where the model is trained on pairs of frames.
     """
-    content, style, target = images
     stage = config.stage(step)[0]
     if stage == "distill":
-        return {"distill": distill_loss(model.encoder, adapters, vgg, torch.cat([content, style]))}
+        return {"distill": distill_loss(networks, torch.cat([batch.content, batch.style]))}
     if stage == "reconstruct":
-        return {"pixel": F.l1_loss(model(content, style).float(), target)}
-    contents, styles = pair_indices(len(content), own, config.styles_per_content)
-    if config.paints_frames and own < len(content):
-        seconds = contents[own:] - own + len(content)
-        content = torch.cat([content, target[own:]])
-        contents, styles = torch.cat([contents, seconds]), torch.cat([styles, styles[own:]])
-    picture = model.forward_pairs(content, style, contents, styles).float()
-    losses = {"pixel": F.l1_loss(picture[:own], target[:own])} if own else {}
+        return {"pixel": F.l1_loss(networks.model(batch.content, batch.style).float(), batch.target)}
+    count = batch.n_self_pairs
+    pairs = stylized_pairs(config, networks.model, batch)
+    losses = {"pixel": F.l1_loss(pairs.pictures[:count], batch.target[:count])} if count else {}
     if config.identity_weight:
-        losses["identity"] = identity_term(model, vgg, config, torch.cat([images[0], style]))
-    if own < len(picture):
-        losses |= style_losses(vgg, config, step, content, style, picture[own:], contents[own:], styles[own:])
+        losses["identity"] = identity_term(networks, torch.cat([batch.content, batch.style]), config.global_levels)
+    if count < len(pairs.pictures):
+        losses |= style_losses(config, step, networks.vgg, pairs.without_first(count))
     return losses
 
 
-def distill_loss(encoder: VGGEncoder, adapters: Iterable[nn.Module], vgg: VGGEncoder, images: Tensor) -> Tensor:
-    """Squared distance of an encoder's features, led through an adapter for each level, to the VGG-19's."""
+class StylizedPairs(NamedTuple):
+    """Results of the model: `pictures[i]` is `contents[content_indices[i]]` in the style `styles[style_indices[i]]`.
+
+    contents, styles: (B, 3, H, W) in [0, 1]. pictures: (P, 3, H, W). content_indices, style_indices: (P,). Of pairs of
+    frames, all first frames precede all second frames, in the same order.
+    """
+
+    contents: Tensor
+    styles: Tensor
+    pictures: Tensor
+    content_indices: Tensor
+    style_indices: Tensor
+
+    def without_first(self, count: int) -> StylizedPairs:
+        """The same without the first `count` pictures."""
+        pictures, content_indices, style_indices = (values[count:] for values in self[2:])
+        return StylizedPairs(self.contents, self.styles, pictures, content_indices, style_indices)
+
+
+def stylized_pairs(config: TrainConfig, model: StyleTransferModel, batch: Batch) -> StylizedPairs:
+    """The pictures of a batch of the style stage: its self pairs, then all other pairs, then their second frames."""
+    size, count = len(batch.content), batch.n_self_pairs
+    contents = batch.content
+    content_indices, style_indices = pair_indices(size, count, config.styles_per_content)
+    if config.uses_frame_pairs and count < size:
+        second_frames = content_indices[count:] - count + size
+        contents = torch.cat([contents, batch.target[count:]])
+        content_indices = torch.cat([content_indices, second_frames])
+        style_indices = torch.cat([style_indices, style_indices[count:]])
+    pictures = model.forward_pairs(contents, batch.style, content_indices, style_indices).float()
+    return StylizedPairs(contents, batch.style, pictures, content_indices, style_indices)
+
+
+def pair_indices(batch: int, n_self_pairs: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
+    """Indices of the contents and the styles that are combined.
+
+    The first `n_self_pairs` items are combined with themselves. Each of the others is combined with its own style and
+    with the styles of the items after it, `styles_per_content` in all or as many as there are.
+
+    >>> pair_indices(3, 1, 2)
+    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
+    """
+    others = torch.arange(batch - n_self_pairs)
+    turns = min(styles_per_content, len(others))
+    contents = [torch.arange(n_self_pairs), *[others + n_self_pairs] * turns]
+    styles = [torch.arange(n_self_pairs), *(others.roll(-turn) + n_self_pairs for turn in range(turns))]
+    return torch.cat(contents), torch.cat(styles)
+
+
+def distill_loss(networks: Networks, images: Tensor) -> Tensor:
+    """Squared distance between the encoder's features after the adapters and those of the VGG-19, over all levels."""
     with torch.no_grad():
-        wanted = vgg(images)
-    found = encoder(images)
+        targets = networks.vgg(images)
+    features = networks.model.encoder(images)
     terms = [
-        F.mse_loss(adapter(found[level]).float(), wanted[level].float())
-        for adapter, level in zip(adapters, LEVELS, strict=True)
+        F.mse_loss(adapter(features[level]).float(), targets[level].float())
+        for adapter, level in zip(networks.adapters, LEVELS, strict=True)
     ]
     return torch.stack(terms).sum()
 
 
-def style_losses(
-    vgg: VGGEncoder,
-    config: TrainConfig,
-    step: int,
-    content: Tensor,
-    style: Tensor,
-    picture: Tensor,
-    contents: Tensor,
-    styles: Tensor,
-) -> dict[str, Tensor]:
-    """Losses of the pictures, by name, not weighted: each a mean over pictures.
+def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: StylizedPairs) -> dict[str, Tensor]:
+    """Losses of stylised pictures, by name and without weights: each a mean over the pictures.
 
     Args:
-        vgg: the loss network.
-        config: says which losses, on which levels.
-        step: with the config's seed, where the sampled losses look.
-        content, style: (B, 3, H, W) in [0, 1].
-        picture: (P, 3, H, W); picture i is content `contents[i]` in style `styles[i]`. Of pairs of frames, the first
-            frames come first and the second ones after them, in the same order.
-        contents, styles: (P,) indices of a content and a style.
+        config: determines which losses are computed, and on which levels.
+        step: with the config's seed, determines the positions that the sampled losses use.
+        vgg: the VGG-19 of the losses.
+        pairs: the pictures with their contents and styles.
     """
     deepest = deepest_level(config)
     with torch.no_grad():
-        wanted = vgg(torch.cat([content, style]), deepest)
-    content_features: Features = {level: x[: len(content)][contents] for level, x in wanted.items()}
-    style_features: Features = {level: x[len(content) :][styles] for level, x in wanted.items()}
-    found = vgg(picture, deepest)
+        sources = vgg(torch.cat([pairs.contents, pairs.styles]), deepest)
+    size = len(pairs.contents)
+    content: Features = {level: x[:size][pairs.content_indices] for level, x in sources.items()}
+    style: Features = {level: x[size:][pairs.style_indices] for level, x in sources.items()}
+    stylized = vgg(pairs.pictures, deepest)
     generator = seeded_generator(config.seed, step)
+    style_loss = relative_style_loss if config.relative_style else global_style_loss
+    similarity, samples = config.model_config().similarity, config.local_samples or None
     losses = {
-        "global": (relative_style_loss if config.relative_style else global_style_loss)(
-            found, style_features, config.global_levels
-        ),
-        "local": local_feature_loss(
-            found, content_features, style_features, config.local_levels, config.local_samples or None, generator,
-            config.model_config().similarity,
-        ),
-    }  # fmt: skip
+        "global": style_loss(stylized, style, config.global_levels),
+        "local": local_feature_loss(stylized, content, style, config.local_levels, samples, generator, similarity),
+    }
     if config.content_weight:
-        losses["content"] = content_loss(found, content_features, config.content_levels)
+        losses["content"] = content_loss(stylized, content, config.content_levels)
     if config.color_weight:
-        losses["color"] = color_loss(picture, style[styles])
+        losses["color"] = color_loss(pairs.pictures, pairs.styles[pairs.style_indices])
     if config.mesh_weight:
-        losses["mesh"] = checkerboard_loss(picture)
-    if config.paints_frames:
+        losses["mesh"] = checkerboard_loss(pairs.pictures)
+    if config.uses_frame_pairs:
         losses["similarity"] = image_similarity_loss(
-            split_frames(found), split_frames(content_features), config.similarity_levels, SIMILARITY_SAMPLES, generator
+            split_frames(stylized), split_frames(content), config.similarity_levels, SIMILARITY_SAMPLES, generator
         )
     return losses
 
 
 def deepest_level(config: TrainConfig) -> str:
-    """Of those that the style stage's losses look at."""
+    """The deepest VGG-19 level that a loss of the style stage uses."""
     levels = [*config.global_levels, *config.local_levels]
     levels += config.content_levels if config.content_weight else ()
-    levels += config.similarity_levels if config.paints_frames else ()
+    levels += config.similarity_levels if config.uses_frame_pairs else ()
     return max(levels, key=LEVELS.index)
 
 
 def split_frames(features: Features) -> tuple[Features, Features]:
-    """(2 P, ...) -> features of the first frames, and of the second ones, (P, ...) each."""
+    """Split features of 2 P pictures into those of the P first frames and those of the P second frames."""
     halves = {level: x.chunk(2) for level, x in features.items()}
     return {level: half[0] for level, half in halves.items()}, {level: half[1] for level, half in halves.items()}
 
 
-def identity_term(model: StyleTransferModel, vgg: VGGEncoder, config: TrainConfig, images: Tensor) -> Tensor:
-    """`identity_loss` of pictures painted in themselves, on the levels of the global style loss."""
-    alike = torch.arange(len(images))
-    picture = model.forward_pairs(images, images, alike, alike).float()
-    deepest = max(config.global_levels, key=LEVELS.index)
-    with torch.no_grad():
-        wanted = vgg(images, deepest)
-    found = vgg(picture, deepest)
-    return identity_loss(
-        picture, images, {level: found[level] for level in dict.fromkeys(config.global_levels)}, wanted
-    )
+def identity_term(networks: Networks, images: Tensor, levels: Sequence[str]) -> Tensor:
+    """`identity_loss` of images stylised with themselves.
 
-
-def pair_indices(batch: int, own: int, styles_per_content: int) -> tuple[Tensor, Tensor]:
-    """Which contents and which styles of a batch make pictures together: its `own` first items with themselves, each
-    of the others with its own style and with those of the items after it.
-
-    >>> pair_indices(3, 1, 2)
-    (tensor([0, 1, 2, 1, 2]), tensor([0, 1, 2, 2, 1]))
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        levels: VGG-19 levels to compare.
     """
-    others = torch.arange(batch - own)
-    turns = min(styles_per_content, len(others))
-    contents = [torch.arange(own), *[others + own] * turns]
-    styles = [torch.arange(own), *(others.roll(-turn) + own for turn in range(turns))]
-    return torch.cat(contents), torch.cat(styles)
+    indices = torch.arange(len(images))
+    pictures = networks.model.forward_pairs(images, images, indices, indices).float()
+    deepest = max(levels, key=LEVELS.index)
+    with torch.no_grad():
+        targets = networks.vgg(images, deepest)
+    features = networks.vgg(pictures, deepest)
+    return identity_loss(pictures, images, {level: features[level] for level in dict.fromkeys(levels)}, targets)

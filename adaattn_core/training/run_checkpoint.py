@@ -1,4 +1,4 @@
-"""The checkpoint of a training run: where it lies, what it holds, and which run may go on from it."""
+"""The checkpoint of a training run: its place, its contents, and the check that a run may resume from it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
 from ..io.files import atomic_path
 from .config import TrainConfig
-from .dataset import DataError
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = Path("checkpoints") / "latest.pt"
 MODEL = "model.safetensors"
-"""What a run folder holds, as paths inside it."""
+"""Paths inside the run folder: the newest checkpoint and the model file."""
 
-PARTS = frozenset(("step", "config", "model", "ema", "adapters", "optimizer", "skipped"))
-FREE_SETTINGS = frozenset(
+REQUIRED_KEYS = frozenset(("step", "config", "model", "ema", "adapters", "optimizer", "skipped"))
+CHANGEABLE_SETTINGS = frozenset(
     ("output", "content", "style", "vgg", "init", "refit_attention")
     + ("device", "workers", "compile", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard")
 )
-"""Settings that may differ when a run is resumed: where things are, not what is computed."""
+"""Settings that may be changed when a run is resumed; they do not change what is computed."""
 
 
 def check_run_folder(folder: Path, resume: bool) -> None:
-    """CheckpointError or DataError unless the folder holds a run to resume, or none to start one."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise DataError(f"{there} is a file, and {folder} has to be a folder. Choose another --output.")
-    if not os.access(there, os.W_OK):
-        raise DataError(f"{there} may not be written to. Choose another --output, or change its permissions.")
+    """Check the run folder before the work starts.
+
+    Raises:
+        CheckpointError: there is no run to resume.
+        DataError: a new run would overwrite another one, or the folder cannot be written to.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise DataError(f"{existing} is a file, and {folder} has to be a folder. Choose another --output.")
+    if not os.access(existing, os.W_OK):
+        raise DataError(f"{existing} may not be written to. Choose another --output, or change its permissions.")
     has_checkpoint = (folder / CHECKPOINT).is_file()
     if resume and not has_checkpoint:
         raise CheckpointError(f"{folder / CHECKPOINT}: no checkpoint to resume from. Start without --resume.")
@@ -49,42 +53,42 @@ def check_run_folder(folder: Path, resume: bool) -> None:
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:
-    """Settings for a model file that may travel: of paths the last name only, which says nothing of their owner."""
+    """Settings for the model file, which may be published: of paths only the last part, which reveals no user name."""
     settings = asdict(config)
     paths = {name: Path(settings[name]).name for name in ("content", "style", "vgg", "output", "init")}
     return settings | paths
 
 
 def write_checkpoint(path: Path, state: dict[str, Any], earlier: int | None = None, keep: int = 1) -> None:
-    """Write PARTS, whole or not at all, and keep what was there as one of the `keep` newest.
+    """Write a checkpoint, completely or not at all, and rename the previous one to step-N.pt.
 
     Args:
         path: latest.pt.
-        state: PARTS.
+        state: at least REQUIRED_KEYS.
         earlier: step of the checkpoint that is at `path` now; None if there is none.
-        keep: this one and the last before it, which become step-N.pt; older ones go once this one is whole.
+        keep: number of checkpoints to keep, this one included; older ones are removed after this one is written.
     """
-    buffer = BytesIO()  # written by Python: torch.save would hide a full disk in an error of its own
+    buffer = BytesIO()  # Python writes the file, as torch.save reports a full disk as an error of its own
     torch.save(state, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
         if keep > 1 and earlier not in (None, state["step"]) and path.is_file():
-            _name_also(path, path.with_name(f"step-{earlier:06d}{path.suffix}"))
-    for old in sorted(_kept_before(path), key=_age)[: 1 - keep or None]:
+            _add_name(path, path.with_name(f"step-{earlier:06d}{path.suffix}"))
+    for old in sorted(_previous_checkpoints(path), key=_modified)[: 1 - keep or None]:
         old.unlink()
 
 
-def _kept_before(path: Path) -> list[Path]:
-    """Earlier checkpoints beside latest.pt."""
+def _previous_checkpoints(path: Path) -> list[Path]:
+    """The previous checkpoints in the folder of latest.pt."""
     return [file for file in path.parent.glob(f"step-*{path.suffix}") if file.stem[5:].isdigit()]
 
 
-def _age(file: Path) -> int:
+def _modified(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def _name_also(path: Path, name: Path) -> None:
-    """Give a file another name, at no cost where the disk has hard links."""
+def _add_name(path: Path, name: Path) -> None:
+    """Give a file a second name: a hard link where the file system has them, otherwise a copy."""
     if name.exists() and name.samefile(path):
         return
     with atomic_path(name) as temporary:
@@ -95,16 +99,16 @@ def _name_also(path: Path, name: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `write_checkpoint` wrote.
+    """Read a file written by `write_checkpoint`.
 
     Raises:
-        CheckpointError: cut short, or no training checkpoint.
+        CheckpointError: the file is incomplete, or no training checkpoint.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = PARTS - state.keys()
+        missing = REQUIRED_KEYS - state.keys()
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        earlier = max(_kept_before(path), key=_age, default=None)
+        earlier = max(_previous_checkpoints(path), key=_modified, default=None)
         advice = f"Start a new run, from {path.parents[1] / MODEL} with --init."
         if earlier:
             advice = f"Copy {earlier.name} over it, which was saved before, and --resume."
@@ -115,13 +119,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_same_settings(config: TrainConfig, saved: str) -> None:
-    """CheckpointError unless a run of these settings computes what the one that saved its settings did.
+    """Check that a run with these settings computes the same as the run that wrote the checkpoint.
 
-    A setting that is younger than the checkpoint counts as if it had had its default then.
+    A setting that did not exist when the checkpoint was written counts as its default.
 
     Args:
-        config: of the run that would go on.
-        saved: config of the checkpoint, as JSON.
+        config: the settings of the run that resumes.
+        saved: the config of the checkpoint, as JSON.
+
+    Raises:
+        CheckpointError: a setting that affects the result is different.
     """
     now = json.loads(json.dumps(asdict(config)))
     defaults = {field.name: field.default for field in fields(config) if field.default is not MISSING}
@@ -129,7 +136,7 @@ def check_same_settings(config: TrainConfig, saved: str) -> None:
     changed = [
         f"{name} {before.get(name)} -> {value}"
         for name, value in now.items()
-        if name not in FREE_SETTINGS and before.get(name) != value
+        if name not in CHANGEABLE_SETTINGS and before.get(name) != value
     ]
     if changed:
         raise CheckpointError(
@@ -139,14 +146,16 @@ def check_same_settings(config: TrainConfig, saved: str) -> None:
 
 
 def check_same_data(config: TrainConfig, state: Mapping[str, Any], vgg: str, counts: Mapping[str, int]) -> None:
-    """CheckpointError unless the losses are those of the same VGG-19, wherever its file lies; a warning where there are
-    more pictures than there were, or fewer.
+    """Check that the VGG-19 is the same, whatever its path; warn if the number of pictures has changed.
 
     Args:
-        config: of the run that would go on.
-        state: the checkpoint; one from before these were kept passes.
+        config: the settings of the run that resumes.
+        state: the checkpoint; an old one without these entries passes.
         vgg: fingerprint of the loss network.
         counts: TrainingPairs.counts.
+
+    Raises:
+        CheckpointError: it is another VGG-19.
     """
     if state.get("vgg", vgg) != vgg:
         raise CheckpointError(

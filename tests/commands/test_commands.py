@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import runpy
@@ -25,7 +26,7 @@ from adaattn_core.cli import COMMANDS, build_parser, main
 from adaattn_core.commands import options as shared_options
 from adaattn_core.commands import stylize as stylize_command
 from adaattn_core.commands.stylize import distinct_names
-from adaattn_core.commands.train import field_docs, read_toml
+from adaattn_core.commands.train import add_settings, read_toml
 from adaattn_core.inference.comparison_grid import center_square, comparison_sheet
 from adaattn_core.inference.stylize import encode_style, stylize
 from adaattn_core.io.images import load_alpha
@@ -34,6 +35,7 @@ from adaattn_core.ops.resize import resize_image
 from adaattn_core.train import Trainer
 from adaattn_core.training.config import TrainConfig
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
+from tests.helpers.tiny_training import skip_plot
 
 Capture = pytest.CaptureFixture[str]
 ROUNDING = 0.5 / 255 + 1e-6
@@ -315,7 +317,8 @@ def tiny_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """run.toml says all of a run of four steps against a narrow loss network."""
     Path("run.toml").write_text(TINY_RUN)
     vgg = VGGEncoder((8,) * 5)  # the same network each time, as from a file
-    monkeypatch.setattr("adaattn_core.training.trainer.load_vgg", lambda source: deepcopy(vgg))
+    monkeypatch.setattr("adaattn_core.training.run_log.plot_losses", skip_plot)
+    monkeypatch.setattr("adaattn_core.training.initialization.load_vgg", lambda source: deepcopy(vgg))
     return folder
 
 
@@ -350,7 +353,7 @@ def test_a_signal_saves_the_run_and_resume_goes_on(
 def test_a_signal_before_the_first_step_ends_quietly(
     tiny_run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "fit_encoder", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(Trainer, "initialize", lambda self: os.kill(os.getpid(), signal.SIGTERM))
     assert call("train --config run.toml") == 143
     assert capsys.readouterr().err == "adaattn: stopped; no step was done yet.\n"
 
@@ -361,7 +364,7 @@ def parsed(*words: str) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
 
 
-def test_every_setting_of_a_run_is_a_flag_with_its_help() -> None:
+def test_every_setting_of_a_run_is_a_flag_with_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {int: "7", float: "0.5", str: "x"}
     given = {
         field.name: field.default if isinstance(field.default, tuple | bool) else words[type(field.default)]
@@ -373,8 +376,13 @@ def test_every_setting_of_a_run_is_a_flag_with_its_help() -> None:
         flag = "--" + name.replace("_", "-")
         argument = [] if isinstance(value, bool) else [",".join(value) if isinstance(value, tuple) else str(value)]
         assert name in parsed(flag, *argument)
-    undocumented = {field.name for field in fields(TrainConfig)} - field_docs(TrainConfig).keys()
-    assert not undocumented, f"{undocumented} would have no help: write a docstring under each in TrainConfig"
+    undocumented = {field.name for field in fields(TrainConfig) if not field.metadata.get("help")}
+    assert not undocumented, f"{undocumented} have no help: declare them with option(default, help) in TrainConfig"
+    monkeypatch.setenv("COLUMNS", "9999")  # no line breaks
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    for field in fields(TrainConfig):
+        assert field.metadata["help"] in parser.format_help(), field.name
 
 
 def test_flags_override_the_file_wherever_they_stand(tiny_run: Path) -> None:

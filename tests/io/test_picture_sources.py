@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-import adaattn_core.training.trainer
-from adaattn_core.errors import ImageError
-from adaattn_core.io.picture_sources import listed_pictures, members, shard_paths
+from adaattn_core.errors import DataError, ImageError
+from adaattn_core.io.picture_sources import list_pictures, members, shard_paths
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataloader import batches
-from adaattn_core.training.dataset import DataError, Sample, TrainingPairs
+from adaattn_core.training.dataset import PairSchedule, Sample, TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
-from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.tiny_training import tiny_settings, use_small_vgg, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
@@ -48,8 +47,7 @@ def contents_of(folder: Path, prefix: str = "") -> dict[str, bytes]:
 
 
 def pairs_of(content: Path | str, style: Path | str, **options: Any) -> TrainingPairs:
-    settings: dict[str, Any] = {"crop": 32, "seed": 0, "length": 24, "batch": 4, "self_items": 1, "self_only_until": 4}
-    return TrainingPairs(content, style, **settings | options)
+    return TrainingPairs(content, style, PairSchedule(24, 4, 1, 4), crop=32, seed=0, **options)
 
 
 def is_equal(one: Sample, other: Sample) -> bool:
@@ -75,12 +73,12 @@ def test_ranges_globs_folders_and_lists_of_tar_files_are_one_data_set(pictures: 
     folder = pictures / "shards"
     expected = [f"{folder}/p-009.tar/0.png", f"{folder}/p-010.tar/1.png"]
     for source in (f"{folder}/p-{{009..010}}.tar", f"{folder}/p-*.tar", folder, pictures / "list.txt"):
-        assert [str(picture) for picture in listed_pictures(source)] == expected, source
+        assert [str(picture) for picture in list_pictures(source)] == expected, source
 
 
 def test_loose_pictures_beside_tar_files_are_the_data_set(pictures: Path) -> None:
     pack(pictures / "content" / "old.tar", contents_of(pictures / "style"))
-    assert [picture.name for picture in listed_pictures(pictures / "content")] == ["0.png", "1.png"]
+    assert [picture.name for picture in list_pictures(pictures / "content")] == ["0.png", "1.png"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -93,8 +91,7 @@ def test_a_step_of_tar_files_needs_none_before_it(workers: int, pictures: Path) 
 
 
 def test_a_stopped_run_on_tar_files_ends_as_one_on_folders(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
+    use_small_vgg(monkeypatch)
     shards = {part: str(pack(pictures / f"{part}.tar", contents_of(pictures / part))) for part in ("content", "style")}
     folders = tiny_settings(pictures, pictures / "whole")
     train(TrainConfig(**folders))
@@ -122,7 +119,7 @@ def test_clips_in_a_tar_file_are_its_folders(pictures: Path) -> None:
         pictures / "clips.tar", {f"{clip}/{frame_number}.png": frame for clip in "ab" for frame_number in (9, 10)}
     )
     pairs = pairs_of(shard, pictures / "style", frame_gap=1)
-    assert [(str(one), str(other)) for one, other in pairs.pairs_of_frames] == [
+    assert [(str(one), str(other)) for one, other in pairs.frame_pairs] == [
         (f"{shard}/{clip}/9.png", f"{shard}/{clip}/10.png") for clip in "ab"
     ]
     assert pairs[5].target.shape == (3, 32, 32)
@@ -137,7 +134,7 @@ def test_broken_members_are_passed_over_and_named(pictures: Path) -> None:
     beside = {"notes.txt": b"x", ".hidden.png": whole["0.png"], "__MACOSX/._0.png": b"x"}
     shard = pack(pictures / "photos.tar", whole | broken | beside)
     pairs = pairs_of(shard, pictures / "style")
-    named = {name for index in range(24) for name in pairs[index].broken}
+    named = {name for index in range(24) for name in pairs[index].unreadable}
     assert named == {f"{shard}/{name}" for name in broken}
 
 
@@ -158,7 +155,7 @@ def test_a_tar_file_that_is_cut_short_gives_what_is_left(pictures: Path, caplog:
     shard.write_bytes(data[: second.offset + second.size // 2])
     assert [member.inside for member in members(shard)] == ["0.png", "1.png"]
     assert f"{shard} is damaged (unexpected end of data); only the 2 picture(s) before that are used" in caplog.text
-    named = {name for index in range(24) for name in pairs_of(shard, pictures / "style")[index].broken}
+    named = {name for index in range(24) for name in pairs_of(shard, pictures / "style")[index].unreadable}
     assert named == {f"{shard}/1.png"}
 
 
@@ -177,7 +174,7 @@ def test_what_is_no_tar_file_is_said_in_one_line(name: str, data: bytes | None, 
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError) as caught:
-        listed_pictures(tmp_path / name)
+        list_pictures(tmp_path / name)
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -187,7 +184,7 @@ def test_a_tar_file_without_pictures_is_an_error(pictures: Path) -> None:
     shutil.copy(shard, pictures / "shards")
     for source in (shard, pictures / "shards", pictures / "no*.tar", pictures / "nothing*.tar"):
         with pytest.raises(ImageError) as caught:
-            listed_pictures(source)
+            list_pictures(source)
         assert str(caught.value) == (
             f"{source} holds no picture; at least one is needed. Check the tar files or their names."
         )

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adaattn_core.errors import ImageError
-from adaattn_core.io.picture_sources import listed_pictures
+from adaattn_core.errors import DataError, ImageError
+from adaattn_core.io.picture_sources import list_pictures
 from adaattn_core.training.dataset import (
     Batch,
-    DataError,
+    PairSchedule,
     Sample,
     TrainingPairs,
     collate,
@@ -59,16 +59,17 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return content, style
 
 
-def make_pairs(folders: tuple[Path, Path], seed: int = 0, batch: int = 4, self_items: int = 1) -> TrainingPairs:
+def make_pairs(folders: tuple[Path, Path], seed: int = 0, batch: int = 4, n_self_pairs: int = 1) -> TrainingPairs:
     """40 pairs, the first 8 of them self pairs."""
     content, style = folders
-    return TrainingPairs(
-        content, style, crop=CROP, seed=seed, length=40, batch=batch, self_items=self_items, self_only_until=8
-    )
+    schedule = PairSchedule(length=40, batch=batch, n_self_pairs=n_self_pairs, self_pairs_until=8)
+    return TrainingPairs(content, style, schedule, crop=CROP, seed=seed)
 
 
 def is_equal(one: Sample, other: Sample) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True)) and one.broken == other.broken
+    return (
+        all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True)) and one.unreadable == other.unreadable
+    )
 
 
 # ---------------------------------------------------------------- what is drawn
@@ -87,10 +88,12 @@ def test_an_item_depends_on_the_seed_and_its_index_alone(folders: tuple[Path, Pa
 def test_which_items_are_self_pairs(folders: tuple[Path, Path]) -> None:
     pairs = make_pairs(folders)
     for index in range(40):
-        content, _, target, _ = pairs[index]
-        is_self_pair = not torch.equal(content, target)  # its content is the target in other colours
-        assert is_self_pair == (index < 8 or index % 4 == 0), index
-    assert not torch.equal(make_pairs(folders, self_items=4)[39].content, make_pairs(folders, self_items=4)[39].target)
+        sample = pairs[index]
+        has_other_colors = not torch.equal(sample.content, sample.target)
+        assert has_other_colors == sample.is_self_pair == (index < 8 or index % 4 == 0), index
+    assert not torch.equal(
+        make_pairs(folders, n_self_pairs=4)[39].content, make_pairs(folders, n_self_pairs=4)[39].target
+    )
 
 
 def test_crops_are_float32_in_0_to_1(folders: tuple[Path, Path]) -> None:
@@ -102,8 +105,11 @@ def test_crops_are_float32_in_0_to_1(folders: tuple[Path, Path]) -> None:
 
 def test_collate_stacks_and_keeps_all_names() -> None:
     crops = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 3, 2, 2)
-    batch = collate([Sample(crops[0], crops[1], crops[2], ("a",)), Sample(crops[3], crops[4], crops[5], ("b", "a"))])
-    assert isinstance(batch, Batch) and batch.broken == ("a", "b", "a")
+    batch = collate(
+        [Sample(crops[0], crops[1], crops[2], True, ("a",)), Sample(crops[3], crops[4], crops[5], False, ("b", "a"))]
+    )
+    assert batch.n_self_pairs == 1
+    assert isinstance(batch, Batch) and batch.unreadable == ("a", "b", "a")
     assert torch.equal(batch.style, torch.stack([crops[1], crops[4]]))
 
 
@@ -225,16 +231,16 @@ def test_broken_files_are_passed_over_and_named(folders: tuple[Path, Path]) -> N
     broken = {"cut.png": whole[: len(whole) // 2], "text.jpg": b"not a picture", "empty.png": b""}
     for name, data in broken.items():
         (content / name).write_bytes(data)
-    named = {name for index in range(40) for name in make_pairs(folders)[index].broken}
+    named = {name for index in range(40) for name in make_pairs(folders)[index].unreadable}
     assert named == {str(content / name) for name in broken}
 
 
 def test_scans_are_read_and_bombs_passed_over(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     noise(folders[0] / "0.png", 100, 100)  # 10,000 pixels, the others have 1920
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)  # Pillow warns above it: all the same to us
-    assert not any(make_pairs(folders)[index].broken for index in range(40))
+    assert not any(make_pairs(folders)[index].unreadable for index in range(40))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow refuses what is more than twice as large
-    named = {name for index in range(40) for name in make_pairs(folders)[index].broken}
+    named = {name for index in range(40) for name in make_pairs(folders)[index].unreadable}
     assert named == {str(folders[0] / "0.png")}
 
 
@@ -252,10 +258,10 @@ def test_a_list_names_pictures(folders: tuple[Path, Path], tmp_path: Path) -> No
     content, style = folders
     lines = ["content/1.png", "", f"  {style / '0.png'}  ", "content/1.png", "content/none.png"]
     (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8-sig")  # as Windows' editor saves it
-    paths = listed_pictures(tmp_path / "list.txt")
+    paths = list_pictures(tmp_path / "list.txt")
     assert paths == [content / "1.png", style / "0.png", content / "1.png", content / "none.png"]
     pairs = make_pairs((tmp_path / "list.txt", style))
-    assert {name for index in range(40) for name in pairs[index].broken} == {str(content / "none.png")}
+    assert {name for index in range(40) for name in pairs[index].unreadable} == {str(content / "none.png")}
 
 
 def test_a_list_of_a_folder_is_the_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:

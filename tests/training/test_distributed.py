@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 import torch
 
-import adaattn_core.training.trainer
+from adaattn_core.errors import DataError
 from adaattn_core.runtime.distributed import DistributedContext, PeerLostError, RankStatus
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataloader import batches
-from adaattn_core.training.dataset import DataError, TrainingPairs
+from adaattn_core.training.dataset import PairSchedule, TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from tests.helpers import tiny_training
@@ -45,8 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Of a run whose only self pair falls to the first of two processes."""
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", tiny_training.small_vgg)
-    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
+    tiny_training.use_small_vgg(monkeypatch)
     return tiny_settings(pictures, tmp_path / "run")
 
 
@@ -68,8 +67,7 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adaattn_core.training.trainer, "load_vgg", tiny_training.small_vgg)
-        patch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
+        tiny_training.use_small_vgg(patch)
         try:
             train(TrainConfig(**tiny_settings(pictures, output)))
         finally:
@@ -222,9 +220,7 @@ def test_what_ends_one_ends_both_with_one_line(
 
 def test_processes_share_a_batch_out(tmp_path: Path) -> None:
     tiny_training.write_pictures(tmp_path)
-    pairs = TrainingPairs(
-        tmp_path / "content", tmp_path / "style", crop=32, seed=0, length=12, batch=4, self_items=1, self_only_until=0
-    )
+    pairs = TrainingPairs(tmp_path / "content", tmp_path / "style", PairSchedule(12, 4, 1), crop=32, seed=0)
     shares = [list(batches(pairs, step=1, workers=0, rank=rank, world=2)) for rank in range(2)]
     assert [len(share) for share in shares] == [2, 2]
     for step in range(2):

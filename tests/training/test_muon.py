@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Conv2d
 
-from adaattn_core.training.muon import ADAM_SIZE, Muon, orthogonalized
+from adaattn_core.training.muon import STEP_RMS, Muon, orthogonalized
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -41,7 +41,7 @@ def test_a_step_of_a_convolution_is_as_large_as_adams() -> None:
     conv.weight.grad = torch.randn(conv.weight.shape, generator=torch.Generator().manual_seed(1))
     Muon([conv.weight], lr=1e-2).step()
     size = float((conv.weight.detach() - before).square().mean().sqrt())
-    assert size == pytest.approx(ADAM_SIZE * 1e-2, rel=0.2)  # singular values are 0.7 to 1.2 and not 1
+    assert size == pytest.approx(STEP_RMS * 1e-2, rel=0.2)  # singular values are 0.7 to 1.2 and not 1
 
 
 def test_a_bias_first_steps_by_a_fifth_of_the_learning_rate_whatever_its_gradient() -> None:

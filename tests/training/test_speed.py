@@ -31,7 +31,7 @@ from adaattn_core.training.dataset import Batch, TrainingPairs, collate
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
-from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.tiny_training import tiny_settings, use_small_vgg, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
@@ -43,8 +43,7 @@ Configure = Callable[..., TrainConfig]
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of the style stage alone; arguments override."""
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
+    use_small_vgg(monkeypatch)
     write_pictures(tmp_path)
     style_only = {"distill_steps": 0, "reconstruct_steps": 0, "self_pairs": 0.0, "warmup_steps": 0, "batch": 1}
     return partial(replace, TrainConfig(**tiny_settings(tmp_path, tmp_path / "run") | style_only))
@@ -59,7 +58,7 @@ def first_batch(run: Trainer) -> Batch:
 
 def test_float16_leaves_out_steps_that_overflow(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(configure(precision="float16", steps=40, lr=3e-4))
-    run.fit_encoder()
+    run.initialize()
     batch, before = first_batch(run), {name: value.clone() for name, value in run.model.state_dict().items()}
     run.loss_scale = 2.0**40
     losses = [run.train_step(batch)]
@@ -182,7 +181,7 @@ def test_pictures_of_a_step_by_hand(configure: Configure) -> None:
 def test_a_made_up_training_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
+    use_small_vgg(monkeypatch)
     monkeypatch.setattr(adaattn_core.commands.bench, "write_random_vgg", lambda path: None)
     monkeypatch.chdir(tmp_path)
     small = ["--crop=32", "--batch=2", "--width=.125", "--local-samples=50", "--device=cpu", "--precision=float32"]

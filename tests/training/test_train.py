@@ -32,11 +32,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import adaattn_core.training.initialization
 import adaattn_core.training.objective
-import adaattn_core.training.trainer
 from adaattn_core.checkpoints.model_file import load_model, read_metadata, save_model
 from adaattn_core.cli import main
-from adaattn_core.errors import CheckpointError, ImageError, OutputError
+from adaattn_core.errors import CheckpointError, DataError, ImageError, OutputError
 from adaattn_core.models.config import ModelConfig
 from adaattn_core.models.encoder import LEVELS, Features, VGGEncoder
 from adaattn_core.models.model import StyleTransferModel
@@ -44,13 +44,13 @@ from adaattn_core.runtime.distributed import DistributedContext
 from adaattn_core.runtime.signals import Terminated
 from adaattn_core.train import Trainer, TrainingError
 from adaattn_core.training.config import TrainConfig
-from adaattn_core.training.dataset import Batch, DataError, Sample, TrainingPairs, collate
+from adaattn_core.training.dataset import Batch, Sample, TrainingPairs, collate
 from adaattn_core.training.loop import train
 from adaattn_core.training.losses import global_style_loss
-from adaattn_core.training.objective import pair_indices, part_of_batch
+from adaattn_core.training.objective import StylizedPairs, batch_losses, loss_shares, pair_indices
 from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
 from adaattn_core.training.run_log import COLUMNS, RunLogger
-from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.tiny_training import small_vgg, tiny_settings, use_small_vgg, write_pictures
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
@@ -72,8 +72,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of 2 + 2 + 2 steps; arguments override."""
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
+    use_small_vgg(monkeypatch)
     return partial(replace, TrainConfig(**tiny_settings(pictures, tmp_path / "run")))
 
 
@@ -582,7 +581,7 @@ def test_a_run_goes_on_with_its_own_vgg_alone(configure: Configure, monkeypatch:
             next(vgg.layers.parameters()).mul_(2)
         return vgg
 
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", other_vgg)
+    monkeypatch.setattr(adaattn_core.training.initialization, "load_vgg", other_vgg)
     with pytest.raises(CheckpointError) as caught:
         train(replace(config, vgg="other.pth"), resume=True)
     assert str(caught.value) == (
@@ -694,7 +693,7 @@ def fall(run: Trainer, loss: str) -> float:
 
 def test_distilling_lowers_its_loss(configure: Configure) -> None:
     run = Trainer(configure(distill_steps=40, reconstruct_steps=0, steps=0, pretrain_lr=1e-3))
-    run.fit_encoder()
+    run.initialize()
     decoder = [value.clone() for value in run.model.decoder.state_dict().values()]
     assert fall(run, "distill") < 0.3
     assert all(map(torch.equal, decoder, run.model.decoder.state_dict().values())), "the decoder has no part in it"
@@ -702,14 +701,14 @@ def test_distilling_lowers_its_loss(configure: Configure) -> None:
 
 def test_reconstructing_lowers_its_loss(configure: Configure) -> None:
     run = Trainer(configure(distill_steps=0, reconstruct_steps=150, steps=0, pretrain_lr=1e-3))
-    run.fit_encoder()
+    run.initialize()
     assert fall(run, "pixel") < 0.5
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_pair_is_overfitted(precision: str, configure: Configure) -> None:
     run = Trainer(configure(**STYLE_ONLY, steps=40, lr=1e-3, batch=1, precision=precision))
-    run.fit_encoder()
+    run.initialize()
     assert fall(run, "total") < 0.3
     assert all(value.dtype == torch.float32 for value in run.model.state_dict().values())
 
@@ -717,7 +716,7 @@ def test_one_pair_is_overfitted(precision: str, configure: Configure) -> None:
 def test_a_new_encoder_is_fitted_to_the_vgg(configure: Configure) -> None:
     config = configure(distill_steps=1)
     runs = Trainer(config), Trainer(config)
-    runs[1].fit_encoder()
+    runs[1].initialize()
     losses = [run.train_step(first_batch(run))["distill"] for run in runs]
     assert losses[1] < 0.5 * losses[0]
 
@@ -727,7 +726,7 @@ def test_an_encoder_larger_than_the_vgg_starts_at_random(
 ) -> None:
     run = Trainer(configure(width=0.5))
     before = run.model.encoder.state_dict()["layers.conv3_1.weight"].clone()
-    run.fit_encoder()
+    run.initialize()
     assert torch.equal(run.model.encoder.state_dict()["layers.conv3_1.weight"], before)
     assert "the encoder is larger than the VGG-19; it starts from random weights" in caplog.text
 
@@ -877,16 +876,17 @@ def test_the_total_is_the_weighted_sum(configure: Configure) -> None:
 def test_each_content_is_painted_in_several_styles(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(configure(**STYLE_ONLY | {"self_pairs": 0.25}, batch=4, styles_per_content=2))
     batch = first_batch(run)
-    seen: list[Tensor] = []
+    seen: list[StylizedPairs] = []
     original = adaattn_core.training.objective.style_losses
 
-    def style_losses(*arguments: Any) -> dict[str, Tensor]:
-        seen.extend((arguments[5].detach(), *arguments[6:]))
-        return original(*arguments)
+    def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: StylizedPairs) -> dict[str, Tensor]:
+        seen.append(pairs)
+        return original(config, step, vgg, pairs)
 
     monkeypatch.setattr(adaattn_core.training.objective, "style_losses", style_losses)
-    run._losses(*batch[:3], own=1)
-    pictures, contents, styles = seen
+    assert batch.n_self_pairs == 1
+    batch_losses(run.config, run.step, run.networks, batch)
+    ((_, _, pictures, contents, styles),) = seen
     assert list(zip(contents.tolist(), styles.tolist(), strict=True)) == [
         (1, 1),
         (2, 2),
@@ -900,14 +900,14 @@ def test_each_content_is_painted_in_several_styles(configure: Configure, monkeyp
 
 
 def test_more_styles_than_the_batch_has_are_all_of_it() -> None:
-    contents, styles = pair_indices(3, own=1, styles_per_content=9)
+    contents, styles = pair_indices(3, n_self_pairs=1, styles_per_content=9)
     assert len(set(zip(contents.tolist(), styles.tolist(), strict=True))) == 1 + 2 * 2
 
 
 @pytest.mark.parametrize("settings", [{"optimizer": "muon"}, {"relative_style": True}, {"styles_per_content": 2}])
 def test_pairs_are_overfitted_with(settings: dict[str, Any], configure: Configure) -> None:
     run = Trainer(configure(**STYLE_ONLY, steps=40, lr=1e-3, **settings))
-    run.fit_encoder()
+    run.initialize()
     assert fall(run, "total") < 0.6
 
 
@@ -1025,16 +1025,22 @@ def test_a_batch_in_parts_has_the_losses_and_the_gradient_of_a_whole_one(
 
 
 def test_shares_of_uneven_parts_by_hand(configure: Configure) -> None:
-    config = configure(batch=6, self_pairs=0.5, styles_per_content=9)  # 3 self pairs; parts of 3 hold 2 and 1 of them
-    assert part_of_batch(config, 0, 2) == (2, 1 / 2, 2 / 3, 1 / 5)  # 1 picture of 1 + 2 x 2
-    assert part_of_batch(config, 1, 2) == (1, 1 / 2, 1 / 3, 4 / 5)
+    config = configure(
+        **STYLE_ONLY | {"self_pairs": 0.5}, batch=6, styles_per_content=9
+    )  # 3 self pairs; parts of 3 hold 2 and 1 of them
+    assert loss_shares(config, 0, 2) == (1 / 2, 2 / 3, 1 / 5)  # 1 picture of 1 + 2 x 2
+    assert loss_shares(config, 1, 2) == (1 / 2, 1 / 3, 4 / 5)
+    batch = first_batch(Trainer(config))
+    parts = [batch.micro_batch(index, 2, torch.device("cpu")) for index in range(2)]
+    assert [part.n_self_pairs for part in parts] == [2, 1]
+    assert all(torch.equal(part.style, batch.style[index::2]) for index, part in enumerate(parts))
 
 
 @pytest.mark.parametrize(("batch", "processes", "text"), [(5, 2, "4 or 8"), (2, 2, "4"), (10, 4, "8 or 16")])
 def test_a_batch_that_does_not_divide_is_refused(batch: int, processes: int, text: str, configure: Configure) -> None:
     config = configure(batch=batch, accumulate=2)
     with pytest.raises(ValueError) as caught:
-        Trainer(config, ranks=DistributedContext(0, processes))
+        Trainer(config, distributed=DistributedContext(0, processes))
     assert str(caught.value) == (
         f"batch is {batch}; it must be a multiple of {2 * processes} ({processes} processes, each with 2 parts one "
         f"after another). Use --batch {text}."

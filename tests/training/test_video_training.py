@@ -16,23 +16,23 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import adaattn_core.training.trainer
+import adaattn_core.training.objective
 from adaattn_core.checkpoints.model_file import load_model, save_model
-from adaattn_core.errors import CheckpointError
+from adaattn_core.errors import CheckpointError, DataError
 from adaattn_core.inference.stylize import stylize
 from adaattn_core.models.attention import stacked_key
 from adaattn_core.models.config import COMPACT, VIDEO_LEVELS, ModelConfig
-from adaattn_core.models.encoder import LEVELS, Features
+from adaattn_core.models.encoder import LEVELS, Features, VGGEncoder
 from adaattn_core.ops.statistics import normalize_channels
 from adaattn_core.training.config import TrainConfig
-from adaattn_core.training.dataset import DataError, TrainingPairs, collate, synthetic_motion_pair
+from adaattn_core.training.dataset import PairSchedule, TrainingPairs, collate, synthetic_motion_pair
 from adaattn_core.training.loop import train
 from adaattn_core.training.losses import color_loss, identity_loss, image_similarity_loss, local_target
-from adaattn_core.training.objective import split_frames
+from adaattn_core.training.objective import StylizedPairs, batch_losses, split_frames
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
 from tests.helpers.small_models import picture, small_model
-from tests.helpers.tiny_training import small_vgg, tiny_settings, write_pictures
+from tests.helpers.tiny_training import tiny_settings, use_small_vgg, write_pictures
 
 Configure = Callable[..., TrainConfig]
 CROP = 32
@@ -48,8 +48,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configure(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Makes the config of a tiny run of 4 steps of the style stage alone; arguments override."""
-    monkeypatch.setattr(adaattn_core.training.trainer, "load_vgg", small_vgg)
-    monkeypatch.setattr(adaattn_core.training.trainer, "FIT_CROPS", 4)
+    use_small_vgg(monkeypatch)
     style_only = {"distill_steps": 0, "reconstruct_steps": 0, "steps": 4, "warmup_steps": 0, "kind": "video"}
     return partial(replace, TrainConfig(**tiny_settings(pictures, tmp_path / "run") | style_only))
 
@@ -62,10 +61,7 @@ def write_clip(folder: Path, names: list[str]) -> None:
 
 
 def pairs_of(content: Path, frame_gap: int, style: Path | None = None) -> TrainingPairs:
-    return TrainingPairs(
-        content, style or content, crop=CROP, seed=0, length=60, batch=2, self_items=0, self_only_until=0,
-        frame_gap=frame_gap,
-    )  # fmt: skip
+    return TrainingPairs(content, style or content, PairSchedule(60, 2), crop=CROP, seed=0, frame_gap=frame_gap)
 
 
 def greys(pairs: TrainingPairs) -> set[tuple[int, int]]:
@@ -133,7 +129,7 @@ def test_a_broken_frame_is_passed_over_and_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "2.png").write_bytes(b"no picture")
     pairs = pairs_of(tmp_path / "a", 2)
     assert greys(pairs) == {(100, 120)}
-    assert {name for index in range(20) for name in pairs[index].broken} == {str(tmp_path / "a" / "2.png")}
+    assert {name for index in range(20) for name in pairs[index].unreadable} == {str(tmp_path / "a" / "2.png")}
 
 
 # ---------------------------------------------------------------- formulas
@@ -231,7 +227,8 @@ def fall(run: Trainer, loss: str) -> float:
 
 def test_the_config_is_the_papers() -> None:
     compact, base = (
-        TrainConfig("", "", "", "", kind="video", architecture=x).model_config() for x in ("compact", "base")
+        TrainConfig(content="", style="", vgg="", output="", kind="video", architecture=x).model_config()
+        for x in ("compact", "base")
     )
     assert base == ModelConfig(levels=VIDEO_LEVELS, similarity="cosine"), "the published video model"
     assert compact == replace(
@@ -242,16 +239,17 @@ def test_the_config_is_the_papers() -> None:
 def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trainer(configure(batch=4, self_pairs=0.25))
     batch = collate([run.pairs[index] for index in range(4)])
-    seen: list[Any] = []
+    seen: list[StylizedPairs] = []
     original = adaattn_core.training.objective.style_losses
 
-    def style_losses(*arguments: Any) -> dict[str, torch.Tensor]:
-        seen.extend(arguments[3:])
-        return original(*arguments)
+    def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: StylizedPairs) -> dict[str, torch.Tensor]:
+        seen.append(pairs)
+        return original(config, step, vgg, pairs)
 
     monkeypatch.setattr(adaattn_core.training.objective, "style_losses", style_losses)
-    run._losses(*batch[:3], own=1)
-    content, style, painted, contents, styles = seen
+    assert batch.n_self_pairs == 1
+    batch_losses(run.config, run.step, run.networks, batch)
+    ((content, style, painted, contents, styles),) = seen
     first, second = content[contents].chunk(2)
     assert torch.equal(first, batch.content[1:]) and torch.equal(second, batch.target[1:])
     assert torch.equal(style[styles], torch.cat([batch.style[1:]] * 2))
@@ -267,15 +265,14 @@ QUIET: dict[str, Any] = {"steps": 12, "lr": 1e-3, "self_pairs": 0.0, "global_wei
 
 def test_a_frame_pair_is_learnt(configure: Configure) -> None:
     run = Trainer(configure(**QUIET, similarity_weight=100.0))
-    run.fit_encoder()
-    run.fit_attention()
+    run.initialize()
     assert fall(run, "similarity") < 0.8
 
 
 @pytest.mark.parametrize(("loss", "share"), [("identity", 0.75), ("color", 0.5), ("mesh", 0.6)])
 def test_an_optional_loss_is_learnt(loss: str, share: float, configure: Configure) -> None:
     run = Trainer(configure(**QUIET, kind="image", **{f"{loss}_weight": 100.0}))
-    run.fit_encoder()
+    run.initialize()
     assert fall(run, loss) < share
 
 
