@@ -60,6 +60,7 @@ KEYWORDS = {
         "attention",
         "seed",
         "max_memory_gb",
+        "refine_steps",
     },
 }
 """Keyword-only arguments that scripts rely on."""

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..checkpoints.vgg import load_vgg
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
@@ -19,11 +20,14 @@ from ..runtime.progress import ProgressCallback, sub_progress
 from .batching import batch_size_for, run_batched, slice_batch
 from .chunked import TransferOptions
 from .memory_budget import DEFAULT_SIZES, ChunkSizes, content_budget, style_budget
+from .refine import check_steps, refine
 from .stages import Attention, clamp_pictures, decode, encode, encode_style_features, transfer
 from .validation import check_picture, check_style_batches, check_unit, normalize_weights
 
 DECODING_STARTS = 0.9
 """Share of the time a picture takes that is over when only the decoder is left; for the progress bar."""
+TRANSFER_SHARE = 0.05
+"""Share of the progress that style transfer gets where refinement follows."""
 
 ResultCallback = Callable[[slice, Tensor], None]
 """Called with a slice of the batch and its finished pictures, (items, 3, H, W) float32 in [0, 1]."""
@@ -76,6 +80,7 @@ def stylize(
     attention: Attention = "exact",
     seed: int = 0,
     max_memory_gb: float | None = None,
+    refine_steps: int = 0,
     progress: ProgressCallback | None = None,
     on_result: ResultCallback | None = None,
 ) -> Tensor:
@@ -95,7 +100,10 @@ def stylize(
         attention, seed: see `encode_style`; they count for styles given as pictures.
         max_memory_gb: GiB that the process (on an accelerator, what is allocated there) may hold at most, pictures
             and model included; None takes the fastest sizes. Where the picture does not fit, a warning says what it
-            needs, and the smallest sizes are taken.
+            needs, and the smallest sizes are taken. Refinement has its own need beside it: about 1 GiB at 512 x 512,
+            up to 4 GiB at 1024 x 1024 and above.
+        refine_steps: steps of refinement after that, see `refine`; 60 to 100 are usual, 0 is none. Only for styles
+            given as pictures.
         progress: called with the share that is done, from 0 to 1, now and then; stops the work by raising.
         on_result: called with a slice of the batch and its finished pictures, as soon as they are there. It takes them
             over: the returned tensor is then empty, so that a long clip needs no memory for all its frames.
@@ -108,12 +116,14 @@ def stylize(
     """
     check_picture(content, "content")
     check_unit("strength", strength)
+    check_steps(refine_steps)
     styles = [style] if isinstance(style, Tensor | dict) else list(style)
     options = TransferOptions(normalize_weights(style_weights, len(styles)), strength, temperature)
+    masks = _checked_masks(style_masks, styles)
+    refinement = _refinement(model, styles, masks, options, keep_color, refine_steps) if refine_steps else None
     encode_styles = partial(
-        _encode_styles, model, styles, _checked_masks(style_masks, styles),
-        attention=attention, seed=seed, max_memory_gb=max_memory_gb,
-    )  # fmt: skip
+        _encode_styles, model, styles, masks, attention=attention, seed=seed, max_memory_gb=max_memory_gb
+    )
     encoded = encode_styles()
     check_style_batches(encoded, len(content))
     mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
@@ -130,7 +140,10 @@ def stylize(
         if items.stop == len(content):
             encoded.clear()  # so that `transfer` frees each level when it has been used
         batch_mask = slice_batch(mask, items)
-        pictures = _stylize_batch(model, content[items], batch_styles, options, sizes, batch_mask, keep_color, progress)
+        share = sub_progress(progress, 0, TRANSFER_SHARE) if refinement else progress
+        pictures = _stylize_batch(model, content[items], batch_styles, options, sizes, batch_mask, keep_color, share)
+        if refinement:
+            pictures = refinement(pictures, content, items, batch_mask, sub_progress(progress, TRANSFER_SHARE, 1))
         if on_result is None:
             result[items] = pictures
         else:
@@ -155,6 +168,46 @@ def _checked_masks(
         if mask is not None and not isinstance(style, Tensor):
             raise ValueError("a style mask came with an already encoded style; give the mask to encode_style instead")
     return masks
+
+
+Refinement = Callable[[Tensor, Tensor, slice, Tensor | None, ProgressCallback | None], Tensor]
+"""Stylized pictures, all contents, which of them these are, where to paint, and progress -> refined pictures."""
+
+
+def _refinement(
+    model: StyleTransferModel,
+    styles: Sequence[Tensor | StyleFeatures],
+    masks: Sequence[Tensor | None],
+    options: TransferOptions,
+    keep_color: bool,
+    steps: int,
+) -> Refinement:
+    """`refine` with the arguments of `stylize`, on the device of the model.
+
+    Raises:
+        ValueError: a style is already encoded, or its mask does not fit.
+    """
+    pictures = [one for one in styles if isinstance(one, Tensor)]
+    if len(pictures) < len(styles):
+        raise ValueError(
+            "refine_steps needs the style as a picture, and an already encoded style came; give the picture itself "
+            "instead of the result of encode_style"
+        )
+    for picture in pictures:
+        check_picture(picture, "style")
+    fitted = [None if mask is None else fit_mask(mask, one, "style") for mask, one in zip(masks, pictures, strict=True)]
+    vgg = load_vgg(normalized=True).to(model.encoder.conv0.weight.device)
+
+    def run(
+        stylized: Tensor, content: Tensor, items: slice, mask: Tensor | None, progress: ProgressCallback | None
+    ) -> Tensor:
+        return refine(
+            stylized, content[items], slice_batch(pictures, items), steps=steps, style_weights=options.weights,
+            strength=options.strength, temperature=options.temperature, content_mask=mask,
+            style_masks=slice_batch(fitted, items), keep_color=keep_color, vgg=vgg, progress=progress,
+        )  # fmt: skip
+
+    return run
 
 
 def _encode_styles(

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaattn_core import ModelConfig, StyleTransferModel, encode_style, load_image, load_model, stylize
+from adaattn_core import ModelConfig, StyleTransferModel, encode_style, load_image, load_model, refine, stylize
+from adaattn_core.models.encoder import VGGEncoder
 from adaattn_core.models.fusion import StyleFeatures
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
@@ -411,6 +412,50 @@ def test_finished_results_are_handed_over_batch_by_batch(
     assert calls[-2:] == [("result", 3), ("progress", 1)]
 
 
+# ---------------------------------------------------------------- refinement
+
+
+@pytest.fixture
+def small_vgg(monkeypatch: pytest.MonkeyPatch) -> VGGEncoder:
+    """VGG-19's shape with a few channels, in the place of the built-in one."""
+    network = small_model(5).encoder
+
+    def load(*, normalized: bool) -> VGGEncoder:
+        assert normalized
+        return network
+
+    monkeypatch.setattr(stylize_module, "load_vgg", load)
+    return network
+
+
+def test_refine_steps_refine_the_result_with_the_same_options(
+    model: StyleTransferModel, small_vgg: VGGEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever runs together: contents, masks and styles of a batch stay paired."""
+    content, styles = picture(37, 50, batch=2, seed=3), [picture(45, 34, batch=2, seed=1), OTHER]
+    mask, style_mask = torch.rand(2, 1, 37, 50, generator=torch.manual_seed(1)).round(), torch.ones(45, 34)
+    options: dict[str, Any] = {
+        "style_weights": [3, 1], "strength": 0.8, "temperature": 2.0, "content_mask": mask,
+        "style_masks": [style_mask, None], "keep_color": True,
+    }  # fmt: skip
+    first = stylize(model, content, styles, **options)
+    expected = refine(first, content, styles, steps=3, vgg=small_vgg, **options)
+    assert difference(expected, first) > 0.5
+    assert_same(stylize(model, content, styles, refine_steps=3, **options), expected)
+    monkeypatch.setattr(sys.modules["adaattn_core.inference.batching"], "BATCH_PIXELS", 1)
+    finished = torch.zeros_like(content)
+    stylize(model, content, styles, refine_steps=3, on_result=finished.__setitem__, **options)
+    assert_same(finished, expected)
+
+
+def test_refinement_has_most_of_the_progress(model: StyleTransferModel, small_vgg: VGGEncoder) -> None:
+    shares: list[float] = []
+    stylize(model, picture(32, 32, batch=2), STYLE, refine_steps=4, progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert sum(share > 0.05 for share in shares) > 8 * len(small_vgg.layers)
+    assert max(after - before for before, after in zip(shares, shares[1:], strict=False)) < 0.3
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -527,6 +572,15 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
     "empty style mask": (
         lambda m: encode_style(m, STYLE, mask=torch.full((45, 34), 0.4)),
         "the style mask is empty: no part of the style is left to look at. Paint some of it white.",
+    ),
+    "refinement of an encoded style": (
+        lambda m: stylize(m, CONTENT, [STYLE, encode_style(m, STYLE)], refine_steps=5),
+        "refine_steps needs the style as a picture, and an already encoded style came; give the picture itself instead "
+        "of the result of encode_style",
+    ),
+    "refine steps": (
+        lambda m: stylize(m, CONTENT, STYLE, refine_steps=-1),
+        "refine steps are -1; a whole number from 0 to 10000 is needed; 60 to 100 are usual",
     ),
     "one empty style mask": (
         lambda m: encode_style(
