@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Iterable, Iterator
-
-from torch import Tensor
 
 from ..inference.comparison_grid import center_square, comparison_sheet
 from ..io.image_files import find_images
 from ..io.images import load_image, save_image
-from ..runtime.progress import ProgressBar, progress_bar
-from .options import add_model_options, check_no_input_among, check_output, open_model, pixels
+from ..runtime.progress import StepCounter, progress_bar
+from .options import add_model_options, add_refine_option, check_no_input_among, check_output, open_model, pixels
 
 EXAMPLES = """\
 example:
@@ -33,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=pixels, default=256, metavar="PX",
         help="side of each cell; all pictures are cropped to squares of this size first (default: %(default)s)",
     )  # fmt: skip
+    add_refine_option(parser)
     add_model_options(parser)
 
 
@@ -43,15 +41,9 @@ def run(args: argparse.Namespace) -> int:
     check_no_input_among([args.output], itertools.chain(*files))
     contents, styles = ([center_square(load_image(path), args.size) for path in paths] for paths in files)
     model = open_model(args)
-    bar = progress_bar(len(styles), unit="style")
-    with bar:
-        sheet = comparison_sheet(model, contents, _with_progress(styles, bar))
+    total = len(styles) * (args.refine or 1)
+    with progress_bar(total, unit="step" if args.refine else "style") as bar:
+        sheet = comparison_sheet(model, contents, styles, refine_steps=args.refine, progress=StepCounter(bar, total))
     save_image(sheet, args.output)
     print(f"{args.output}  {sheet.shape[-1]}x{sheet.shape[-2]}  {time.monotonic() - started:.1f} s")
     return 0
-
-
-def _with_progress(styles: Iterable[Tensor], bar: ProgressBar) -> Iterator[Tensor]:
-    for style in styles:
-        yield style
-        bar.update()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, load_model
 from ..errors import OutputError
+from ..inference.refine import MAX_STEPS
 from ..inference.stages import ATTENTIONS
 from ..inference.stylize import encode_style
 from ..io.image_files import find_images
@@ -53,6 +54,15 @@ def add_stylize_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seed", type=integer, default=0, metavar="N", help="random seed of sampled attention (default: 0)"
     )
+
+
+def add_refine_option(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--refine", type=refine_steps, default=0, metavar="N",
+        help="after style transfer, optimise the pixels in N steps until the strokes of the style show; 60 to 100 are "
+        "usual. 60 steps take about a minute for a picture of 512 x 512 pixels on two CPU cores; larger pictures take "
+        "longer (default: 0, which is fastest)",
+    )  # fmt: skip
 
 
 def add_size_options(group: argparse._ArgumentGroup, contents: str) -> None:
@@ -277,10 +287,25 @@ def fraction(text: str) -> float:
     return value
 
 
+def non_negative_number(text: str) -> float:
+    value = number(text)
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"{text} is out of range; it must be 0 or above")
+    return value
+
+
 def positive_number(text: str) -> float:
     value = number(text)
     if not 0 < value < math.inf:
         raise ArgumentTypeError(f"{text} is out of range; it must be above 0")
+    return value
+
+
+def refine_steps(text: str) -> int:
+    """The number of steps of refinement."""
+    value = integer(text)
+    if not 0 <= value <= MAX_STEPS:
+        raise ArgumentTypeError(f"{text} is out of range; it must be between 0 and {MAX_STEPS}")
     return value
 
 

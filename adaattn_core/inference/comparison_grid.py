@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,18 @@ from torch import Tensor
 
 from ..models.model import StyleTransferModel
 from ..ops.resize import resize_image
+from ..runtime.progress import ProgressCallback, sub_progress
 from .stylize import stylize
 
 
 def comparison_sheet(
-    model: StyleTransferModel, contents: Sequence[Tensor], styles: Iterable[Tensor], *, gap_px: int = 4
+    model: StyleTransferModel,
+    contents: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    *,
+    gap_px: int = 4,
+    refine_steps: int = 0,
+    progress: ProgressCallback | None = None,
 ) -> Tensor:
     """A grid of every content in every style, with the contents on the left and the styles on top, on white.
 
@@ -29,7 +36,10 @@ def comparison_sheet(
     """
     batch = torch.cat(list(contents))
     left = torch.cat([torch.ones_like(batch[:1]), batch])
-    columns = [left, *(torch.cat([style, stylize(model, batch, style)]) for style in styles)]
+    columns = [left]
+    for index, style in enumerate(styles):
+        part = sub_progress(progress, index / len(styles), (index + 1) / len(styles))
+        columns.append(torch.cat([style, stylize(model, batch, style, refine_steps=refine_steps, progress=part)]))
     cells = F.pad(torch.stack(columns), (0, gap_px, 0, gap_px), value=1.0)
     sheet = rearrange(cells, "column row c h w -> 1 c (row h) (column w)")
     return sheet[..., : sheet.shape[-2] - gap_px, : sheet.shape[-1] - gap_px]

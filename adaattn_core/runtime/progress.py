@@ -29,3 +29,21 @@ def progress_bar(total: int | None, initial: int = 0, unit: str = "step", enable
 def sub_progress(progress: ProgressCallback | None, start: float, stop: float) -> ProgressCallback | None:
     """A callback for the part of the work between the fractions `start` and `stop`; None without `progress`."""
     return None if progress is None else lambda fraction: progress(start + (stop - start) * fraction)
+
+
+class StepCounter:
+    """A `ProgressCallback` that moves a progress bar, which counts the steps of one job after the other."""
+
+    def __init__(self, bar: ProgressBar, steps: int) -> None:
+        self.bar, self.steps, self.completed = bar, steps, 0
+
+    def __call__(self, fraction: float) -> None:
+        steps = int(fraction * self.steps)
+        if steps > self.completed:
+            self.bar.update(steps - self.completed)
+            self.completed = steps
+
+    def finish(self) -> None:
+        """Counts the rest of this job; the next calls are about the next one."""
+        self(1.0)
+        self.completed = 0

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from adaattn_core.runtime.progress import progress_bar, sub_progress
+from adaattn_core.runtime.progress import StepCounter, progress_bar, sub_progress
 
 
 class Terminal(io.StringIO):
@@ -68,3 +68,18 @@ def test_parts_of_the_work_report_their_fraction_of_the_whole() -> None:
     for fraction in (0.0, 0.5, 1.0):
         part(fraction)
     assert reported == [0.5, 0.625, 0.75]
+
+
+def test_a_fraction_moves_the_line_by_whole_steps_of_one_job_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr_as(io.StringIO(), monkeypatch)
+    counts: list[float] = []
+    with progress_bar(8, enabled=True) as bar:
+        counter = StepCounter(bar, 4)
+        for fraction in (0.1, 0.3, 0.3, 0.8):
+            counter(fraction)
+            counts.append(bar.n)
+        counter.finish()
+        counts.append(bar.n)
+        counter(0.6)
+        counts.append(bar.n)
+    assert counts == [0, 1, 1, 3, 4, 6]
