@@ -1,1 +1,1 @@
-"""Benchmarks that anyone can rerun, and the baseline they compare with."""
+"""Reproducible benchmarks, each run as `python -m benchmarks.NAME`, and the reference implementation they use."""

@@ -1,10 +1,11 @@
-"""Exact attention at one level beside all pairs of positions written out: seconds, what is computed, and the error.
+"""Exact attention with key pruning beside the full attention matrix at one level: time, share of keys, rounding error.
 
     python -m benchmarks.attention [--weights FILE] [--level relu3_1] [--size 512] [-o attention.json]
 
-FILE is a model (default: the built-in one). Pairs of examples/ are painted at SIZE x SIZE. "kept" is the share of style
-positions that the search leaves to compute, 1 where attention is too flat to search. Errors are against float64, on
-every 37th content position, in the values' standard deviation: of ours, and the largest of all pairs in float32.
+FILE is a model (default: the built-in one). Contents and styles are pictures of examples/ at SIZE x SIZE. "kept" is the
+share of style positions left after pruning, 1 where attention is too flat to prune. Errors are differences from float64
+on every 37th content position, relative to the standard deviation of the values: those of pruned attention, and the
+largest of the full matrix in float32.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ BLOCK_ROWS = 1024
 CHECKED = slice(None, None, 37)
 
 
-class Work(NamedTuple):
-    """What attention is given: query (1, Nc, P), and keys, values and value_variance of a style."""
+class AttentionInput(NamedTuple):
+    """Query (1, Nc, P), and the keys, values and value_variance of a style."""
 
     query: Tensor
     style: StyleKV
@@ -65,33 +66,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @torch.no_grad()
-def prepare(model: StyleTransferModel, level: str, content: str, style: str, size: int) -> Work:
-    """Queries, keys and values of two pictures of examples/."""
-    seen, other = (
+def prepare(model: StyleTransferModel, level: str, content: str, style: str, size: int) -> AttentionInput:
+    """Queries of one picture of examples/, keys and values of another."""
+    content_features, style_features = (
         model.encode(resize_image(load_image(EXAMPLES / f"{name}.jpg"), size=(size, size))) for name in (content, style)
     )
     attention = model.fusion.attention[level]
     assert isinstance(attention, AdaAttention)
-    return Work(attention.query(stacked_key(seen, level)), model.fusion.encode_style(other)[level])
+    return AttentionInput(
+        attention.query(stacked_key(content_features, level)), model.fusion.encode_style(style_features)[level]
+    )
 
 
 @torch.no_grad()
-def measure(work: Work, repeats: int) -> dict[str, Any]:
-    """Both ways, the fastest of `repeats`, and how far ours is from float64."""
-    query, (key, value, _, value_variance) = work
-    whole = _fastest(lambda: written_out(query, key, value, value_variance), repeats)
-    ours = _fastest(lambda: attention_moments(query, key, value, value_variance=value_variance), repeats)
-    some, wide_spread = query[:, CHECKED], None if value_variance is None else value_variance.double()
-    exact = written_out(some.double(), key.double(), value.double(), wide_spread)
-    found = [x[:, CHECKED] for x in attention_moments(query, key, value, value_variance=value_variance)]
-    errors = [(a - b).abs() / value.std() for a, b in zip(found, exact, strict=True)]
-    theirs = [
-        (a - b).abs() / value.std() for a, b in zip(written_out(some, key, value, value_variance), exact, strict=True)
-    ]
+def measure(inputs: AttentionInput, repeats: int) -> dict[str, Any]:
+    """Time of both methods, the fastest of `repeats`, and their differences from float64."""
+    query, (key, value, _, value_variance) = inputs
+    full_seconds = _fastest(lambda: full_attention(query, key, value, value_variance), repeats)
+    pruned_seconds = _fastest(lambda: attention_moments(query, key, value, value_variance=value_variance), repeats)
+    checked, variance64 = query[:, CHECKED], None if value_variance is None else value_variance.double()
+    exact = full_attention(checked.double(), key.double(), value.double(), variance64)
+    pruned = [x[:, CHECKED] for x in attention_moments(query, key, value, value_variance=value_variance)]
+    errors = [(a - b).abs() / value.std() for a, b in zip(pruned, exact, strict=True)]
+    full = full_attention(checked, key, value, value_variance)
+    full_errors = [(a - b).abs() / value.std() for a, b in zip(full, exact, strict=True)]
     return {
-        "whole_seconds": round(whole, 3),
-        "seconds": round(ours, 3),
-        "ratio": round(ours / whole, 3),
+        "whole_seconds": round(full_seconds, 3),
+        "seconds": round(pruned_seconds, 3),
+        "ratio": round(pruned_seconds / full_seconds, 3),
         "kept": round(kept_share(query[0], key[0]), 3),
         **{
             f"{name}_error_{kind}": float(f"{number:.2g}")
@@ -100,32 +102,32 @@ def measure(work: Work, repeats: int) -> dict[str, Any]:
         },
         **{
             f"whole_{name}_error_largest": float(f"{float(error.max()):.2g}")
-            for name, error in zip(("mean", "std"), theirs, strict=True)
+            for name, error in zip(("mean", "std"), full_errors, strict=True)
         },
     }
 
 
-def _fastest(work: Callable[[], object], repeats: int) -> float:
+def _fastest(call: Callable[[], object], repeats: int) -> float:
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        work()
+        call()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 
 
 def kept_share(query: Tensor, key: Tensor) -> float:
-    """Share of the style positions that a group computes with, in the mean."""
+    """Mean share of the style positions that a group of queries computes with."""
     if is_flat(query, key):
         return 1.0
-    screen = KeyPruner(query, key)
-    if not screen.is_worthwhile():
+    pruner = KeyPruner(query, key)
+    if not pruner.is_worthwhile():
         return 1.0
-    return sum(len(screen.candidates(group)) for group in screen.groups) / len(screen.groups) / len(key)
+    return sum(len(pruner.candidates(group)) for group in pruner.groups) / len(pruner.groups) / len(key)
 
 
-def written_out(query: Tensor, key: Tensor, value: Tensor, value_variance: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation for each query from all pairs, some rows of them at a time."""
+def full_attention(query: Tensor, key: Tensor, value: Tensor, value_variance: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation for each query from the full attention matrix, BLOCK_ROWS rows at a time."""
     center = value.mean(dim=1, keepdim=True)
     centered = value - center
     squares = centered.square() if value_variance is None else centered.square() + value_variance
@@ -138,5 +140,5 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, value_variance: Tenso
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal(True)  # as the reference in adaattn bench; threads that start later take it over
+    torch.set_flush_denormal(True)  # as for the reference in adaattn bench; threads started later inherit it
     sys.exit(main())

@@ -1,10 +1,10 @@
-"""Winograd's 3x3 convolutions beside PyTorch's own, in seconds and in rounding: where `winograd.is_faster` comes from.
+"""Winograd's 3x3 convolutions beside PyTorch's: time and rounding error. `winograd.is_faster` rests on these numbers.
 
     python -m benchmarks.convolutions [--rows 64] [-o convolutions.json]
 
-Both mirror the border and take channels-last pictures. Rounding is against float64, of the largest value.
-MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 before it measures as if there were no
-AVX-512.
+Both include the reflection padding and use the channels-last format. The rounding error is the largest difference from
+float64 relative to the largest value. With MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+ATEN_CPU_CAPABILITY=avx2 before the command, a processor with AVX-512 is measured as one without.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adaattn_core.models.encoder import reflect_pad1
 from adaattn_core.ops import winograd
 
 SHAPES = ((32, 512), (64, 512), (64, 256), (96, 128), (128, 256), (256, 128), (512, 64))
-"""Channels, columns."""
+"""(channels, columns) of the measured convolutions."""
 REPEATS = 9
 
 
@@ -49,38 +49,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def compare(channels: int, height: int, width: int) -> dict[str, float]:
-    """Numbers of one row of the table; the fastest of some calls."""
+    """One row of the table; times are those of the fastest of REPEATS calls."""
     generator = torch.Generator().manual_seed(0)
     layout = torch.channels_last
     x = torch.randn(1, channels, height, width, generator=generator).relu().contiguous(memory_format=layout)
     weight = torch.randn(channels, channels, 3, 3, generator=generator).div(3 * channels**0.5)
     bias = torch.randn(channels, generator=generator)
-    in_layout = weight.contiguous(memory_format=layout)
+    direct_weight = weight.contiguous(memory_format=layout)
     exact = F.conv2d(reflect_pad1(x.double()), weight.double(), bias.double())
 
-    def error(found: Tensor) -> float:
-        return float((found - exact).abs().max() / exact.abs().max())
+    def error(result: Tensor) -> float:
+        return float((result - exact).abs().max() / exact.abs().max())
 
     def direct() -> Tensor:
-        return F.conv2d(reflect_pad1(x), in_layout, bias)
+        return F.conv2d(reflect_pad1(x), direct_weight, bias)
 
-    def ours() -> Tensor:
+    def fast() -> Tensor:
         return winograd.conv3x3(x, weight, bias)
 
-    seconds = [_fastest(way) for way in (direct, ours)]
+    seconds = [_fastest(convolve) for convolve in (direct, fast)]
     return {
         "channels": channels, "columns": width, "direct": seconds[0], "winograd": seconds[1],
-        "ratio": seconds[1] / seconds[0], "direct_error": error(direct()), "winograd_error": error(ours()),
+        "ratio": seconds[1] / seconds[0], "direct_error": error(direct()), "winograd_error": error(fast()),
     }  # fmt: skip
 
 
-def _fastest(way: Callable[[], Tensor]) -> float:
-    found = []
+def _fastest(convolve: Callable[[], Tensor]) -> float:
+    seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        way()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        convolve()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 if __name__ == "__main__":

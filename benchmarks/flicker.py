@@ -1,11 +1,11 @@
-"""How much a painted clip flickers, and how sharp it is, for several values of --steady.
+"""Flicker and sharpness of a stylised clip for several values of --steady.
 
     python -m benchmarks.flicker FOLDER_OR_CLIP... [--style S] [--size 288] [--frames 24] [--steady 0 .5 .7 .8 .9]
 
-Every frame is painted by the built-in model. Flicker is the warping error: the mean absolute difference, in 1/255,
-between a frame and the one before moved along the optical flow of the contents, over the places where the contents
-agree to .03. It is told for the flow that `Steady` follows and for Farneback's, which it does not. Sharpness is the
-mean absolute Laplacian, as a share of that of the frames painted by themselves.
+The built-in model stylises every frame. Flicker is the warping error: the mean absolute difference, in 1/255, between a
+frame and the previous one warped along the optical flow of the contents, over the positions where the contents agree to
+.03. It is given for the flow that `TemporalSmoother` uses and for Farneback's, which it does not use. Sharpness is the
+mean absolute Laplacian relative to that of independently stylised frames.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from adaattn_core.ops.resize import resize_image
 
 ROOT = Path(__file__).parents[1]
 STYLE = ROOT / "examples" / "great_wave.jpg"
-AGREE = 0.03
-"""Difference of the contents up to which a place counts."""
+MAX_CONTENT_DIFFERENCE = 0.03
+"""Difference of the warped contents up to which a position counts."""
 STEADY = (0.0, 0.5, 0.7, 0.8, 0.9)
 
 
@@ -46,52 +46,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steady", type=float, nargs="+", default=STEADY, metavar="X")
     args = parser.parse_args(argv)
     if args.frames < 2:
-        parser.error(f"--frames is {args.frames}; 2 are needed, to compare one with the other")
+        parser.error(f"--frames is {args.frames}; 2 are needed, because flicker compares frames")
     model, style = load_model(), resize_image(load_image(args.style), short_side=STYLE_SIDE)
     print("| clip | steady | flicker | along Farneback's flow | sharpness |\n|---|---|---|---|---|")
     for path in args.clips:
-        contents = [resize_image(one, short_side=args.size) for one in islice(frames(path), args.frames)]
-        for row in measured(contents, painted(model, contents, style), args.steady):
+        contents = [resize_image(frame, short_side=args.size) for frame in islice(frames(path), args.frames)]
+        for row in measure(contents, stylize_all(model, contents, style), args.steady):
             print(f"| {path.stem} | {row}", flush=True)
     return 0
 
 
 def frames(path: Path) -> Iterable[Tensor]:
-    """Pictures of a folder by name, or of a clip; each (1, 3, H, W) in [0, 1]."""
+    """The pictures of a folder in the order of their names, or the frames of a clip; each (1, 3, H, W) in [0, 1]."""
     if path.is_dir():
-        yield from (load_image(one) for one in find_images([path]))
+        yield from (load_image(file) for file in find_images([path]))
         return
     with open_clip(path) as clip:
         yield from (clip.image(frame) for frame in clip.frames())
 
 
-def painted(model: StyleTransferModel, contents: Sequence[Tensor], style: Tensor) -> list[Tensor]:
+def stylize_all(model: StyleTransferModel, contents: Sequence[Tensor], style: Tensor) -> list[Tensor]:
     encoded = encode_style(model, style)
     return [stylize(model, content, encoded) for content in contents]
 
 
-def measured(contents: Sequence[Tensor], paintings: Sequence[Tensor], steady: Iterable[float]) -> Iterable[str]:
-    """A line for each value; the first one for the contents themselves."""
+def measure(contents: Sequence[Tensor], stylized: Sequence[Tensor], steady: Iterable[float]) -> Iterable[str]:
+    """A line of the table for the contents themselves, then one for each value of --steady."""
     pairs = list(zip(contents[1:], contents[:-1], strict=True))
-    own, other = ([flow(*pair) for pair in pairs] for flow in (optical_flow, farneback_flow))
-    yield f"the clip itself | {flicker(contents, contents, own):.2f} | {flicker(contents, contents, other):.2f} | |"
-    plain = sum(map(sharpness, paintings))
+    used_flows, other_flows = ([flow(*pair) for pair in pairs] for flow in (optical_flow, farneback_flow))
+    errors = [f"{flicker(contents, contents, flows):.2f}" for flows in (used_flows, other_flows)]
+    yield f"the clip itself | {errors[0]} | {errors[1]} | |"
+    unsmoothed = sum(map(sharpness, stylized))
     for value in steady:
-        follow = TemporalSmoother(value)
-        results = [follow(content, one) for content, one in zip(contents, paintings, strict=True)]
-        share = sum(map(sharpness, results)) / plain
-        found = [f"{flicker(results, contents, flows):.2f}" for flows in (own, other)]
-        yield f"{value:g} | {found[0]} | {found[1]} | {share:.2f} |"
+        smooth = TemporalSmoother(value)
+        results = [smooth(content, frame) for content, frame in zip(contents, stylized, strict=True)]
+        relative_sharpness = sum(map(sharpness, results)) / unsmoothed
+        errors = [f"{flicker(results, contents, flows):.2f}" for flows in (used_flows, other_flows)]
+        yield f"{value:g} | {errors[0]} | {errors[1]} | {relative_sharpness:.2f} |"
 
 
 def flicker(results: Sequence[Tensor], contents: Sequence[Tensor], flows: Sequence[Tensor]) -> float:
-    """The warping error in 1/255. `flows` lead from each content but the first to the one before."""
+    """The warping error in 1/255; `flows` map each content except the first to the previous one."""
     errors = []
     for number, flow in enumerate(flows, 1):
-        moved, inside = warp(torch.cat([contents[number - 1], results[number - 1]], dim=1), flow)
-        agrees = ((contents[number] - moved[:, :3]).abs().mean(dim=1, keepdim=True) < AGREE) * inside
-        error = (results[number] - moved[:, 3:]).abs().mean(dim=1, keepdim=True)
-        errors.append(float((error * agrees).sum() / agrees.sum().clamp_min(1)))
+        warped, inside = warp(torch.cat([contents[number - 1], results[number - 1]], dim=1), flow)
+        valid = ((contents[number] - warped[:, :3]).abs().mean(dim=1, keepdim=True) < MAX_CONTENT_DIFFERENCE) * inside
+        error = (results[number] - warped[:, 3:]).abs().mean(dim=1, keepdim=True)
+        errors.append(float((error * valid).sum() / valid.sum().clamp_min(1)))
     return 255 * sum(errors) / len(errors)
 
 
@@ -102,11 +103,11 @@ def sharpness(image: Tensor) -> float:
 
 
 def farneback_flow(present: Tensor, before: Tensor) -> Tensor:
-    """As `optical_flow`, by another algorithm."""
+    """Optical flow like that of `optical_flow`, by Farneback's algorithm."""
     size = present.shape[-2], present.shape[-1]
     pictures = grey_bytes(present, size), grey_bytes(before, size)
-    found = video_package("cv2").calcOpticalFlowFarneback(*pictures, None, 0.5, 5, 15, 5, 7, 1.5, 0)
-    return rearrange(torch.from_numpy(found), "h w xy -> 1 xy h w")
+    flow = video_package("cv2").calcOpticalFlowFarneback(*pictures, None, 0.5, 5, 15, 5, 7, 1.5, 0)
+    return rearrange(torch.from_numpy(flow), "h w xy -> 1 xy h w")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a GPU makes of it: seconds beside the floor, frames a second, peak memory, and a trace searched for waits.
+"""Measurements on a GPU: time beside a lower bound, frames per second, peak memory, and synchronisations in a trace.
 
     python -m benchmarks.gpu [--model compact|FILE] [--precision float16] [-o gpu.json] [--trace trace.json]
 
-Without --model, the full-size architecture with random weights: on a GPU every pair of positions is computed, so that
-the values of weights do not matter. The floor is the counted arithmetic at the rate that this GPU reaches in a large
-matrix product, or the traffic of the weights and pictures at the rate of a large copy, whichever is longer.
+Without --model, the full-size architecture has random weights: on a GPU every pair of positions is computed, so the
+values of the weights do not matter. The lower bound ("floor") is the time of the counted operations at the rate of a
+large matrix product on this GPU, or that of reading weights and pictures at the rate of a large copy, if longer.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from adaattn_core.models.fusion import StyleFeatures
 
 WAITS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "cudaStreamSynchronize",
          "cudaDeviceSynchronize", "cudaMemcpyAsync DtoH", "Memcpy DtoH")  # fmt: skip
-"""Events of a trace at which the processor waits for the GPU."""
+"""Names of the profiler's events at which the processor waits for the GPU."""
 MEMORY_SIZES = ((512, 512), (1024, 1024), (1080, 1920), (2048, 2048), (2160, 3840))
 STYLE_SIDE = 512
 
 
 class Rates(NamedTuple):
-    """What the device reaches: operations a second in a precision and in float32, bytes a second in a copy."""
+    """Rates of the device: operations per second in the chosen precision and in float32, bytes per second of a copy."""
 
     half: float
     full: float
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     device, dtype = torch.device(args.device), getattr(torch, args.precision)
     model = _model(args.model, device, dtype)
-    rates = measured_rates(device, dtype, args.side)
-    found: dict[str, Any] = {
+    rates = measure_rates(device, dtype, args.side)
+    results: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "precision": args.precision,
@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "memory": [peak_memory(model, device, size) for size in args.memory_sizes],
         "waits": waits(model, device, args.side, args.trace),
     }
-    print(json.dumps(found, indent=2))
+    print(json.dumps(results, indent=2))
     if args.output:
-        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        args.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
@@ -75,10 +75,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", metavar="NAME|FILE", help="default: full size, random weights")
     parser.add_argument("--precision", default="float16", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--device", default="cuda", help="another one, such as cpu, only tries the script out")
+    parser.add_argument("--device", default="cuda", help="any other device, such as cpu, only tests the script")
     parser.add_argument("--side", type=int, default=512, help="of the pictures that are timed")
     parser.add_argument("--frame", type=_size, default=(1080, 1920), metavar="HxW")
-    parser.add_argument("--memory-sizes", type=lambda text: [_size(one) for one in text.split(",")],
+    parser.add_argument("--memory-sizes", type=lambda text: [_size(size) for size in text.split(",")],
                         default=list(MEMORY_SIZES), metavar="HxW,HxW")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the numbers as JSON")
@@ -98,25 +98,28 @@ def _model(name: str | None, device: torch.device, dtype: torch.dtype) -> StyleT
 
 
 def speed(model: StyleTransferModel, device: torch.device, rates: Rates, side: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of one picture in a style of its size, with and without the style's encoding, beside the floor."""
+    """Milliseconds per picture with and without encoding a style of the same size, beside the lower bound."""
     content, style = _picture(device, (side, side), 0), _picture(device, (side, side), 1)
     cached = encode_style(model, style)
-    both = milliseconds(lambda: stylize(model, content, style), device, repeats)
-    alone = milliseconds(lambda: stylize(model, content, cached), device, repeats)
+    with_style = milliseconds(lambda: stylize(model, content, style), device, repeats)
+    style_cached = milliseconds(lambda: stylize(model, content, cached), device, repeats)
     floor = floor_milliseconds(model, rates, side)
     return {
         "side": side,
-        "milliseconds": both,
-        "milliseconds_style_cached": alone,
-        "pictures_a_second_style_cached": 1000 / alone,
+        "milliseconds": with_style,
+        "milliseconds_style_cached": style_cached,
+        "pictures_a_second_style_cached": 1000 / style_cached,
         "floor_milliseconds": floor,
-        "times_the_floor": both / floor,
+        "times_the_floor": with_style / floor,
     }
 
 
 def floor_milliseconds(model: StyleTransferModel, rates: Rates, side: int) -> float:
-    """At least what the arithmetic takes, convolutions at the lower precision's rate, attention at float32's; and at
-    least what it takes to read the weights and the pictures and to write the result."""
+    """Lower bound of the time of one picture.
+
+    Either the operations, convolutions at the rate of the chosen precision and attention at that of float32, or the
+    reading of weights and pictures and the writing of the result, whichever takes longer.
+    """
     counted = flops(model.config, side)
     arithmetic = counted.convolutions / rates.half + counted.attention / rates.full
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -124,15 +127,15 @@ def floor_milliseconds(model: StyleTransferModel, rates: Rates, side: int) -> fl
 
 
 def frames(model: StyleTransferModel, device: torch.device, size: tuple[int, int], repeats: int) -> dict[str, Any]:
-    """A clip in one style, frame after frame."""
+    """Time per frame of a clip in one style."""
     style = encode_style(model, _picture(device, (min(STYLE_SIDE, size[0]),) * 2, 1))
     frame = _picture(device, size, 0)
-    each = milliseconds(lambda: stylize(model, frame, style), device, repeats)
-    return {"size": list(size), "milliseconds": each, "frames_a_second": 1000 / each}
+    per_frame = milliseconds(lambda: stylize(model, frame, style), device, repeats)
+    return {"size": list(size), "milliseconds": per_frame, "frames_a_second": 1000 / per_frame}
 
 
 def peak_memory(model: StyleTransferModel, device: torch.device, size: tuple[int, int]) -> dict[str, Any]:
-    """GiB allocated at the most, weights and pictures included; None where the device does not tell."""
+    """Peak of allocated GiB with weights and pictures; None where the device does not report it."""
     style = encode_style(model, _picture(device, (min(STYLE_SIDE, size[0]),) * 2, 1))
     content = _picture(device, size, 0)
     if device.type == "cuda":
@@ -143,28 +146,30 @@ def peak_memory(model: StyleTransferModel, device: torch.device, size: tuple[int
 
 
 def waits(model: StyleTransferModel, device: torch.device, side: int, trace: Path | None = None) -> list[str]:
-    """Events between a picture that is checked and its result at which the processor waits for the device; none is
-    what is wanted. Writes the trace to a file, if one is named."""
+    """Names of events between a checked picture and its result at which the processor waits for the device.
+
+    The list should be empty. Writes the profiler's trace to a file, if one is named.
+    """
     content, style = _picture(device, (side, side), 0), encode_style(model, _picture(device, (side, side), 1))
-    make_picture(model, content, style)
+    stylize_checked(model, content, style)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
-        make_picture(model, content, style)
+        stylize_checked(model, content, style)
     if trace:
         profiler.export_chrome_trace(str(trace))
     names = {event.name for event in profiler.events() or ()}
     return sorted(name for name in names if name.startswith(WAITS))
 
 
-def make_picture(model: StyleTransferModel, content: Tensor, style: StyleFeatures) -> Tensor:
-    """What `stylize` does after it has checked its arguments (where one look at the picture's values is a wait)."""
+def stylize_checked(model: StyleTransferModel, content: Tensor, style: StyleFeatures) -> Tensor:
+    """The part of `stylize` after the check of its arguments, which waits for the device once."""
     content = clamp_pictures(content)
     features = encode(model.encoder, content, model.config.levels)
     return decode(model.decoder, transfer(model.fusion, features, content, [style]))
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Of one call in a row of them, after two that are not timed."""
+    """Mean milliseconds of `repeats` consecutive calls, after two calls that are not timed."""
     for _ in range(2):
         call()
     _wait(device)
@@ -175,21 +180,20 @@ def milliseconds(call: Callable[[], object], device: torch.device, repeats: int)
     return 1000 * (time.perf_counter() - start) / repeats
 
 
-def measured_rates(device: torch.device, dtype: torch.dtype, side: int) -> Rates:
-    """Of square matrix products, 16 times as wide as the pictures' side at the most 8192, and of copying as much."""
+def measure_rates(device: torch.device, dtype: torch.dtype, side: int) -> Rates:
+    """Rates of a product of square matrices and of a copy of one; their width is 16 times `side`, at most 8192."""
     width = min(8192, 16 * side)
     operations = 2.0 * width**3
 
-    def product(kind: torch.dtype) -> float:
-        one = torch.ones(width, width, device=device, dtype=kind)
-        return operations / (milliseconds(lambda: one @ one, device, 3) / 1000)
+    def product_rate(dtype: torch.dtype) -> float:
+        matrix = torch.ones(width, width, device=device, dtype=dtype)
+        return operations / (milliseconds(lambda: matrix @ matrix, device, 3) / 1000)
 
-    one = torch.ones(width, width, device=device)
-    copied = torch.empty_like(one)
-    moved = 2.0 * one.numel() * one.element_size()
-    return Rates(
-        product(dtype), product(torch.float32), moved / (milliseconds(lambda: copied.copy_(one), device, 3) / 1000)
-    )
+    source = torch.ones(width, width, device=device)
+    target = torch.empty_like(source)
+    copied_bytes = 2.0 * source.numel() * source.element_size()
+    copy_rate = copied_bytes / (milliseconds(lambda: target.copy_(source), device, 3) / 1000)
+    return Rates(product_rate(dtype), product_rate(torch.float32), copy_rate)
 
 
 def _picture(device: torch.device, size: tuple[int, int], seed: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""Large pictures within limits of memory, and how long it takes to start: a process for each, one after the other.
+"""Large pictures within memory limits, and the start-up time; each job runs in a separate process.
 
     python -m benchmarks.large --weights FILE [--only 4k,start] [-o large.json]
 
-FILE is a full-size model; without it the full-size jobs have random weights, whose attention is flat: the slowest case.
-Peaks are of the whole process; beside them what is above the interpreter with torch imported. 4k takes about a quarter
-of an hour on two cores.
+FILE is a full-size model. Without it the full-size jobs have random weights and flat attention, so key pruning never
+succeeds: the worst case. Peaks are those of the whole process, and their excess over the interpreter with torch
+imported. 4k takes about a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Job(NamedTuple):
-    """A painting: which model, sizes as (height, width), and the limit it must keep, in GiB."""
+    """A stylisation: the model, sizes as (height, width), and the memory limit in GiB."""
 
     subject: str
     content: tuple[int, int]
@@ -49,30 +49,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in args.only:
         if name not in (*JOBS, START):
             parser.error(f"unknown job {name!r}; known are {', '.join((*JOBS, START))}")
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in args.only:
-        found[name] = _in_a_process(name, args.weights)
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in found[name].items()), flush=True)
+        results[name] = _run_in_process(name, args.weights)
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in results[name].items()), flush=True)
     if args.output:
-        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    kept = [row["peak_gib"] <= JOBS[name].limit for name, row in found.items() if name in JOBS and JOBS[name].limit]
-    return 0 if all(kept) else 1
+        args.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    within_limit = [
+        row["peak_gib"] <= JOBS[name].limit for name, row in results.items() if name in JOBS and JOBS[name].limit
+    ]
+    return 0 if all(within_limit) else 1
 
 
-def _in_a_process(name: str, weights: Path | None) -> dict[str, Any]:
+def _run_in_process(name: str, weights: Path | None) -> dict[str, Any]:
     code = f"from benchmarks import large; large.run({name!r}, {str(weights) if weights else None!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(process.stdout)
     return result
 
 
 def run(name: str, weights: str | None) -> None:
-    """One job, in a process of its own; prints JSON."""
-    print(json.dumps(start_up() if name == START else paint(JOBS[name], weights)))
+    """Run one job in the separate process and print its results as JSON."""
+    print(json.dumps(start_up() if name == START else stylize_job(JOBS[name], weights)))
 
 
-def paint(job: Job, weights: str | None) -> dict[str, Any]:
-    """Seconds and GiB of one picture."""
+def stylize_job(job: Job, weights: str | None) -> dict[str, Any]:
+    """Seconds and peak GiB of one picture."""
     import torch
 
     from adaattn_core import load_model, stylize
@@ -81,7 +83,7 @@ def paint(job: Job, weights: str | None) -> dict[str, Any]:
     from adaattn_core.ops.resize import resize_image
     from adaattn_core.runtime.memory import peak_memory_bytes
 
-    torch.set_flush_denormal(job.subject == "reference")  # as in adaattn bench; threads that start later take it over
+    torch.set_flush_denormal(job.subject == "reference")  # as in adaattn bench; threads started later inherit it
     before = peak_memory_bytes()
     content, style = (
         resize_image(picture, size=size) for picture, size in zip(bench.pictures(1024), job[1:3], strict=True)
@@ -113,7 +115,7 @@ def paint(job: Job, weights: str | None) -> dict[str, Any]:
 
 
 def start_up() -> dict[str, float]:
-    """Seconds until the first picture of the built-in model at 512 x 512, on top of importing torch."""
+    """Seconds of each step up to the first picture of the built-in model at 512 x 512."""
     times = [time.perf_counter()]
     import torch  # noqa: F401
 

@@ -1,9 +1,10 @@
-"""How much of a mesh pictures show: detail that is spread unevenly over a grid of 4 pixels (`losses.mesh_loss`).
+"""Checkerboard artefacts of pictures: detail that is unevenly distributed over a grid of 4 pixels.
 
     python -m benchmarks.mesh FOLDER [FOLDER ...] [--period 4]
 
-The mean over each folder's pictures, and the largest. Photographs have some, by chance and by JPEG's blocks, so put
-the contents' folder beside that of the results. Results whose files were scaled or cut show none.
+Prints the mean and the largest `losses.checkerboard_loss` of each folder. Photographs have some as well, by chance and
+by JPEG's blocks, so compare the folder of the results with that of the contents. Files that were resized or cropped
+after the stylisation do not show it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from adaattn_core.training.losses import MESH_PERIOD, checkerboard_loss
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mesh", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", nargs="+", metavar="FOLDER")
-    parser.add_argument("--period", type=int, default=MESH_PERIOD, help="pixels to a cell of the grid")
+    parser.add_argument("--period", type=int, default=MESH_PERIOD, help="period of the grid in pixels")
     args = parser.parse_args(argv)
     for folder in args.folders:
         try:
-            found = [float(checkerboard_loss(load_image(path), args.period)) for path in find_images(folder)]
+            values = [float(checkerboard_loss(load_image(path), args.period)) for path in find_images(folder)]
         except ImageError as error:
             parser.error(str(error))
-        print(f"{folder}: {sum(found) / len(found):.3f} in the mean of {len(found)}, {max(found):.3f} at most")
+        print(f"{folder}: {sum(values) / len(values):.3f} mean of {len(values)}, {max(values):.3f} largest")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""How far half precision moves the picture, part by part: the largest and the mean difference from float32 in 1/255.
+"""Error of half precision by part of the model: the largest and the mean difference from float32 in 1/255.
 
     python -m benchmarks.precision [--weights FILE] [--dtype bfloat16] [--size 512] [-o precision.json]
 
-Rounded by itself is each part of the model: weights, inputs and results of its convolutions, which compute in float32
-otherwise, as a processor with native half precision does. The last row is what `load_model(dtype=...)` makes, painted
-as this machine does it.
+Each part of the model is rounded alone: weights, inputs and results of its convolutions, which otherwise compute in
+float32, as processors with native half precision do. The last row is the model of `load_model(dtype=...)` as this
+machine runs it.
 """
 
 from __future__ import annotations
@@ -45,28 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
 
     def compare(part: str, model: StyleTransferModel) -> None:
-        away = [255 * (stylize(model, *pair) - wanted).abs() for pair, wanted in zip(pairs, exact, strict=True)]
-        largest, mean = max(float(one.max()) for one in away), sum(float(one.mean()) for one in away) / len(away)
+        errors = [255 * (stylize(model, *pair) - reference).abs() for pair, reference in zip(pairs, exact, strict=True)]
+        largest = max(float(error.max()) for error in errors)
+        mean = sum(float(error.mean()) for error in errors) / len(errors)
         rows.append({"part": part, "largest": largest, "mean": mean})
         print(f"{part:48} largest {largest:6.2f} mean {mean:.3f}", flush=True)
 
     for part in parts(load_model(args.weights)):
         model = load_model(args.weights)
-        rounded(parts(model)[part], dtype)
+        round_convolutions(parts(model)[part], dtype)
         compare(part, model)
-    compare(f"load_model(dtype=torch.{args.dtype}), painted", load_model(args.weights, dtype=dtype))
+    compare(f"load_model(dtype=torch.{args.dtype})", load_model(args.weights, dtype=dtype))
     if args.output:
-        found = {"torch": torch.__version__, "size": args.size, "dtype": args.dtype, "rows": rows}
-        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        results = {"torch": torch.__version__, "size": args.size, "dtype": args.dtype, "rows": rows}
+        args.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
 def parts(model: StyleTransferModel) -> dict[str, list[nn.Conv2d]]:
-    """Convolutions of the model by what they are for, in the order of the picture's way through them."""
+    """The convolutions of the model by part, in the order of the data flow."""
     attention = model.fusion.attention
     merge: list[nn.Conv2d] = [model.fusion.merge_conv] if len(model.config.levels) > 1 else []
     decoder = [module for module in model.decoder.modules() if isinstance(module, nn.Conv2d)]
-    found = {
+    convolutions = {
         "everything": [module for module in model.modules() if isinstance(module, nn.Conv2d)],
         "encoder": [module for module in model.encoder.modules() if isinstance(module, nn.Conv2d)],
         "queries and keys": _named(attention, ("query_proj", "key_proj")),
@@ -74,27 +75,27 @@ def parts(model: StyleTransferModel) -> dict[str, list[nn.Conv2d]]:
         "merge and decoder, but the last convolution": [*merge, *decoder[:-1]],
         "merge": merge,
     }
-    found.update({f"decoder's convolution {index}": [conv] for index, conv in enumerate(decoder[:-1], 1)})
-    return found
+    convolutions.update({f"decoder's convolution {index}": [conv] for index, conv in enumerate(decoder[:-1], 1)})
+    return convolutions
 
 
 def _named(module: nn.Module, names: Sequence[str]) -> list[nn.Conv2d]:
-    found = ((name, one) for name, one in module.named_modules() if isinstance(one, nn.Conv2d))
-    return [one for name, one in found if name.rpartition(".")[2] in names]
+    convolutions = ((name, conv) for name, conv in module.named_modules() if isinstance(conv, nn.Conv2d))
+    return [conv for name, conv in convolutions if name.rpartition(".")[2] in names]
 
 
-def rounded(convs: Iterable[nn.Conv2d], dtype: torch.dtype) -> None:
-    """Weights, inputs and results rounded to `dtype`, and kept in float32."""
+def round_convolutions(convs: Iterable[nn.Conv2d], dtype: torch.dtype) -> None:
+    """Round weights, inputs and results of convolutions to `dtype`; they stay float32 tensors."""
 
-    def near(x: Tensor) -> Tensor:
+    def rounded(x: Tensor) -> Tensor:
         return x.to(dtype).to(x.dtype)
 
     for conv in convs:
         with torch.no_grad():
             for parameter in conv.parameters():
-                parameter.copy_(near(parameter))
-        conv.register_forward_pre_hook(lambda _, inputs: near(inputs[0]))
-        conv.register_forward_hook(lambda _, inputs, result: near(result))
+                parameter.copy_(rounded(parameter))
+        conv.register_forward_pre_hook(lambda _, inputs: rounded(inputs[0]))
+        conv.register_forward_hook(lambda _, inputs, result: rounded(result))
 
 
 if __name__ == "__main__":

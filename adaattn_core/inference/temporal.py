@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..io.video_reader import video_package
 
 DEFAULT_STEADY = 0.7
-"""Measured (docs/notes/performance-diary.md): it halves the flicker or better, and moving objects leave no visible trail."""
+"""Measured (docs/notes/performance-diary.md): it halves the flicker, and moving objects leave no visible trail."""
 FLOW_SIDE = 480
 """Larger frames are reduced to this short side for the flow search, which takes a tenth of the time at full HD."""
 SMALLEST_FLOW = 32

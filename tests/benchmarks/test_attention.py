@@ -1,4 +1,4 @@
-"""The benchmark of attention compares what it says it compares."""
+"""The benchmark of attention: pruned and full attention agree, and a difference would be measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adaattn_core.checkpoints.model_file import load_model
 from benchmarks import attention
 
 
-def test_both_ways_find_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pruned_and_full_attention_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "attention.json"
     assert attention.main(["--size", "48", "--repeats", "1", "--output", str(output)]) == 0
     rows = json.loads(output.read_text())["rows"]
@@ -25,11 +25,10 @@ def test_both_ways_find_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @torch.no_grad()
-def test_an_error_is_seen() -> None:
-    work = attention.prepare(load_model(), "relu4_1", "coffee", "great_wave", 48)
-    query, style = work
-    mean, std = attention.written_out(query, style.key, style.value, style.value_variance)
-    other, _ = attention.written_out(query * 2, style.key, style.value, style.value_variance)
+def test_an_error_is_measured() -> None:
+    query, style = attention.prepare(load_model(), "relu4_1", "coffee", "great_wave", 48)
+    mean, std = attention.full_attention(query, style.key, style.value, style.value_variance)
+    other, _ = attention.full_attention(query * 2, style.key, style.value, style.value_variance)
     assert (mean - other).abs().max() > 1e-3 and bool((std >= 0).all())
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of flicker measures what it says, tried out on small pictures."""
+"""The benchmark of flicker: warping error and sharpness by hand; tested with small pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_sharpness_is_the_mean_laplacian() -> None:
     assert flicker.sharpness(image) == pytest.approx(8 / 16)
 
 
-def test_both_flows_see_a_picture_move() -> None:
+def test_both_flows_measure_a_movement() -> None:
     (before, present, *_) = frames(64, 96)
     for flow in (optical_flow, flicker.farneback_flow):
         assert float(flow(present, before)[:, 0, 16:-16, 16:-16].median()) == pytest.approx(2, abs=0.3)

@@ -1,4 +1,4 @@
-"""The GPU benchmark runs, tried out on the processor, and what it looks for, it finds. Its numbers are a GPU's."""
+"""The GPU benchmark runs (tested on the CPU), and it finds synchronisations where there are some."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert error.count("\n") == 1
 
 
-def test_nothing_on_the_way_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the look at the picture's range, which only a processor takes: here as on an accelerator."""
+def test_nothing_between_check_and_result_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The range check of the picture, which runs on the CPU only, is replaced as on an accelerator."""
     assert gpu.waits(small_model(), CPU, 64) != []
     monkeypatch.setattr(gpu, "clamp_pictures", lambda pictures: pictures.clamp(0, 1))
     assert gpu.waits(small_model(), CPU, 64) == []

@@ -1,4 +1,4 @@
-"""The benchmark of large pictures measures what it says, tried out on small ones."""
+"""The benchmark of large pictures: jobs keep their limits, results are reported; tested with small pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks import large
 NUMBERS = {"peak_gib": 5.0, "above_torch_gib": 4.5, "limit_gib": 8.0, "seconds": 1.0, "threads": 1}
 
 
-def test_a_job_is_painted_within_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_passes_its_memory_limit_on(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[Any] = []
     stylize = adaattn_core.stylize
 
@@ -23,17 +23,17 @@ def test_a_job_is_painted_within_its_limit(monkeypatch: pytest.MonkeyPatch) -> N
         return stylize(*args, **options)
 
     monkeypatch.setattr("adaattn_core.stylize", watched)
-    found = large.paint(large.Job("compact", (32, 48), (16, 16), 8.0), None)
+    results = large.stylize_job(large.Job("compact", (32, 48), (16, 16), 8.0), None)
     assert limits == [((1, 3, 32, 48), (1, 3, 16, 16), 8.0)]
-    assert found["peak_gib"] > found["above_torch_gib"] >= 0
-    assert found["limit_gib"] == 8.0
+    assert results["peak_gib"] > results["above_torch_gib"] >= 0
+    assert results["limit_gib"] == 8.0
 
 
 @pytest.mark.parametrize(("peak", "code"), [(5.0, 0), (9.0, 1)])
-def test_all_jobs_are_told_and_a_broken_limit_fails(
+def test_all_jobs_are_reported_and_an_exceeded_limit_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, peak: float, code: int
 ) -> None:
-    monkeypatch.setattr(large, "_in_a_process", lambda name, weights: {**NUMBERS, "peak_gib": peak})
+    monkeypatch.setattr(large, "_run_in_process", lambda name, weights: {**NUMBERS, "peak_gib": peak})
     output = tmp_path / "large.json"
     assert large.main(["--only", "reference-1024,4k", "--output", str(output)]) == code
     assert list(json.loads(output.read_text())) == ["reference-1024", "4k"]

@@ -1,4 +1,4 @@
-"""The measure of a mesh, of folders."""
+"""The measure of checkerboard artefacts in folders."""
 
 from __future__ import annotations
 

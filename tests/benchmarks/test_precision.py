@@ -1,4 +1,4 @@
-"""How far half precision moves the picture, part by part."""
+"""The error of half precision by part of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaattn_core import load_model
 from benchmarks import precision
 
 
-def test_each_part_is_rounded_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_part_is_rounded_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "CONTENTS", ("coffee",))
     monkeypatch.setattr(precision, "STYLES", ("auvers",))
     assert precision.main(["--size", "64", "-o", str(tmp_path / "found.json")]) == 0
