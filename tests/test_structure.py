@@ -226,7 +226,6 @@ LONG_FILES = {
     "tests/training/test_train.py",
 }
 WIDE_FUNCTIONS = {
-    "adaattn_core/ops/chunked_attention.py: tiled_attention",
     "adaattn_core/ops/moments.py: attention_moments",
 }
 """Exceptions to the limits, to be removed."""

@@ -398,7 +398,7 @@ def test_memory_is_bounded_where_style_positions_are_searched(monkeypatch: pytes
     for limit in ("MIN_PAIRS", "MIN_PAIRS_PER_MATRIX_ENTRY"):
         monkeypatch.setattr(f"adaattn_core.ops.moments.{limit}", 0)
     monkeypatch.setattr("adaattn_core.ops.chunked_attention.CANDIDATES_PER_CHUNK", 64)
-    monkeypatch.setattr("adaattn_core.ops.key_pruning.BREADTH_KEYS", 16)
+    monkeypatch.setattr("adaattn_core.ops.key_pruning.BREADTH_SAMPLES", 16)
     query, key, value = 4 * normals(1, 600, 8, seed=1), 4 * normals(1, 3000, 8, seed=2), normals(1, 3000, 4, seed=3)
     assert KeyPruner(query[0], key[0]).is_worthwhile()
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
