@@ -31,7 +31,7 @@ from ..models.encoder import LEVELS, Features, VGGEncoder
 from ..ops.color import keep_color as keep_content_color
 from ..ops.masks import fit_mask, resize_mask
 from ..ops.resize import MIN_SIDE, resize_image
-from ..ops.statistics import VARIANCE_EPSILON, normalize_channels
+from ..ops.statistics import normalize_channels, position_weights, weighted_mean_std
 from ..runtime.device import disable_tf32, fastest_dtype
 from ..runtime.memory import empty_cache, is_out_of_memory
 from ..runtime.progress import ProgressCallback, sub_progress
@@ -81,11 +81,7 @@ def plan_scales(short_side: int, steps: int) -> list[Scale]:
 
 
 def memory_needed(height: int, width: int) -> int:
-    """Bytes that the steps at the largest size need beside the pictures, roughly.
-
-    >>> round(memory_needed(512, 512) / 2**30, 1), round(memory_needed(4000, 3000) / 2**30, 1)
-    (1.0, 5.3)
-    """
+    """Bytes that the steps at the largest size need beside the pictures, roughly."""
     short_side = plan_scales(min(height, width), 1)[-1].short_side
     return round(height * width * (short_side / min(height, width)) ** 2 * BYTES_PER_PIXEL)
 
@@ -322,9 +318,6 @@ def _watched(vgg: VGGEncoder, progress: ProgressCallback | None, steps: int) -> 
             hook.remove()
 
 
-# Features and target
-
-
 def _features(settings: _Settings, picture: Tensor) -> Features:
     """relu1_1 to relu5_1 of (1, 3, H, W)."""
     large = picture.shape[-1] * picture.shape[-2] > KEPT_PIXELS
@@ -354,7 +347,7 @@ def _make_target(settings: _Settings, job: _Job, start: Tensor) -> _Target:
     """The target at the size of `start`; styles are resized to its short side."""
     content = _features(settings, resize_image(job.content, size=(start.shape[-2], start.shape[-1])))
     mask = None if job.mask is None else resize_mask(job.mask, (start.shape[-2], start.shape[-1]))
-    positions = {level: _position_weights(mask, content[level]) for level in LEVELS}
+    positions = {level: position_weights(mask, content[level]) for level in LEVELS}
     local = {level: torch.zeros_like(content[level], dtype=torch.float32) for level in LOCAL_LEVELS}
     mean = {level: content[level].new_zeros(content[level].shape[:2], dtype=torch.float32) for level in GLOBAL_LEVELS}
     std = {level: torch.zeros_like(mean[level]) for level in GLOBAL_LEVELS}
@@ -367,35 +360,16 @@ def _make_target(settings: _Settings, job: _Job, start: Tensor) -> _Target:
                 content, features, level, logit_scale=LOGIT_SCALE / settings.temperature, style_mask=small_mask
             )
         for level in GLOBAL_LEVELS:
-            moments = _mean_std(features[level], _position_weights(small_mask, features[level]))
+            moments = weighted_mean_std(features[level], position_weights(small_mask, features[level]))
             mean[level] += weight * moments[0]
             std[level] += weight * moments[1]
     if settings.strength < 1:
         for level in GLOBAL_LEVELS:
-            own_mean, own_std = _mean_std(content[level], positions[level])
+            own_mean, own_std = weighted_mean_std(content[level], positions[level])
             mean[level] = torch.lerp(own_mean, mean[level], settings.strength)
             std[level] = torch.lerp(own_std, std[level], settings.strength)
         local = {level: torch.lerp(content[level].float(), x, settings.strength) for level, x in local.items()}
     return _Target(local, mean, std, positions, normalize_channels(content[CONTENT_LEVEL]))
-
-
-def _position_weights(mask: Tensor | None, features: Tensor) -> Tensor | None:
-    """(1, 1, H, W) summing to 1 on the grid of `features`, from a mask in pixels."""
-    if mask is None:
-        return None
-    weights = F.adaptive_avg_pool2d(mask, (features.shape[-2], features.shape[-1]))
-    return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
-
-
-def _mean_std(features: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over weighted positions, (1, C) float32 each."""
-    features = features.float()
-    if positions is None:
-        variance, mean = torch.var_mean(features, dim=(2, 3), correction=0)
-    else:
-        mean = (features * positions).sum(dim=(2, 3))
-        variance = ((features - mean[..., None, None]).square() * positions).sum(dim=(2, 3))
-    return mean, (variance + VARIANCE_EPSILON).sqrt()
 
 
 def _loss(settings: _Settings, target: _Target, picture: Tensor) -> Tensor:
@@ -407,7 +381,7 @@ def _loss(settings: _Settings, target: _Target, picture: Tensor) -> Tensor:
         positions = target.positions[level]
         terms.append(LOCAL_WEIGHT * (error.mean() if positions is None else (error * positions).sum()) / _size(wanted))
     for level, wanted in target.mean.items():
-        mean, std = _mean_std(features[level], target.positions[level])
+        mean, std = weighted_mean_std(features[level], target.positions[level])
         terms.append(GLOBAL_WEIGHT * F.mse_loss(mean, wanted) / _size(wanted))
         terms.append(GLOBAL_WEIGHT * F.mse_loss(std, target.std[level]) / _size(target.std[level]))
     if settings.content_weight:

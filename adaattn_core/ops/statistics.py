@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 VARIANCE_EPSILON = 1e-5
@@ -40,6 +41,35 @@ def _var_mean(features: Tensor, correction: int) -> tuple[Tensor, Tensor]:
     mean = torch.stack([chunk.sum(dim=(2, 3), keepdim=True) for chunk in chunks]).sum(dim=0) / (height * width)
     squares = [(chunk - mean).square_().sum(dim=(2, 3), keepdim=True) for chunk in chunks]
     return torch.stack(squares).sum(dim=0) / (height * width - correction), mean
+
+
+def weighted_mean_std(features: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over weighted positions.
+
+    Differs from `channel_mean_std`: the variance is biased.
+
+    Args:
+        features: (B, C, H, W), any range.
+        weights: (B or 1, 1, H, W), see `position_weights`; None weighs all positions equally.
+
+    Returns:
+        mean, std: each (B, C) in float32; std >= sqrt(1e-5).
+    """
+    features = features.float()
+    if weights is None:
+        variance, mean = torch.var_mean(features, dim=(2, 3), correction=0)
+    else:
+        mean = (features * weights).sum(dim=(2, 3))
+        variance = ((features - mean[..., None, None]).square() * weights).sum(dim=(2, 3))
+    return mean, (variance + VARIANCE_EPSILON).sqrt()
+
+
+def position_weights(mask: Tensor | None, features: Tensor) -> Tensor | None:
+    """(1, 1, H, W) with sum 1 on the grid of `features`, from a mask (1, 1, h, w) in pixels; None stays None."""
+    if mask is None:
+        return None
+    weights = F.adaptive_avg_pool2d(mask, (features.shape[-2], features.shape[-1]))
+    return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def normalize_channels(features: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from adaattn_core.inference import refine as module
 from adaattn_core.inference.refine import Scale, plan_scales, refine
 from adaattn_core.models.encoder import VGGEncoder
-from adaattn_core.ops.statistics import normalize_channels
+from adaattn_core.ops.statistics import normalize_channels, position_weights, weighted_mean_std
 from tests.helpers.small_models import picture, small_model
 
 
@@ -33,7 +33,7 @@ def style_error(vgg: VGGEncoder, image: Tensor, style: Tensor) -> float:
         a, b = vgg(image), vgg(style)
     errors = []
     for level in module.GLOBAL_LEVELS:
-        x, y = (torch.cat(module._mean_std(features[level], None)) for features in (a, b))
+        x, y = (torch.cat(weighted_mean_std(features[level], None)) for features in (a, b))
         errors.append(float((x - y).norm() / y.norm()))
     return sum(errors) / len(errors)
 
@@ -155,8 +155,8 @@ def test_a_style_mask_chooses_the_part_of_the_style(vgg: VGGEncoder) -> None:
 
 def test_weighted_statistics_are_those_of_the_positions_with_weight() -> None:
     features = torch.tensor([[[[1.0, 3.0, 100.0, 100.0]]]])
-    weights = module._position_weights(torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]]), features)
-    mean, std = module._mean_std(features, weights)
+    weights = position_weights(torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]]), features)
+    mean, std = weighted_mean_std(features, weights)
     assert float(mean) == pytest.approx(2) and float(std) == pytest.approx(1, abs=1e-4)
 
 
