@@ -100,7 +100,7 @@ def test_the_published_weights_are_converted_and_used(files: Path, published: Pa
 
 def test_a_model_is_trained_and_used(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def narrow_vgg(source: str) -> VGGEncoder:
-        assert source == "torchvision"
+        assert source == "built-in"
         with torch.random.fork_rng():
             return VGGEncoder((32, 64, 96, 256, 256), (2, 2, 2, 2, 1))
 

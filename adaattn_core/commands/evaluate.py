@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_networks(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--vgg", required=True, metavar="FILE|torchvision", help="VGG-19")
+    group.add_argument("--vgg", required=True, metavar="built-in|FILE|torchvision", help="VGG-19")
     group.add_argument(
         "--vgg16", "--judge", metavar="FILE|torchvision",
         help="VGG-16, which no training uses: for style, Gram, CFSD, LPIPS (VGG-16)",

@@ -41,7 +41,9 @@ class TrainConfig:
         }
     )
     style: str = field(metadata={"help": "style pictures, in the same formats"})
-    vgg: str = field(metadata={"help": 'VGG-19 of the losses: a weights file, or "torchvision" to download it'})
+    vgg: str = field(
+        metadata={"help": 'VGG-19 of the losses: "built-in", a weights file, or "torchvision" to download it'}
+    )
     output: str = field(
         metadata={"help": "run folder; receives model.safetensors, checkpoints/, samples/, losses.csv, losses.svg"}
     )
