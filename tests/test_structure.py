@@ -217,9 +217,7 @@ LARGE_PACKAGES: set[str] = set()
 LONG_FILES = {
     "tests/checkpoints/test_model_file.py",
     "tests/commands/test_commands.py",
-    "tests/commands/test_errors.py",
     "tests/inference/test_stylize.py",
-    "tests/io/test_images.py",
     "tests/models/test_model.py",
     "tests/nodes/test_in_comfyui.py",
     "tests/ops/test_moments.py",

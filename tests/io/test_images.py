@@ -1,9 +1,8 @@
-"""adaattn_core.io.images: every reading rule against values worked out by hand, every error against its text."""
+"""Reading pictures, and converting PIL images and numpy arrays: values worked out by hand, errors with their text."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import struct
 import warnings
@@ -15,29 +14,19 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from adaattn_core.errors import ImageError, ImageOutputError, OutputError
+from adaattn_core.errors import ImageError
 from adaattn_core.io import images
-from adaattn_core.io.files import atomic_path
 from adaattn_core.io.images import (
     from_numpy,
     from_pil,
     load_alpha,
     load_image,
     load_mask,
-    output_format,
     save_image,
     to_numpy,
     to_pil,
 )
-
-SIZE = (20, 16)  # PIL's order: 20 wide, 16 high
-
-
-def assert_color(image: Tensor, expected: tuple[float, ...], atol: float = 1e-6) -> None:
-    """Every pixel of (1, 3, H, W) is `expected`."""
-    difference = (image - torch.tensor(expected).view(1, 3, 1, 1)).abs()
-    assert difference.max() <= atol, f"{image[0, :, 0, 0].tolist()} at the top left, {expected} wanted"
-
+from tests.helpers.pixels import SIZE, assert_color
 
 # ---------------------------------------------------------------- modes
 
@@ -198,121 +187,6 @@ def test_a_pil_image_not_loaded_yet_is_turned_once(tmp_path: Path) -> None:
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     Image.new("RGB", SIZE, "red").save(tmp_path / "a.png", exif=b"Exif\x00\x00not a TIFF header")
     assert_color(load_image(tmp_path / "a.png"), (1, 0, 0))
-
-
-# ---------------------------------------------------------------- colour profiles
-
-
-def icc_profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
-    """A version 2 ICC display profile with exactly these tags. Source: ICC.1:2001-04, sections 6.1 and 6.2."""
-    offset, table, data = 128 + 4 + 12 * len(tags), b"", b""
-    for name, content in tags.items():
-        content += b"\0" * (-len(content) % 4)
-        table += name + struct.pack(">II", offset + len(data), len(content))
-        data += content
-    illuminant = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)  # D50
-    head = struct.pack(
-        ">I4sI4s4s4s12s4s", offset + len(data), b"", 0x02100000, b"mntr", space, connection, b"", b"acsp"
-    )
-    return (head + b"\0" * 28 + illuminant).ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
-
-
-def matrix_profile(red: str = "red", green: str = "green", blue: str = "blue") -> bytes:
-    """sRGB, its primaries assigned to the channels as named."""
-    primaries = {"red": (0.4361, 0.2225, 0.0139), "green": (0.3851, 0.7169, 0.0971), "blue": (0.1431, 0.0606, 0.7141)}
-    curve = b"para" + struct.pack(
-        ">IHH5i", 0, 3, 0, *(round(v * 65536) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
-    )
-    tags = {}
-    for channel, name in ((b"r", red), (b"g", green), (b"b", blue)):
-        tags[channel + b"XYZ"] = b"XYZ " + struct.pack(">I3i", 0, *(round(value * 65536) for value in primaries[name]))
-        tags[channel + b"TRC"] = curve
-    return icc_profile(b"RGB ", tags)
-
-
-def gamma_profile(gamma: float) -> bytes:
-    return icc_profile(b"GRAY", {b"kTRC": b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256))})
-
-
-def black_ink_profile(darkest: int = 0) -> bytes:
-    """A press whose cyan, magenta and yellow are invisible and whose black takes the lightness from 255 to `darkest`.
-
-    It is a table of 2x2x2x2 inks to 8-bit Lab.
-    """
-    identity = bytes(range(256))
-    table = b"".join(bytes([darkest if index & 1 else 255, 128, 128]) for index in range(16))  # K varies fastest
-    matrix = struct.pack(">9i", *(65536 if index % 4 == 0 else 0 for index in range(9)))
-    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + identity * 4 + table + identity * 3
-    return icc_profile(b"CMYK", {b"A2B0": lut, b"A2B1": lut}, b"Lab ")
-
-
-ONE_LEVEL = 1.01 / 255  # colour management works in 8 bits
-
-
-def test_swapped_primaries_are_swapped_back(tmp_path: Path) -> None:
-    """Where the first primary is green and the second red, (200, 100, 50) looks as (100, 200, 50) does in sRGB."""
-    picture = Image.new("RGB", SIZE, (200, 100, 50))
-    for name in ("a.png", "a.tif", "a.webp"):
-        picture.save(tmp_path / name, icc_profile=matrix_profile("green", "red"), lossless=True)
-        assert_color(load_image(tmp_path / name), (100 / 255, 200 / 255, 50 / 255), ONE_LEVEL)
-    picture.info["icc_profile"] = matrix_profile("green", "red")
-    assert_color(from_pil(picture), (100 / 255, 200 / 255, 50 / 255), ONE_LEVEL)
-
-
-def test_an_srgb_profile_changes_nothing(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=matrix_profile())
-    difference = (load_image(tmp_path / "a.png") - from_numpy(pixels)).abs()
-    assert difference.max() <= ONE_LEVEL, f"max {difference.max() * 255:.2f} levels"
-
-
-def test_alpha_and_palette_survive_a_profile(tmp_path: Path) -> None:
-    profile = matrix_profile("green", "red")
-    Image.new("RGBA", SIZE, (255, 0, 0, 102)).save(tmp_path / "rgba.png", icc_profile=profile)
-    assert_color(load_image(tmp_path / "rgba.png"), (0.6, 1, 0.6), ONE_LEVEL)
-    palette = Image.new("P", SIZE, 0)
-    palette.putpalette([255, 0, 0])
-    palette.save(tmp_path / "p.png", icc_profile=profile)
-    assert_color(load_image(tmp_path / "p.png"), (0, 1, 0), ONE_LEVEL)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
-def test_a_grey_profile(tmp_path: Path, mode: str) -> None:
-    """Linear grey 0.2 is sRGB 1.055 * 0.2^(1/2.4) - 0.055 = 0.4845; a mask is data and stays 0.2."""
-    value: int | tuple[int, int] = {"L": 51, "LA": (51, 255), "I;16": 13107}[mode]  # type: ignore[assignment]
-    Image.new(mode, SIZE, value).save(tmp_path / "a.png", icc_profile=gamma_profile(1.0))
-    assert_color(load_image(tmp_path / "a.png"), (0.4845, 0.4845, 0.4845), ONE_LEVEL)
-    torch.testing.assert_close(load_mask(tmp_path / "a.png"), torch.full((1, 1, 16, 20), 0.2))
-
-
-def test_a_grey_picture_may_have_an_rgb_profile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Image.new("L", SIZE, 51).save(tmp_path / "a.png", icc_profile=matrix_profile("green", "red"))
-    assert_color(load_image(tmp_path / "a.png"), (0.2, 0.2, 0.2), ONE_LEVEL)
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
-def test_a_cmyk_profile(tmp_path: Path, name: str) -> None:
-    """Invisible cyan is white; K = 128/255 is L* = 49.8, so Y = 0.1827 and sRGB 0.4646 = 118.5/255."""
-    for ink, expected in (((255, 0, 0, 0), 1.0), ((0, 0, 0, 128), 0.4646), ((0, 0, 0, 255), 0.0)):
-        Image.new("CMYK", SIZE, ink).save(tmp_path / name, icc_profile=black_ink_profile(), quality=100)
-        assert_color(load_image(tmp_path / name), (expected,) * 3, 2 / 255)
-
-
-def test_the_darkest_ink_is_black(tmp_path: Path) -> None:
-    """Black point compensation: full ink of L* = 20, which is sRGB 48 of 255 taken literally, comes out as 0."""
-    Image.new("CMYK", SIZE, (0, 0, 0, 255)).save(tmp_path / "a.tif", icc_profile=black_ink_profile(darkest=51))
-    assert_color(load_image(tmp_path / "a.tif"), (0, 0, 0), ONE_LEVEL)
-
-
-@pytest.mark.parametrize("profile", [b"no profile at all", matrix_profile()[:200], gamma_profile(1.0)])
-def test_a_broken_or_foreign_profile_is_ignored_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, profile: bytes
-) -> None:
-    Image.new("RGB", SIZE, (255, 51, 0)).save(tmp_path / "a.png", icc_profile=profile)
-    with caplog.at_level(logging.WARNING):
-        assert_color(load_image(tmp_path / "a.png"), (1, 0.2, 0))
-    assert [record.message.split(":")[0] for record in caplog.records] == ["embedded colour profile ignored"]
 
 
 # ---------------------------------------------------------------- masks
@@ -476,149 +350,4 @@ def test_image_errors(tmp_path: Path, image: Tensor, message: str) -> None:
         with pytest.raises(ImageError) as caught:
             call(image)
         assert str(caught.value) == message
-    assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------- writing
-
-
-def noise(height: int = 16, width: int = 20) -> Tensor:
-    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".webp"])
-def test_saved_pictures_come_back(tmp_path: Path, suffix: str) -> None:
-    rows, columns = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 80), indexing="ij")
-    pixels = from_numpy(to_numpy(torch.stack([rows, columns, rows * columns])))
-    save_image(pixels, tmp_path / f"a{suffix}")
-    difference = (load_image(tmp_path / f"a{suffix}") - pixels).abs()
-    is_lossy = suffix in (".jpg", ".jpeg", ".webp")
-    # Two levels: JPEG and WebP round YCbCr and its frequencies, of which a ramp has few. The others lose nothing.
-    assert difference.mean() <= (2 / 255 if is_lossy else 0), f"mean {difference.mean() * 255:.2f} levels"
-    assert load_alpha(tmp_path / f"a{suffix}") is None
-    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
-    with Image.open(tmp_path / f"a{suffix}") as picture:
-        assert picture.format == output_format(tmp_path / f"b{suffix}")
-
-
-def test_jpeg_keeps_full_color_resolution_and_obeys_quality(tmp_path: Path) -> None:
-    """Alternating red and blue columns survive 4:4:4; with halved colour all would be purple."""
-    stripes = torch.tensor([[1.0, 0], [0, 0], [0, 1.0]]).repeat(1, 10)[None, :, None].expand(1, 3, 16, 20)
-    save_image(stripes, tmp_path / "a.jpg")
-    assert (load_image(tmp_path / "a.jpg") - stripes).abs().mean() < 0.05
-    save_image(noise(), tmp_path / "good.jpg")
-    save_image(noise(), tmp_path / "poor.jpg", quality=10)
-    assert (tmp_path / "poor.jpg").stat().st_size < (tmp_path / "good.jpg").stat().st_size / 2
-
-
-@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg", "bmp"])
-def test_alpha_is_written_where_the_format_has_one(tmp_path: Path, suffix: str) -> None:
-    alpha = torch.zeros(1, 1, 16, 20)
-    alpha[..., 10:] = 0.2
-    save_image(noise(), tmp_path / f"a.{suffix}", alpha=alpha)
-    loaded = load_alpha(tmp_path / f"a.{suffix}")
-    if suffix in ("jpg", "bmp"):
-        assert loaded is None
-    else:
-        assert loaded is not None
-        torch.testing.assert_close(loaded, alpha)
-
-
-def test_an_existing_file_is_replaced_and_a_link_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("old")
-    (tmp_path / "link.png").symlink_to("a.png")
-    save_image(noise(), tmp_path / "link.png")
-    assert (tmp_path / "link.png").is_symlink()
-    assert load_image(tmp_path / "a.png").shape == (1, 3, 16, 20)
-
-
-def save_error(path: Path, image: Tensor | None = None, error_type: type[ImageError] = ImageError) -> str:
-    with pytest.raises(error_type) as caught:
-        save_image(noise() if image is None else image, path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value).replace(str(path.parent), "DIR")
-
-
-def test_writing_errors(tmp_path: Path) -> None:
-    known = ".png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp"
-    assert save_error(tmp_path / "a.xyz") == f"DIR/a.xyz ends in '.xyz'; one of {known} is needed. Rename the output."
-    assert save_error(tmp_path / "a") == f"DIR/a ends in ''; one of {known} is needed. Rename the output."
-    assert save_error(tmp_path / "none" / "a.png", error_type=ImageOutputError) == (
-        "DIR is not a folder, so DIR/a.png cannot be written. Create the folder first."
-    )
-    (tmp_path / "folder.png").mkdir()
-    assert save_error(tmp_path / "folder.png", error_type=ImageOutputError) == (
-        "DIR/folder.png is not a file, so it cannot be overwritten. Name a file."
-    )
-    (tmp_path / "folder.png").rmdir()
-    message = save_error(tmp_path / "a.webp", torch.zeros(3, 1, 16384))  # in brackets come the encoder's words
-    assert message.startswith("DIR/a.webp: WEBP cannot hold 16384x1 pixels (encoding error 5")
-    assert message.endswith("). Use .png.")
-    with pytest.raises(ImageError) as caught:
-        save_image(noise(), tmp_path / "a.png", alpha=torch.ones(1, 1, 20, 16))
-    assert str(caught.value) == "alpha is (1, 1, 20, 16); (1, 1, 16, 20) is needed. Resize it first."
-    with pytest.raises(ValueError) as quality_error:
-        save_image(noise(), tmp_path / "a.jpg", quality=0)
-    assert str(quality_error.value) == "quality is 0; 1 to 100 is needed."
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        (errno.ENOSPC, "disk full while writing DIR/a.png. Free some space or choose another disk."),
-        (errno.EDQUOT, "disk full while writing DIR/a.png. Free some space or choose another disk."),
-        (errno.EACCES, "DIR/a.png cannot be written: Permission denied. Choose another folder."),
-        (errno.EROFS, "DIR/a.png cannot be written: Read-only file system. Choose another folder."),
-    ],
-)
-@pytest.mark.parametrize("moment", ["write", "rename"])
-def test_a_failing_disk_leaves_the_old_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str, moment: str
-) -> None:
-    (tmp_path / "a.png").write_text("old")
-
-    def write_half(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(bytes(data)[: len(data) // 2])
-        raise OSError(code, os.strerror(code))
-
-    def rename(source: Path, _: Path) -> None:
-        raise OSError(code, os.strerror(code), str(source))
-
-    if moment == "write":
-        monkeypatch.setattr(Path, "write_bytes", write_half)
-    else:
-        monkeypatch.setattr(os, "replace", rename)
-    assert save_error(tmp_path / "a.png", error_type=ImageOutputError) == message
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    assert (tmp_path / "a.png").read_text() == "old"
-
-
-def test_atomic_path_is_complete_or_absent(tmp_path: Path) -> None:
-    target = tmp_path / "run.safetensors"
-    with atomic_path(target) as temporary:
-        assert temporary.parent == tmp_path and temporary.suffix == ".safetensors" and temporary.name[0] == "."
-        temporary.write_text("new")
-        assert not target.exists()
-    assert target.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), RuntimeError("stop")])
-def test_atomic_path_cleans_up_after_any_interruption(tmp_path: Path, interruption: BaseException) -> None:
-    target = tmp_path / "a.mp4"
-    target.write_text("old")
-    with pytest.raises(type(interruption)), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise interruption
-    assert list(tmp_path.iterdir()) == [target] and target.read_text() == "old"
-
-
-def test_atomic_path_passes_on_errors_about_other_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.json"):
-        (tmp_path / "other").read_text()
-    nothing_written = pytest.raises(OutputError, match=r"a\.json cannot be written: No such file or directory")
-    with nothing_written, atomic_path(tmp_path / "a.json"):
-        pass
     assert not list(tmp_path.iterdir())
