@@ -20,7 +20,7 @@ from adaattn_core.commands import evaluate
 from adaattn_core.errors import CheckpointError
 from adaattn_core.io.images import load_image, save_image
 from adaattn_core.models.encoder import VGGEncoder
-from adaattn_core.training import trainer as train_run
+from adaattn_core.training import trainer
 from tests.helpers.evaluation import narrow_vgg16, narrow_vgg19
 from tests.helpers.small_models import picture, small_model
 from tests.helpers.tiny_clips import write_clip
@@ -104,7 +104,7 @@ def test_a_model_is_trained_and_used(files: Path, monkeypatch: pytest.MonkeyPatc
         with torch.random.fork_rng():
             return VGGEncoder((32, 64, 96, 256, 256), (2, 2, 2, 2, 1))
 
-    monkeypatch.setattr(train_run, "load_vgg", narrow_vgg)
+    monkeypatch.setattr(trainer, "load_vgg", narrow_vgg)
     quick = ["--steps=1", "--distill-steps=0", "--reconstruct-steps=0", "--crop=32", "--batch=2", "--width=0.125"]
     used = [words for words in commands() if words[0] in ("train", "stylize")]
     chosen = [words for words in used if words[0] == "train" or "runs/mine/model.safetensors" in words]

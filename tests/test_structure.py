@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,11 @@ def test_one_wrong_import_is_reported(package_copy: Path, module: str, statement
     code, report = lint_imports(package_copy)
     assert code == 1
     assert any(line.startswith(contract) for line in report.splitlines()), report
+
+
+def test_the_figure_of_the_layers_shows_the_imports_of_today() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "architecture_figure.py"))
+    assert script["TARGET"].read_text(encoding="utf-8") == script["figure"](), "run docs/architecture_figure.py"
 
 
 def unseen_imports(source: str, depth: int) -> list[str]:
@@ -213,7 +219,6 @@ MAX_ARGUMENTS = 8
 PUBLIC_CALLS = {"stylize", "encode_style", "refine", "execute"}
 """Functions that may have more arguments: their users name each one. `execute` is a node's, called by ComfyUI."""
 
-LARGE_PACKAGES: set[str] = set()
 LONG_FILES = {
     "tests/checkpoints/test_model_file.py",
     "tests/commands/test_commands.py",
@@ -223,10 +228,9 @@ LONG_FILES = {
     "tests/ops/test_moments.py",
     "tests/training/test_train.py",
 }
-WIDE_FUNCTIONS = {
-    "adaattn_core/ops/moments.py: attention_moments",
-}
-"""Exceptions to the limits, to be removed."""
+"""Tests of one module that share their fixtures, and are still to be split. No file of the library is among them."""
+WIDE_FUNCTIONS = {"adaattn_core/ops/moments.py: attention_moments"}
+"""A pure function whose settings are keyword-only and have defaults."""
 
 
 def library_modules() -> list[Path]:
@@ -256,8 +260,8 @@ def test_arguments_are_counted() -> None:
 def test_packages_are_small() -> None:
     folders = [path.parent for path in (ROOT / PACKAGE).rglob("__init__.py")]
     assert len(folders) > 1
-    large = {folder.name for folder in folders if len(list(folder.glob("*.py"))) > MAX_MODULES}
-    assert large <= LARGE_PACKAGES, f"more than {MAX_MODULES} modules"
+    large = [folder.name for folder in folders if len(list(folder.glob("*.py"))) > MAX_MODULES]
+    assert large == [], f"more than {MAX_MODULES} modules"
 
 
 def test_files_are_short() -> None:

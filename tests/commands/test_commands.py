@@ -1,4 +1,4 @@
-"""Each command does its job on small pictures; what it does to wrong input is in test_cli_errors.py."""
+"""Each command does its job on small pictures; what it does to wrong input is in test_errors.py."""
 
 from __future__ import annotations
 
