@@ -46,15 +46,12 @@ def summarize(
     names, missing = evaluation.suite.metrics, evaluation.suite.missing
     columns = [list(records) for records in zip(*complete.values(), strict=True)]  # one for each method
     values = [torch.tensor([[r["values"][n] for n in names] for r in c], dtype=torch.float64) for c in columns]
-    subjects = []
-    for method, records, numbers in zip(evaluation.methods, columns, values, strict=True):
-        subjects.append({
-            **_describe_method(method, records),
-            "peak_gib": peaks_gib.get(method.name),
-            "values": _means(names, numbers, seed)
-            | {name: {"mean": of[method.name]} for name, of in overall.items() if method.name in of},
-            "to_first": _means(names, numbers - values[0], seed, wins=True),
-        })  # fmt: skip
+    subjects = [
+        _describe_method(method, records)
+        | {"peak_gib": peaks_gib.get(method.name), "values": _means(names, numbers, seed) | _overall(method, overall)}
+        | {"to_first": _means(names, numbers - values[0], seed, wins=True)}
+        for method, records, numbers in zip(evaluation.methods, columns, values, strict=True)
+    ]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -76,6 +73,10 @@ def _describe_method(method: Method, records: Sequence[Record]) -> dict[str, Any
         "resized": sum(record["resized"] for record in records),
         "seconds": statistics.median(seconds) if seconds else None,
     }
+
+
+def _overall(method: Method, values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {name: {"mean": of[method.name]} for name, of in values.items() if method.name in of}
 
 
 def _describe_metric(name: str, missing: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says it measures; its numbers are no test's business."""
+"""Measurements of inference: what is counted, the table, and the errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from adaattn_core.ops.key_pruning import KeyPruner
 from tests.helpers.small_models import picture, small_model
 
 
-def test_reference_and_full_size_model_paint_the_same_picture() -> None:
-    """So the two times are times of the same work: at 64 pixels the reference, too, looks at every position."""
+def test_reference_and_full_size_model_give_the_same_picture() -> None:
+    """So both times are those of the same computation: at 64 pixels the reference, too, uses every style position."""
     content, style = picture(64, 64, seed=1), picture(64, 64, seed=2)
     model = bench.random_base()
     reference = bench.load_reference()
@@ -49,7 +49,7 @@ def test_a_table_and_a_file_are_written(
     assert "compact 1.00 1.00..1.00 0.25 300 300 7.0 0.50 0.25" in " ".join(table.split())
 
 
-def test_a_measurement_that_memory_ended_is_one_line_and_what_is_measured_is_kept(
+def test_running_out_of_memory_is_one_line_and_earlier_measurements_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -76,8 +76,8 @@ def test_one_measurement_counts_time_and_memory() -> None:
     assert 0.05 < found["peak_gib"] < 64
 
 
-def test_all_arithmetic_is_counted_whatever_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention that is searched runs on several threads."""
+def test_all_operations_are_counted_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruned attention runs on several threads."""
     monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS", 0)
     monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS_PER_MATRIX_ENTRY", 0)
     monkeypatch.setattr("adaattn_core.ops.chunked_attention.is_flat", lambda query, key: False)
@@ -102,7 +102,7 @@ def test_arithmetic_and_bytes_are_counted() -> None:
     assert traffic.bytes == ones + 4 * (6 + 15 + 10)
 
 
-def test_a_weights_file_is_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_weights_file_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(small_model(), tmp_path / "small.safetensors")
     monkeypatch.setattr(bench, "random_base", lambda: pytest.fail("random weights"))
     found = bench.measure("base", 32, tmp_path / "small.safetensors")

@@ -1,4 +1,4 @@
-"""Curves are those that made the numbers, and the arithmetic that is counted by formula is what runs."""
+"""Fitted curves recover known ones, and operations by formula are those that run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SIDES = (256, 512, 1024, 2048)
 
 
 @pytest.mark.parametrize("curve", [CostCurve(0.3, 2.0, 0.5), CostCurve(0.0, 2.0, 0.5), CostCurve(0.3, 0.0, 0.0)])
-def test_a_curve_is_found_again(curve: CostCurve) -> None:
+def test_a_known_curve_is_recovered(curve: CostCurve) -> None:
     found = fit(SIDES, [curve.at(side) for side in SIDES], 2)
     assert found == pytest.approx(curve, abs=1e-9)
     assert found.at(4096) == pytest.approx(curve.at(4096))
 
 
 def test_no_coefficient_is_negative() -> None:
-    """Values that bend downwards: the best parabola would end below the time axis."""
+    """Concave values: the best parabola would have a negative coefficient."""
     found = fit(SIDES, [1.0, 3.0, 6.0, 7.0], 2)
     assert min(found) >= 0
     assert found.square == 0
@@ -51,8 +51,8 @@ def test_attention_takes_over_where_both_are_equal() -> None:
     [SMALL, SMALL_VIDEO, replace(SMALL, style_cells=(2, 1, 1)), replace(SMALL, projection_channels=None)],
     ids=["image", "video", "cells", "published width"],
 )
-def test_counted_arithmetic_is_what_runs(config: ModelConfig) -> None:
-    """At a size at which strips are the whole picture and every pair of positions is looked at."""
+def test_operations_by_formula_are_those_that_run(config: ModelConfig) -> None:
+    """At a size where one row tile covers the picture and every pair of positions is computed."""
     model = small_model(config=config)
     with FlopCounterMode(display=False) as counter:
         stylize(model, picture(48, 48), picture(48, 48, seed=1))
@@ -69,7 +69,7 @@ def test_arithmetic_of_the_full_size() -> None:
     assert flops(COMPACT, 512).convolutions < counted.convolutions / 4
 
 
-def test_a_description_says_what_was_measured_and_what_was_not() -> None:
+def test_a_description_distinguishes_measured_from_extrapolated_sizes() -> None:
     curve = CostCurve(0.2, 1.0, 0.5)
     rows = [
         {"subject": "compact", "size": side, "seconds": curve.at(side), "peak_gib": 0.5 + side**2 / 1e7,
@@ -111,7 +111,7 @@ def test_too_few_sizes_are_an_error() -> None:
         fit((256, 512), [1.0, 2.0], 2)
 
 
-def test_torch_counts_as_we_do() -> None:
+def test_torch_counts_operations_in_the_same_way() -> None:
     with FlopCounterMode(display=False) as counter:
         torch.ones(2, 3) @ torch.ones(3, 5)
     assert counter.get_total_flops() == 2 * 2 * 3 * 5

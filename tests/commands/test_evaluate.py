@@ -27,7 +27,7 @@ from tests.helpers.evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_p
 from tests.helpers.small_models import small_model
 
 BASIC = "evaluate --content photos --style paintings -o report --device cpu"
-JUDGED = f"{BASIC} --vgg vgg19.pth --vgg16 vgg16.pth --lpips heads.pth"
+FULL = f"{BASIC} --vgg vgg19.pth --vgg16 vgg16.pth --lpips heads.pth"
 
 
 def charts(monkeypatch: pytest.MonkeyPatch, drawn: bool) -> None:
@@ -38,7 +38,7 @@ def charts(monkeypatch: pytest.MonkeyPatch, drawn: bool) -> None:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ and paintings/ of two each, others/ with a finished picture of each pair, m.safetensors; small judges."""
+    """photos/ and paintings/ of two each, others/ with a picture of each pair, m.safetensors; narrow networks."""
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "photos", ["sea", "hill"], seed=10)
     write_pictures(tmp_path / "paintings", ["ink", "oil"], seed=20, size=(48, 36))
@@ -81,7 +81,7 @@ REFERENCES = ["content unchanged", "style copied"]
 
 
 def test_ablations_are_rows_beside_their_model(desk: Path) -> None:
-    run(f"{JUDGED} --model small=m.safetensors --model again=m.safetensors,levels=none --ablate --pairs 1")
+    run(f"{FULL} --model small=m.safetensors --model again=m.safetensors,levels=none --ablate --pairs 1")
     rest = ["AdaIN statistics", "sampled", "relu3_1 alone"]
     names = [name for label in ("small", "again") for name in (label, *(f"{label}, {what}" for what in rest))]
     assert rows() == [*names, *REFERENCES]
@@ -90,8 +90,8 @@ def test_ablations_are_rows_beside_their_model(desk: Path) -> None:
     assert scores["small, sampled"] == scores["small"], "pictures this small have fewer positions than are sampled"
 
 
-def test_a_model_and_a_folder_are_judged(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(f"{JUDGED} --model small=m.safetensors --pictures peer=others")
+def test_a_model_and_a_folder_are_measured(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(f"{FULL} --model small=m.safetensors --pictures peer=others")
     assert rows() == ["small", "peer", *REFERENCES]
     found = report()
     assert found["pairs"] == [["hill", "ink"], ["hill", "oil"], ["sea", "ink"], ["sea", "oil"]]
@@ -125,19 +125,19 @@ def test_the_report_has_charts_where_matplotlib_is_installed(
 
 
 def test_the_older_name_of_vgg16_is_an_alias(desk: Path) -> None:
-    run(f"{JUDGED.replace('--vgg16', '--judge')} --pictures others --pairs 1 --show 0")
+    run(f"{FULL.replace('--vgg16', '--judge')} --pictures others --pairs 1 --show 0")
     assert "style_vgg16" not in missing()
     assert report()["settings"]["judge"] == "vgg16.pth"
 
 
-def test_the_built_in_model_is_judged_unless_others_are_named(desk: Path) -> None:
-    run(f"{JUDGED} --pairs 1 --show 0")
+def test_the_built_in_model_is_the_default(desk: Path) -> None:
+    run(f"{FULL} --pairs 1 --show 0")
     assert rows() == ["compact", *REFERENCES]
-    run(f"{JUDGED} --pairs 1 --show 0 --pictures others")
+    run(f"{FULL} --pairs 1 --show 0 --pictures others")
     assert rows() == ["others", *REFERENCES]
 
 
-def test_with_vgg19_alone_the_rest_says_what_it_needs(
+def test_metrics_without_their_network_name_the_option(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(f"{BASIC} --vgg vgg19.pth --pictures others --show 0")
@@ -158,26 +158,26 @@ def raise_error(line: str) -> Any:
 
 
 def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    painted: list[str] = []
+    stylized: list[str] = []
     make = ModelMethod.stylize
 
-    def noted(self: ModelMethod, *rest: Any) -> Any:
-        painted.append(self.name)
+    def recording(self: ModelMethod, *rest: Any) -> Any:
+        stylized.append(self.name)
         return make(self, *rest)
 
-    monkeypatch.setattr(ModelMethod, "stylize", noted)
-    run(f"{JUDGED} --model one=m.safetensors --show 2")
-    assert painted == ["one"] * 4
-    run(f"{JUDGED} --model one=m.safetensors --model two=m.safetensors,temperature=2 --show 2")
-    assert painted == ["one"] * 4 + ["two"] * 4
-    run(f"{JUDGED} --model one=m.safetensors --show 4")
-    assert painted == ["one"] * 4 + ["two"] * 4 + ["one"] * 2  # only for pictures that were not shown before
-    run(f"{JUDGED} --model one=m.safetensors --show 0 --fresh")
-    assert len(painted) == 14
+    monkeypatch.setattr(ModelMethod, "stylize", recording)
+    run(f"{FULL} --model one=m.safetensors --show 2")
+    assert stylized == ["one"] * 4
+    run(f"{FULL} --model one=m.safetensors --model two=m.safetensors,temperature=2 --show 2")
+    assert stylized == ["one"] * 4 + ["two"] * 4
+    run(f"{FULL} --model one=m.safetensors --show 4")
+    assert stylized == ["one"] * 4 + ["two"] * 4 + ["one"] * 2  # only for pictures that were not shown before
+    run(f"{FULL} --model one=m.safetensors --show 0 --fresh")
+    assert len(stylized) == 14
 
 
-def test_the_report_inside_the_contents_is_not_judged(desk: Path) -> None:
-    command = f"{JUDGED} --model m.safetensors --show 4".replace("-o report", "-o photos/report")
+def test_pictures_of_the_report_are_not_contents(desk: Path) -> None:
+    command = f"{FULL} --model m.safetensors --show 4".replace("-o report", "-o photos/report")
     run(command)
     assert list((desk / "photos" / "report" / "thumbnails").iterdir())
     run(command)
@@ -185,32 +185,32 @@ def test_the_report_inside_the_contents_is_not_judged(desk: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux only")
-def test_a_name_that_is_no_text_does_not_lose_the_report(desk: Path) -> None:
+def test_a_file_name_that_is_not_unicode_does_not_prevent_the_report(desk: Path) -> None:
     os.rename(b"photos/sea.png", b"photos/s\xe9a.png")
-    run(f"{JUDGED} --model m.safetensors --show 4")
+    run(f"{FULL} --model m.safetensors --show 4")
     assert "s\\udce9a" in Path("report/report.html").read_text(encoding="utf-8")
 
 
-def test_an_interrupted_run_says_how_to_go_on(
+def test_an_interrupted_run_says_how_to_continue(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    painted: list[str] = []
+    stylized: list[str] = []
     make = ModelMethod.stylize
 
     def interrupted(self: ModelMethod, *rest: Any) -> Any:
-        if len(painted) == 2:
+        if len(stylized) == 2:
             raise KeyboardInterrupt
-        painted.append(self.name)
+        stylized.append(self.name)
         return make(self, *rest)
 
     monkeypatch.setattr(ModelMethod, "stylize", interrupted)
-    assert main(shlex.split(f"{JUDGED} --model m.safetensors")) == 130
+    assert main(shlex.split(f"{FULL} --model m.safetensors")) == 130
     assert capsys.readouterr().err == (
         "adaattn: interrupted; measurements are kept in report. Run the same command to continue.\n"
     )
     assert not Path("report/report.json").exists()
     monkeypatch.setattr(ModelMethod, "stylize", make)
-    run(f"{JUDGED} --model m.safetensors")
+    run(f"{FULL} --model m.safetensors")
     assert len(report()["pairs"]) == 4
 
 
@@ -219,7 +219,7 @@ def test_models_are_named_after_their_files_or_runs(desk: Path) -> None:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("m.safetensors", f"{name}.safetensors")
     models = "runs/mine/model.safetensors runs/yours/model.safetensors plain.safetensors soft=m.safetensors,strength=.5"
-    run(f"{JUDGED} --pairs 1 --show 0 " + " ".join(f"--model {name}" for name in models.split()))
+    run(f"{FULL} --pairs 1 --show 0 " + " ".join(f"--model {name}" for name in models.split()))
     assert rows() == ["mine", "yours", "plain", "soft", *REFERENCES]
     plain, soft = (subject["values"]["ssim"]["mean"] for subject in report()["subjects"][2:4])
     assert plain < soft  # half the strength keeps more of the content
@@ -227,7 +227,7 @@ def test_models_are_named_after_their_files_or_runs(desk: Path) -> None:
 
 def test_a_broken_picture_is_counted_and_named(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("others/sea__oil.png").write_bytes(b"no picture")
-    run(f"{JUDGED} --pictures others")
+    run(f"{FULL} --pictures others")
     assert len(report()["pairs"]) == 3
     assert "left out 1 pair(s): others/sea__oil.png is not a picture" in capsys.readouterr().out
     assert "sea__oil.png is not a picture" in Path("report/report.html").read_text(encoding="utf-8")
@@ -256,7 +256,7 @@ def art_fid_package(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_art_fid_by_its_package(desk: Path, art_fid_package: list[dict[str, Any]]) -> None:
-    run(f"{JUDGED} --pictures others --artfid --show 0")
+    run(f"{FULL} --pictures others --artfid --show 0")
     assert [subject["values"]["artfid"]["mean"] for subject in report()["subjects"]] == [12.5] * 3
     others, unchanged, _ = art_fid_package
     assert (others["mode"], others["batch_size"], others["device"]) == ("art_fid", 1, "cpu")
@@ -266,23 +266,23 @@ def test_art_fid_by_its_package(desk: Path, art_fid_package: list[dict[str, Any]
         assert (others["content"][index] == load_image(f"photos/{name.split('__')[0]}.png")).all()
         assert (others["style"][index] == load_image(f"paintings/{name.split('__')[1]}.png")).all()
     assert (unchanged["stylized"][0] == unchanged["content"][0]).all()
-    run(f"{JUDGED} --pictures others --artfid --show 0")
+    run(f"{FULL} --pictures others --artfid --show 0")
     assert len(art_fid_package) == 3  # kept from the first run
     assert list(Path("report").glob(".artfid*")) == []
 
 
-def test_art_fid_that_cannot_be_had_says_so_and_the_rest_goes_on(
+def test_without_art_fid_the_reason_is_given_and_the_rest_is_measured(
     desk: Path, art_fid_package: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*folders: str, **options: Any) -> float:
         raise OSError("<urlopen error no route to host>")
 
     monkeypatch.setattr(sys.modules["art_fid.art_fid"], "compute_art_fid", unreachable)
-    run(f"{JUDGED} --pictures others --artfid --show 0")
+    run(f"{FULL} --pictures others --artfid --show 0")
     assert missing()["artfid"] == "the art-fid package failed (<urlopen error no route to host>)"
     monkeypatch.setitem(sys.modules, "art_fid", None)
     monkeypatch.delitem(sys.modules, "art_fid.art_fid")
-    run(f"{JUDGED} --pictures others --artfid --show 0")
+    run(f"{FULL} --pictures others --artfid --show 0")
     assert missing()["artfid"].startswith("its package cannot be imported (")
     assert missing()["artfid"].endswith("): pip install art-fid")
     assert report()["subjects"][0]["values"]["ssim"]["mean"] < 1
@@ -311,31 +311,31 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        (JUDGED.replace("photos", "nowhere"), "nowhere does not exist. Check its name and folder."),
-        (JUDGED.replace("paintings", "nowhere"), "nowhere does not exist. Check its name and folder."),
-        (f"{JUDGED} --pictures peer=nowhere", "nowhere does not exist. Check its name and folder."),
-        (f"{JUDGED} --pictures peer=photos", "no pair is left with the 2 pictures of peer, such as hill: names like "
+        (FULL.replace("photos", "nowhere"), "nowhere does not exist. Check its name and folder."),
+        (FULL.replace("paintings", "nowhere"), "nowhere does not exist. Check its name and folder."),
+        (f"{FULL} --pictures peer=nowhere", "nowhere does not exist. Check its name and folder."),
+        (f"{FULL} --pictures peer=photos", "no pair is left with the 2 pictures of peer, such as hill: names like "
          "hill__ink are needed, of pairs that the other folders have too. Check names and folders."),
-        (f"{JUDGED} --model best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
-        (f"{JUDGED} --model x=best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
-        (f"{JUDGED} --model gone.safetensors", "gone.safetensors: no such weights file. Check the path."),
-        (f"{JUDGED} --model compact,speed=2", "--model compact,speed=2 sets 'speed'; known are attention, temperature, "
+        (f"{FULL} --model best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
+        (f"{FULL} --model x=best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
+        (f"{FULL} --model gone.safetensors", "gone.safetensors: no such weights file. Check the path."),
+        (f"{FULL} --model compact,speed=2", "--model compact,speed=2 sets 'speed'; known are attention, temperature, "
          "strength, levels"),
-        (f"{JUDGED} --model m.safetensors,levels=relu2_1", "levels has 'relu2_1'; this model attends at relu3_1, "
+        (f"{FULL} --model m.safetensors,levels=relu2_1", "levels has 'relu2_1'; this model attends at relu3_1, "
          "relu4_1, relu5_1 (or none)"),
-        (f"{JUDGED} --model compact,strength=2", "--model compact,strength=2: strength: 2 is out of range; it must be "
+        (f"{FULL} --model compact,strength=2", "--model compact,strength=2: strength: 2 is out of range; it must be "
          "between 0 and 1"),
-        (f"{JUDGED} --model compact,attention=all", "--model compact,attention=all: attention: 'all' is unknown; known "
+        (f"{FULL} --model compact,attention=all", "--model compact,attention=all: attention: 'all' is unknown; known "
          "are exact, sampled"),
-        (f"{JUDGED} --model m.safetensors --model m.safetensors", "two rows would be called 'm'. Give one another name "
+        (f"{FULL} --model m.safetensors --model m.safetensors", "two rows would be called 'm'. Give one another name "
          "with LABEL=."),
-        (f"{JUDGED} --pairs 0", "argument --pairs: 0 is out of range; it must be at least 1. See adaattn evaluate "
+        (f"{FULL} --pairs 0", "argument --pairs: 0 is out of range; it must be at least 1. See adaattn evaluate "
          "--help."),
-        (f"{JUDGED} --device teapot", None),
+        (f"{FULL} --device teapot", None),
         (BASIC, "the following arguments are required: --vgg. See adaattn evaluate --help."),
-        (JUDGED.replace("-o report", "-o no/report"), "no is not a folder, so the output cannot be written "
+        (FULL.replace("-o report", "-o no/report"), "no is not a folder, so the output cannot be written "
          "there. Create the folder first."),
-        (JUDGED.replace("-o report", "-o m.safetensors"), "m.safetensors is a file; a folder is needed for the "
+        (FULL.replace("-o report", "-o m.safetensors"), "m.safetensors is a file; a folder is needed for the "
          "output. Choose another name."),
     ],
 )  # fmt: skip
@@ -348,28 +348,28 @@ def test_wrong_input(line: str, text: str | None, complain: Complain) -> None:
 def test_a_folder_without_pictures(complain: Complain) -> None:
     Path("empty").mkdir()
     line = "empty holds no picture; at least one is needed. Check the folder or the pattern."
-    assert complain(JUDGED.replace("photos", "empty")) == line
-    assert complain(f"{JUDGED} --pictures empty") == line
+    assert complain(FULL.replace("photos", "empty")) == line
+    assert complain(f"{FULL} --pictures empty") == line
 
 
-def test_judges_that_are_not_there(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_network_files(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
     from adaattn_core.checkpoints.vgg import load_vgg
     from adaattn_core.evaluation.networks import load_lpips_heads, load_vgg16
 
     monkeypatch.setattr(command, "load_lpips_heads", load_lpips_heads)
-    assert complain(JUDGED) == "heads.pth: no such weights file. Check the path."
+    assert complain(FULL) == "heads.pth: no such weights file. Check the path."
     monkeypatch.setattr(command, "load_vgg16", load_vgg16)
-    assert complain(JUDGED) == "vgg16.pth: no such weights file. Check the path."
+    assert complain(FULL) == "vgg16.pth: no such weights file. Check the path."
     monkeypatch.setattr(command, "load_vgg", load_vgg)
-    assert complain(JUDGED) == "vgg19.pth: no such weights file. Check the path."
+    assert complain(FULL) == "vgg19.pth: no such weights file. Check the path."
     shutil.copy("m.safetensors", "vgg19.safetensors")
-    assert complain(JUDGED.replace("vgg19.pth", "vgg19.safetensors")).startswith("vgg19.safetensors holds no VGG-19")
+    assert complain(FULL.replace("vgg19.pth", "vgg19.safetensors")).startswith("vgg19.safetensors holds no VGG-19")
 
 
 def test_every_content_broken(complain: Complain) -> None:
     for path in Path("photos").iterdir():
         path.write_bytes(b"no picture")
-    assert complain(JUDGED).startswith(
+    assert complain(FULL).startswith(
         "none of the 4 pairs could be measured, the first because photos/hill.png is not a"
     )
 
@@ -381,7 +381,7 @@ def test_a_full_disk_while_measuring(complain: Complain, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("adaattn_core.evaluation.runner.Records.add", full)
-    assert complain(JUDGED) == "disk full. Free some space or choose another disk."
+    assert complain(FULL) == "disk full. Free some space or choose another disk."
 
 
 def test_labels_and_settings_of_models(desk: Path) -> None:

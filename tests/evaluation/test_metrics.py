@@ -34,7 +34,7 @@ NARROW = (4, 6, 8, 10, 10)
 
 
 @pytest.fixture(scope="module")
-def judge() -> VGG16:
+def vgg16() -> VGG16:
     """A narrow VGG-16 with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -48,19 +48,19 @@ def heads() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def distances(judge: VGG16, heads: dict[str, Tensor]) -> dict[str, Metric]:
+def distances(vgg16: VGG16, heads: dict[str, Tensor]) -> dict[str, Metric]:
     """Every distance as a function of two pictures; 0 for equal ones."""
     levels = LPIPS_LEVELS
     return {
         "ssim": lambda a, b: 1 - ssim(a, b),
-        "content": lambda a, b: content_distance(judge(a), judge(b), levels),
-        "lpips": lambda a, b: lpips_distance(judge(a), judge(b), heads),
+        "content": lambda a, b: content_distance(vgg16(a), vgg16(b), levels),
+        "lpips": lambda a, b: lpips_distance(vgg16(a), vgg16(b), heads),
         # Random features are weak; those of torchvision's networks are about 3.
-        "cfsd": lambda a, b: structure_distance(*(60 * judge(image)["relu3_1"] for image in (a, b))),
+        "cfsd": lambda a, b: structure_distance(*(60 * vgg16(image)["relu3_1"] for image in (a, b))),
         "style": lambda a, b: statistics_distance(
-            channel_statistics(judge(a), levels), channel_statistics(judge(b), levels)
+            channel_statistics(vgg16(a), levels), channel_statistics(vgg16(b), levels)
         ),
-        "gram": lambda a, b: statistics_distance(gram_matrices(judge(a), levels), gram_matrices(judge(b), levels)),
+        "gram": lambda a, b: statistics_distance(gram_matrices(vgg16(a), levels), gram_matrices(vgg16(b), levels)),
         "color": color_distance,
     }
 
@@ -69,29 +69,29 @@ NAMES = ("ssim", "content", "lpips", "cfsd", "style", "gram", "color")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_is_at_no_distance_from_itself(name: str, distances: dict[str, Metric]) -> None:
+def test_the_distance_of_a_picture_to_itself_is_zero(name: str, distances: dict[str, Metric]) -> None:
     image = picture(48, 64, batch=2)
     assert distances[name](image, image).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_more_noise_is_farther(name: str, distances: dict[str, Metric]) -> None:
+def test_more_noise_increases_the_distance(name: str, distances: dict[str, Metric]) -> None:
     image, generator = picture(64, 64), torch.Generator().manual_seed(3)
     noise = torch.randn(image.shape, generator=generator)
-    found = [float(distances[name]((image + amount * noise).clamp(0, 1), image)) for amount in (0.02, 0.06, 0.18)]
-    assert 0 < found[0] < found[1] < found[2]
+    values = [float(distances[name]((image + amount * noise).clamp(0, 1), image)) for amount in (0.02, 0.06, 0.18)]
+    assert 0 < values[0] < values[1] < values[2]
 
 
 @pytest.mark.parametrize("name", ["ssim", "content", "lpips", "cfsd", "style", "gram"])
-def test_more_blur_is_farther(name: str, distances: dict[str, Metric]) -> None:
+def test_more_blur_increases_the_distance(name: str, distances: dict[str, Metric]) -> None:
     image = picture(64, 64)
     blurred = [F.avg_pool2d(image, size, stride=1, padding=size // 2, count_include_pad=False) for size in (3, 7, 15)]
-    found = [float(distances[name](one, image)) for one in blurred]
-    assert 0 < found[0] < found[1] < found[2]
+    values = [float(distances[name](blur, image)) for blur in blurred]
+    assert 0 < values[0] < values[1] < values[2]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_is_its_items(name: str, distances: dict[str, Metric]) -> None:
+def test_a_batch_gives_the_values_of_its_items(name: str, distances: dict[str, Metric]) -> None:
     a, b = picture(48, 48, batch=3, seed=1), picture(48, 48, batch=3, seed=2)
     together = distances[name](a, b)
     assert together.shape == (3,)
@@ -115,7 +115,7 @@ def test_ssim_of_the_negative_of_a_chessboard() -> None:
     assert float(ssim(1 - board, board)) == pytest.approx(-(0.5 - 0.0009) / (0.5 + 0.0009), abs=1e-4)
 
 
-def test_ssim_as_scikit_image_has_it() -> None:
+def test_ssim_equals_that_of_scikit_image() -> None:
     metrics = pytest.importorskip("skimage.metrics", reason="pip install scikit-image to compare with it")
     a, b = picture(40, 57, seed=1), 0.7 * picture(40, 57, seed=1) + 0.3 * picture(40, 57, seed=2)
     grey = [(x[0] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=0).double().numpy() for x in (a, b)]
@@ -125,7 +125,7 @@ def test_ssim_as_scikit_image_has_it() -> None:
     assert float(ssim(a, b)) == pytest.approx(theirs, abs=1e-5)
 
 
-def test_ssim_wants_one_size() -> None:
+def test_ssim_needs_pictures_of_equal_size() -> None:
     with pytest.raises(ValueError, match="the pictures are .* equal sizes are needed"):
         ssim(picture(32, 32), picture(32, 40))
 
@@ -147,7 +147,7 @@ def test_content_distance_of_uncorrelated_channels_is_root_two() -> None:
     assert float(content_distance(a, b, ["x"])) == pytest.approx(math.sqrt(2))
 
 
-def test_content_distance_survives_a_silent_channel() -> None:
+def test_content_distance_is_finite_with_a_constant_channel() -> None:
     content, stylized = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 2, 4, 4)
     content[:, 1] = 0
     assert bool(content_distance({"x": stylized}, {"x": content}, ["x"]).isfinite())
@@ -170,8 +170,8 @@ def test_gram_matrix_by_hand() -> None:
     assert found["x"].tolist() == [[[1.0, 1.0], [1.0, 2.0]]]
 
 
-def test_statistics_do_not_know_where_things_are(judge: VGG16) -> None:
-    features = judge(picture(64, 64))["relu2_2"]
+def test_statistics_do_not_depend_on_positions(vgg16: VGG16) -> None:
+    features = vgg16(picture(64, 64))["relu2_2"]
     mixed = features.flatten(2)[..., torch.randperm(32 * 32, generator=torch.Generator().manual_seed(0))]
     mixed = mixed.reshape(features.shape)
     for statistics in (channel_statistics, gram_matrices):
@@ -179,7 +179,7 @@ def test_statistics_do_not_know_where_things_are(judge: VGG16) -> None:
         assert float(statistics_distance(found, wanted)) < 1e-5
 
 
-def test_relative_distance_of_nothing_from_nothing_is_nothing() -> None:
+def test_the_relative_distance_of_two_zero_vectors_is_zero() -> None:
     assert relative_distance(torch.zeros(1, 3), torch.zeros(1, 3)).tolist() == [0.0]
     assert relative_distance(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])).tolist() == [1.0]
 
@@ -194,7 +194,7 @@ def test_lpips_by_hand() -> None:
     assert float(found) == pytest.approx(0.12)
 
 
-def test_lpips_as_its_package_has_it() -> None:
+def test_lpips_equals_that_of_its_package() -> None:
     """The package's network with random weights, since the real ones are a download, and its real heads."""
     lpips = pytest.importorskip("lpips", reason="pip install lpips to compare with it")
     from adaattn_core.evaluation.networks import package_lpips_heads
@@ -220,12 +220,12 @@ def test_cfsd_by_hand() -> None:
     assert float(structure_distance(stylized, content)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_cfsd_of_some_rows_is_near_that_of_all() -> None:
+def test_cfsd_of_sampled_rows_approximates_that_of_all() -> None:
     generator = torch.Generator().manual_seed(0)
     content = 3 * torch.rand(1, 8, 48, 48, generator=generator)
     stylized = content + torch.rand(1, 8, 48, 48, generator=generator)
-    some, all_rows = (float(structure_distance(stylized, content, rows)) for rows in (256, 48 * 48))
-    assert some == pytest.approx(all_rows, rel=0.05)  # the mean of 256 of 2304 rows that differ by a quarter or so
+    sampled, exact = (float(structure_distance(stylized, content, rows)) for rows in (256, 48 * 48))
+    assert sampled == pytest.approx(exact, rel=0.05)  # the mean of 256 of 2304 rows that differ by a quarter or so
 
 
 # ---------------------------------------------------------------- colours
@@ -247,7 +247,7 @@ def test_lab_of_well_known_colors(rgb: tuple[float, ...], expected: tuple[float,
     assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_lab_as_scikit_image_has_it() -> None:
+def test_lab_equals_that_of_scikit_image() -> None:
     color = pytest.importorskip("skimage.color", reason="pip install scikit-image to compare with it")
     image = picture(16, 16)
     theirs = torch.from_numpy(color.rgb2lab(image[0].permute(1, 2, 0).double().numpy())).permute(2, 0, 1)
@@ -265,7 +265,7 @@ def test_color_distance_of_flat_pictures_is_their_delta_e(
     assert float(color_distance(*flat)) == pytest.approx(delta_e, rel=0.02)  # 32 directions in place of all
 
 
-def test_color_distance_does_not_know_where_colors_stand() -> None:
+def test_color_distance_does_not_depend_on_positions() -> None:
     image = picture(32, 32)
     mixed = image.flatten(2)[..., torch.randperm(32 * 32, generator=torch.Generator().manual_seed(0))]
     assert float(color_distance(mixed.reshape(image.shape), image)) == 0

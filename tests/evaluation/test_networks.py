@@ -1,4 +1,4 @@
-"""Judge networks compute what their authors' do, and say which file they are not."""
+"""Feature networks equal those of their authors; files of other networks are refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def saved(tensors: dict[str, Tensor], folder: Path, name: str = "vgg16.safetenso
     return folder / name
 
 
-def test_vgg16_computes_what_torchvisions_does(torchvision_weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_vgg16_equals_that_of_torchvision(torchvision_weights: dict[str, Tensor], tmp_path: Path) -> None:
     from torchvision.models import vgg16  # type: ignore[import-untyped]
 
     with torch.device("meta"):
@@ -79,7 +79,7 @@ def test_vgg16_computes_what_torchvisions_does(torchvision_weights: dict[str, Te
                     x = x.clone()  # the next layer may work in place
 
 
-def test_both_names_of_a_layer_are_read(
+def test_both_naming_schemes_of_layers_are_read(
     weights: dict[str, Tensor], torchvision_weights: dict[str, Tensor], tmp_path: Path
 ) -> None:
     ours = load_vgg16(saved(weights, tmp_path, "a.safetensors")).state_dict()
@@ -88,7 +88,7 @@ def test_both_names_of_a_layer_are_read(
     assert len(ours) == 26
 
 
-def test_a_file_that_is_no_vgg16(weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_file_of_another_network_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no VGG-16: neither features.0.weight nor conv1_1.weight"):
         load_vgg16(saved({"x": torch.zeros(1)}, tmp_path, "other.safetensors"))
     short = {key: value for key, value in weights.items() if not key.startswith("conv5_3")}
@@ -194,16 +194,16 @@ def real() -> Path:
     return folder
 
 
-def test_real_judges_find_a_blurred_picture_nearer_than_another(real: Path) -> None:
-    judge, heads = (
+def test_with_real_weights_a_blurred_picture_is_closer_than_another_one(real: Path) -> None:
+    vgg16, heads = (
         load_vgg16(real / "vgg16_conv_f16.safetensors"),
         load_lpips_heads(real / "lpips_vgg_linear_v01.safetensors"),
     )
     image, other = picture(64, 64, seed=1), picture(64, 64, seed=9)
     soft = torch.nn.functional.avg_pool2d(image, 3, 1, 1)
     with torch.inference_mode():
-        looks = [judge(x) for x in (image, soft, other)]
-        near, far = (float(lpips_distance(look, looks[0], heads)) for look in looks[1:])
+        features = [vgg16(x) for x in (image, soft, other)]
+        near, far = (float(lpips_distance(other, features[0], heads)) for other in features[1:])
     assert 0.05 < near < far < 1.5
 
 

@@ -13,7 +13,7 @@ from adaattn_core.io.images import save_image
 from adaattn_core.models.encoder import VGGEncoder
 from tests.helpers.small_models import picture
 
-__all__ = ["CPU", "narrow_suite", "narrow_vgg16", "narrow_vgg19", "write_pictures"]
+__all__ = ["CPU", "narrow_suite", "narrow_vgg16", "narrow_vgg19", "paths", "write_pictures"]
 
 CPU = torch.device("cpu")
 NARROW = (4, 6, 8, 10, 10)
@@ -44,3 +44,8 @@ def write_pictures(folder: Path, names: Sequence[str], seed: int = 0, size: tupl
     for index, name in enumerate(names):
         save_image(picture(*size, seed=seed + index), folder / f"{name}.png")
     return folder
+
+
+def paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files that `write_pictures` writes."""
+    return [folder / f"{name}.png" for name in names]
