@@ -71,8 +71,9 @@ def fastest_sizes(device: torch.device) -> ChunkSizes:
 
 def style_budget(model: StyleTransferModel, style: Tensor, max_memory_gb: float | None) -> ChunkSizes:
     """Sizes for encoding a style, all its pictures together."""
-    workload = _Workload.of(model, style, cost.style_floats(model.config))
-    return _sizes_within(workload, max_memory_gb, "style")
+    if max_memory_gb is None:
+        return fastest_sizes(_device(model))
+    return _sizes_within(_Workload.of(model, style, cost.style_floats(model.config)), max_memory_gb, "style")
 
 
 def content_budget(
@@ -90,12 +91,12 @@ def content_budget(
         release_styles: the last batch releases the styles level by level, so that their deep levels are free when
             relu3_1 is computed.
     """
+    if max_memory_gb is None:
+        return fastest_sizes(_device(model))._replace(items=items)
     style_bytes = _style_workspace_bytes(styles, release_styles and items >= len(content))
     floats = cost.content_floats(model.config, strength)
     workload = _Workload.of(model, content[:items], floats, style_bytes)
-    while items > 1 and max_memory_gb is not None:
-        if workload.available_bytes(max_memory_gb) > workload.workspace_bytes(DEFAULT_SIZES):
-            break
+    while items > 1 and workload.available_bytes(max_memory_gb) <= workload.workspace_bytes(DEFAULT_SIZES):
         items //= 2
         workload = _Workload.of(model, content[:items], floats, style_bytes)
     return _sizes_within(workload, max_memory_gb, "content")._replace(items=items)
@@ -114,11 +115,9 @@ def unlimited_bytes(config: ModelConfig, size: Sequence[int], device: torch.devi
     return workload.whole_bytes + workload.workspace_bytes(fastest_sizes(device))
 
 
-def _sizes_within(workload: _Workload, max_memory_gb: float | None, role: str) -> ChunkSizes:
+def _sizes_within(workload: _Workload, max_memory_gb: float, role: str) -> ChunkSizes:
     """The fastest sizes that fit into the limit; the smallest, and a warning, where none do."""
     fastest = fastest_sizes(workload.device)
-    if max_memory_gb is None:
-        return fastest
     if not max_memory_gb > 0:
         raise ValueError(f"max_memory_gb is {max_memory_gb}; it must be above 0")
     available = workload.available_bytes(max_memory_gb)
@@ -159,8 +158,7 @@ class _Workload:
     @classmethod
     def of(cls, model: StyleTransferModel, pictures: Tensor, floats: float, style_bytes: int = 0) -> _Workload:
         batch, _, height, width = pictures.shape
-        device = next(model.parameters()).device
-        return cls(model.config, device, batch, height, width, floats, style_bytes)
+        return cls(model.config, _device(model), batch, height, width, floats, style_bytes)
 
     @property
     def whole_bytes(self) -> int:
@@ -232,3 +230,7 @@ def _style_workspace_bytes(styles: Sequence[StyleFeatures], release_styles: bool
         if release_styles:
             released += sum(key.numel() + value.numel() for key, value in zip(keys, values, strict=True))
     return FLOAT_BYTES * most
+
+
+def _device(model: StyleTransferModel) -> torch.device:
+    return next(model.parameters()).device

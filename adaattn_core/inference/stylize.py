@@ -22,7 +22,7 @@ from .chunked import TransferOptions
 from .memory_budget import DEFAULT_SIZES, ChunkSizes, content_budget, style_budget
 from .refine import check_steps, refine
 from .stages import Attention, clamp_pictures, decode, encode, encode_style_features, transfer
-from .validation import check_picture, check_style_batches, check_unit, normalize_weights
+from .validation import check_picture, check_style_batches, normalize_weights
 
 DECODING_STARTS = 0.9
 """Share of the time a picture takes that is over when only the decoder is left; for the progress bar."""
@@ -115,16 +115,13 @@ def stylize(
         ValueError: an argument out of its range, or shapes that do not fit; the text says which.
     """
     check_picture(content, "content")
-    check_unit("strength", strength)
     check_steps(refine_steps)
     styles = [style] if isinstance(style, Tensor | dict) else list(style)
     options = TransferOptions(normalize_weights(style_weights, len(styles)), strength, temperature)
     masks = _checked_masks(style_masks, styles)
     refinement = _refinement(model, styles, masks, options, keep_color, refine_steps) if refine_steps else None
-    encode_styles = partial(
-        _encode_styles, model, styles, masks, attention=attention, seed=seed, max_memory_gb=max_memory_gb
-    )
-    encoded = encode_styles()
+    encode_one = partial(encode_style, model, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
+    encoded = _encode_styles(encode_one, styles, masks)
     check_style_batches(encoded, len(content))
     mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     sizes = DEFAULT_SIZES
@@ -132,10 +129,11 @@ def stylize(
         release = all(isinstance(one, Tensor) for one in styles)
         sizes = content_budget(model, content, encoded, strength, max_memory_gb, batch_size_for(content), release)
     result = torch.empty(0 if on_result else len(content), *content.shape[1:], device=content.device)
+    deliver: ResultCallback = on_result or result.__setitem__
 
     def run(items: slice, sizes: ChunkSizes, progress: ProgressCallback | None) -> None:
         if not encoded:  # memory ran out with the last items
-            encoded.extend(encode_styles())
+            encoded.extend(_encode_styles(encode_one, styles, masks))
         batch_styles = [slice_batch(one, items) for one in encoded]
         if items.stop == len(content):
             encoded.clear()  # so that `transfer` frees each level when it has been used
@@ -144,10 +142,7 @@ def stylize(
         pictures = _stylize_batch(model, content[items], batch_styles, options, sizes, batch_mask, keep_color, share)
         if refinement:
             pictures = refinement(pictures, content, items, batch_mask, sub_progress(progress, TRANSFER_SHARE, 1))
-        if on_result is None:
-            result[items] = pictures
-        else:
-            on_result(items, pictures)
+        deliver(items, pictures)
 
     run_batched(run, content, sizes=sizes, progress=progress)
     return result
@@ -211,21 +206,13 @@ def _refinement(
 
 
 def _encode_styles(
-    model: StyleTransferModel,
+    encode_one: Callable[..., StyleFeatures],
     styles: Sequence[Tensor | StyleFeatures],
     masks: Sequence[Tensor | None],
-    *,
-    attention: Attention,
-    seed: int,
-    max_memory_gb: float | None,
 ) -> list[StyleFeatures]:
-    """Styles that came as pictures are encoded; the others are taken as they are."""
-    return [
-        encode_style(model, style, mask=mask, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
-        if isinstance(style, Tensor)
-        else style
-        for style, mask in zip(styles, masks, strict=True)
-    ]
+    """Styles that came as pictures are encoded under their masks; the others are taken as they are."""
+    pairs = zip(styles, masks, strict=True)
+    return [encode_one(style, mask=mask) if isinstance(style, Tensor) else style for style, mask in pairs]
 
 
 def _stylize_batch(

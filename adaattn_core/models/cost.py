@@ -7,6 +7,7 @@ the ComfyUI nodes ask for are all computed from this one model. A block is a res
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from .config import ModelConfig
@@ -40,7 +41,8 @@ class AttentionLevel(NamedTuple):
         return self.channels * _area(self.block)
 
 
-def attention_levels(config: ModelConfig) -> list[AttentionLevel]:
+@cache
+def attention_levels(config: ModelConfig) -> tuple[AttentionLevel, ...]:
     """The levels with attention, shallow to deep."""
     levels = []
     for index, name in enumerate(config.levels):
@@ -49,7 +51,7 @@ def attention_levels(config: ModelConfig) -> list[AttentionLevel]:
         projection_channels = config.projection_channels[index] if config.projection_channels else key_channels
         cell = config.style_cells[index] if config.style_cells else 1
         levels.append(AttentionLevel(block, config.channels[block], key_channels, projection_channels, cell))
-    return levels
+    return tuple(levels)
 
 
 def encoder_convolutions(config: ModelConfig) -> list[Convolution]:
