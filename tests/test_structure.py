@@ -221,7 +221,6 @@ PUBLIC_CALLS = {"stylize", "encode_style", "refine", "execute"}
 
 LONG_FILES = {
     "tests/checkpoints/test_model_file.py",
-    "tests/commands/test_commands.py",
     "tests/inference/test_stylize.py",
     "tests/models/test_model.py",
     "tests/nodes/test_in_comfyui.py",

@@ -1,4 +1,4 @@
-"""The command `adaattn train`: trains a model on folders of pictures."""
+"""Train a model on folders of pictures."""
 
 from __future__ import annotations
 
