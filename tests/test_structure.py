@@ -225,7 +225,6 @@ LONG_FILES = {
     "tests/models/test_model.py",
     "tests/nodes/test_in_comfyui.py",
     "tests/ops/test_moments.py",
-    "tests/training/test_train.py",
 }
 """Tests of one module that share their fixtures, and are still to be split. No file of the library is among them."""
 WIDE_FUNCTIONS = {"adaattn_core/ops/moments.py: attention_moments"}

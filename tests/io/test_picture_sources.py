@@ -18,8 +18,8 @@ from adaattn_core.training.dataloader import batches
 from adaattn_core.training.dataset import PairSchedule, Sample, TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
-from adaattn_core.training.trainer import Trainer
 from tests.helpers.tiny_training import tiny_settings, use_small_vgg, write_pictures
+from tests.helpers.training_runs import stop_before
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
@@ -96,15 +96,8 @@ def test_a_stopped_run_on_tar_files_ends_as_one_on_folders(pictures: Path, monke
     folders = tiny_settings(pictures, pictures / "whole")
     train(TrainConfig(**folders))
     stopped = TrainConfig(**folders | shards | {"output": str(pictures / "stopped"), "workers": 1})
-    original = Trainer.train_step
 
-    def train_step(run: Trainer, batch: Any) -> dict[str, float]:
-        if run.step == 3:
-            monkeypatch.setattr(Trainer, "train_step", original)
-            raise KeyboardInterrupt
-        return original(run, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", train_step)
+    stop_before(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(stopped)
     train(stopped, resume=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,17 +26,16 @@ from adaattn_core.checkpoints.vgg import load_vgg
 from adaattn_core.cli import main
 from adaattn_core.train import TrainingError
 from adaattn_core.training.config import TrainConfig
-from adaattn_core.training.dataset import Batch, TrainingPairs, collate
+from adaattn_core.training.dataset import TrainingPairs
 from adaattn_core.training.loop import train
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
 from tests.helpers.tiny_training import tiny_settings, use_small_vgg, write_pictures
+from tests.helpers.training_runs import Configure, first_batch, stop_before
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"  # Python 3.12 and later, of every DataLoader worker on Linux
 )
-
-Configure = Callable[..., TrainConfig]
 
 
 @pytest.fixture
@@ -47,10 +45,6 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     write_pictures(tmp_path)
     style_only = {"distill_steps": 0, "reconstruct_steps": 0, "self_pairs": 0.0, "warmup_steps": 0, "batch": 1}
     return partial(replace, TrainConfig(**tiny_settings(tmp_path, tmp_path / "run") | style_only))
-
-
-def first_batch(run: Trainer) -> Batch:
-    return collate([run.pairs[index] for index in range(run.config.batch)])
 
 
 # ---------------------------------------------------------------- float16
@@ -87,15 +81,9 @@ def test_a_stopped_float16_run_ends_as_an_uninterrupted_one(
 ) -> None:
     whole = configure(precision="float16", steps=4, output=str(tmp_path / "whole"))
     train(whole)
-    original, stopped = Trainer.train_step, replace(whole, output=str(tmp_path / "stopped"))
+    stopped = replace(whole, output=str(tmp_path / "stopped"))
 
-    def train_step(run: Trainer, batch: Batch) -> dict[str, float]:
-        if run.step == 2:
-            monkeypatch.setattr(Trainer, "train_step", original)
-            raise KeyboardInterrupt
-        return original(run, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", train_step)
+    stop_before(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(stopped)
     train(stopped, resume=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,17 +31,10 @@ from adaattn_core.training.objective import StylizedPairs, batch_losses, split_f
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
 from tests.helpers.small_models import picture, small_model
-from tests.helpers.tiny_training import tiny_settings, use_small_vgg, write_pictures
+from tests.helpers.tiny_training import tiny_settings, use_small_vgg
+from tests.helpers.training_runs import Configure, fall, stop_before
 
-Configure = Callable[..., TrainConfig]
 CROP = 32
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder)
-    return folder
 
 
 @pytest.fixture
@@ -218,13 +210,6 @@ def normalized_rows(key: torch.Tensor) -> torch.Tensor:
 # ---------------------------------------------------------------- runs
 
 
-def fall(run: Trainer, loss: str) -> float:
-    """Last loss over first, of one batch again and again."""
-    batch = collate([run.pairs[index] for index in range(run.config.batch)])
-    losses = [run.train_step(batch)[loss] for _ in range(run.total)]
-    return losses[-1] / losses[0]
-
-
 def test_the_config_is_the_papers() -> None:
     compact, base = (
         TrainConfig(content="", style="", vgg="", output="", kind="video", architecture=x).model_config()
@@ -298,15 +283,8 @@ def test_a_stopped_video_run_ends_as_an_uninterrupted_one(
     settings = {"frame_gap": frame_gap, "identity_weight": 1.0, "color_weight": 1.0}
     whole, stopped = configure(output=str(tmp_path / "whole"), **settings), configure(workers=1, **settings)
     train(whole)
-    original = Trainer.train_step
 
-    def train_step(run: Trainer, batch: Any) -> dict[str, float]:
-        if run.step == 2:
-            monkeypatch.setattr(Trainer, "train_step", original)
-            raise KeyboardInterrupt
-        return original(run, batch)
-
-    monkeypatch.setattr(Trainer, "train_step", train_step)
+    stop_before(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(stopped)
     file = train(stopped, resume=True)
