@@ -176,6 +176,7 @@ def assert_same_run(one: str, other: str) -> None:
         torch.testing.assert_close(value, models[1][name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(settings: dict[str, Any], whole: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *program(settings)]
     command[3:3] = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
@@ -185,6 +186,7 @@ def test_two_processes_make_the_run_of_one(settings: dict[str, Any], whole: str)
     assert_same_run(settings["output"], whole)
 
 
+@pytest.mark.slow
 def test_a_stop_stops_both_and_one_process_goes_on(settings: dict[str, Any], whole: str) -> None:
     (code, out, err), second = run_in_two(settings, "--trouble", "stop")  # the second process is told
     assert (code, out) == (143, "") and second == (143, "", "")
@@ -194,6 +196,7 @@ def test_a_stop_stops_both_and_one_process_goes_on(settings: dict[str, Any], who
     assert_same_run(settings["output"], whole)
 
 
+@pytest.mark.slow
 def test_the_death_of_one_ends_both_and_two_go_on(settings: dict[str, Any], whole: str) -> None:
     (code, _, err), (signalled, *_) = run_in_two(settings, "--trouble", "vanish")
     assert (code, signalled) == (1, -9)
@@ -203,6 +206,7 @@ def test_the_death_of_one_ends_both_and_two_go_on(settings: dict[str, Any], whol
     assert_same_run(settings["output"], whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "codes", "line"),
     [
