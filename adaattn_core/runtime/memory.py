@@ -1,4 +1,4 @@
-"""TODO"""
+"""Memory of the process and of devices: peak, current use, and giving freed memory back to the system."""
 
 from __future__ import annotations
 

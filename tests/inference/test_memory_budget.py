@@ -185,7 +185,7 @@ print(json.dumps([used / 2**30, limit, bounded, peak_memory_bytes() / 2**30, flo
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux, which tells what a process holds")
 def test_a_process_stays_below_its_limit() -> None:
-    """A very wide picture, whose strips are large: they would not fit into the room that the limit leaves."""
+    """A very wide picture, whose row tiles are too large for the memory that the limit leaves."""
     code = PROBE.format(root=str(Path(__file__).parents[2]), room=0.125)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     used, limit, bounded, free, difference = json.loads(done.stdout)

@@ -44,7 +44,7 @@ def model() -> StyleTransferModel:
 
 
 def assert_same(ours: Tensor, wanted: Tensor) -> None:
-    """Equal up to float32 rounding: in strips, convolutions add in another order."""
+    """Equal up to float32 rounding: in row tiles, convolutions sum in another order."""
     torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-5)
 
 

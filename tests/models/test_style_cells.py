@@ -71,7 +71,7 @@ def test_cells_of_a_masked_style_look_only_at_allowed_positions() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_screened_moments_of_cells_are_those_of_all_blocks(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruned_moments_of_cells_equal_those_of_all_chunks(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = 6 * normals(2, 150, 5), normals(2, 300, 5, seed=1), normals(2, 300, 3, seed=2)
     value_variance = 0.1 + normals(2, 300, 3, seed=3).square()
     mask = normals(2, 300, seed=4) > 0 if masked else None

@@ -106,7 +106,7 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, temperature: float, s
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("gathered", [2048, 5])
 @torch.no_grad()
-def test_screened_moments_are_those_written_out(
+def test_pruned_moments_equal_the_formulas(
     channels: int, sharpness: float, temperature: float, masked: bool, gathered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64, to what the positions left out may weigh; in float32, means to 1e-4 of the values' range too."""

@@ -1,4 +1,4 @@
-"""Statistics by hand, by property, and against the same formulas written out in float64 with nothing streamed."""
+"""Statistics by hand, by property, and against the same formulas in float64 without chunks."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ BLOCKS = pytest.mark.parametrize("chunk_bytes", [TINY_BLOCKS, CHUNK_BYTES])
 
 @VARIANTS
 @BLOCKS
-def test_streamed_is_written_out(similarity: Similarity, temperature: float, masked: bool, chunk_bytes: int) -> None:
+def test_moments_in_chunks_equal_the_formulas(similarity: Similarity, temperature: float, masked: bool, chunk_bytes: int) -> None:
     """Values with gradients recorded and without, and gradients. Where weights do not quite sum to 1 (cosine, by
     1e-5 / 30), centring shifts the mean."""
     one, exact = case(masked), case(masked, torch.float64)
