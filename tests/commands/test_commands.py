@@ -45,7 +45,7 @@ def test_compare_paints_a_grid(folder: Path, capsys: Capture) -> None:
 def test_convert_writes_a_model_with_its_licence(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, precision: str, kind: str
 ) -> None:
-    """What convert_published itself does is tested with files of the published sizes, in test_published.py."""
+    """convert_published itself is tested with files of the published sizes in test_published.py."""
     model = small_model(config=SMALL if kind == "image" else SMALL_VIDEO)
     asked: list[tuple[str, str]] = []
 
@@ -63,7 +63,7 @@ def test_convert_writes_a_model_with_its_licence(
         assert str(file.get_tensor("encoder.conv0.weight").dtype) == f"torch.{precision}"
 
 
-def test_convert_makes_the_folder_where_base_is_looked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_creates_the_folder_of_the_base_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAATTN_MODELS", str(folder / "models"))
     monkeypatch.setattr("adaattn_core.commands.convert.convert_published", lambda source, encoder: small_model())
     run(f"convert published --encoder vgg.pth -o '{folder}/models/adaattn_base.safetensors'")
@@ -73,7 +73,7 @@ def test_convert_makes_the_folder_where_base_is_looked_for(folder: Path, monkeyp
 # ---------------------------------------------------------------- info and the rest
 
 
-def test_info_tells_about_this_machine(capsys: Capture) -> None:
+def test_info_describes_this_machine(capsys: Capture) -> None:
     run("info")
     output = capsys.readouterr().out
     assert re.search(rf"^adaattn +{re.escape(adaattn_core.__version__)}$", output, re.MULTILINE)
@@ -82,7 +82,7 @@ def test_info_tells_about_this_machine(capsys: Capture) -> None:
     assert re.search(r"^model base +\S", output, re.MULTILINE)
 
 
-def test_info_tells_what_a_file_holds(folder: Path, capsys: Capture) -> None:
+def test_info_describes_a_model_file(folder: Path, capsys: Capture) -> None:
     model = small_model()
     save_model(model, "n.safetensors", metadata={"license": "CC0-1.0", "trained_on": "noise"})
     run("info n.safetensors")

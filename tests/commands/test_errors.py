@@ -35,7 +35,7 @@ def test_no_such_file(complain: Complain) -> None:
     assert complain(f"stylize sea.png {PAINT} --style-mask nope.png") == line
 
 
-def test_no_picture(complain: Complain) -> None:
+def test_a_file_that_is_not_a_picture(complain: Complain) -> None:
     Path("a.jpg").write_text("hello")
     assert complain(f"stylize a.jpg {PAINT}") == (
         "a.jpg is not a picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). "
@@ -83,7 +83,7 @@ def test_a_folder_without_pictures(complain: Complain) -> None:
 
 
 def test_a_mask_of_another_aspect(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaattn_core.commands.stylize.open_model", lambda args: pytest.fail("told too late"))
+    monkeypatch.setattr("adaattn_core.commands.stylize.open_model", lambda args: pytest.fail("the error came too late"))
     save_image(picture(48, 24), "mask.png")
     assert complain(f"stylize sea.png {PAINT} --content-mask mask.png") == (
         "the content mask is 24x48 pixels, the content 56x40: another aspect ratio. "
@@ -173,9 +173,9 @@ def test_an_unknown_device(complain: Complain, device: str) -> None:
 # ---------------------------------------------------------------- outputs
 
 
-def test_an_output_that_cannot_be(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it is told before a model is looked for."""
-    monkeypatch.setattr("adaattn_core.commands.stylize.open_model", lambda args: pytest.fail("told too late"))
+def test_an_output_that_cannot_be_written(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All errors come before a model is loaded."""
+    monkeypatch.setattr("adaattn_core.commands.stylize.open_model", lambda args: pytest.fail("the error came too late"))
     stylize = "stylize sea.png --style style.png -o"
     suffixes = "one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp is needed. Rename the output."
     assert complain(f"{stylize} out/a.gif") == f"out/a.gif ends in '.gif'; {suffixes}"
@@ -212,7 +212,7 @@ def test_a_folder_that_may_not_be_written_to(complain: Complain, monkeypatch: py
         assert complain(command) == line
 
 
-def test_an_input_is_not_written_over(complain: Complain) -> None:
+def test_an_input_is_not_overwritten(complain: Complain) -> None:
     before = Path("sea.png").read_bytes()
     line = "sea.png is one of the input pictures and would be overwritten. Choose another output."
     assert complain("stylize sea.png --style style.png -o sea.png") == line
@@ -307,7 +307,7 @@ def test_a_run_that_cannot_start(complain: Complain, words: str, expected: str) 
 # ---------------------------------------------------------------- errors of other kinds
 
 
-def test_what_no_command_expects_is_one_line_too() -> None:
+def test_an_unexpected_error_is_one_line_too() -> None:
     assert explain(ZeroDivisionError("division\nby zero")) == (
         1, "unexpected ZeroDivisionError: division by zero. Please report this error with the output of --verbose.",
     )  # fmt: skip

@@ -84,7 +84,7 @@ def test_weights_that_do_not_fit_their_config(complain: Complain) -> None:
         json.dumps({"colour": "blue"}),
     ],
 )
-def test_weights_with_a_config_that_means_nothing(complain: Complain, config: str) -> None:
+def test_weights_with_an_invalid_config(complain: Complain, config: str) -> None:
     metadata = {**read_metadata("m.safetensors"), "config": config}
     save_file(load_file("m.safetensors"), "odd.safetensors", metadata)
     assert complain("info odd.safetensors").startswith("odd.safetensors has a config that cannot be read: ")
@@ -125,7 +125,7 @@ def test_convert_refuses_a_pickle_with_code(complain: Complain, name: str) -> No
     assert not Path("executed.txt").exists()
 
 
-def test_convert_says_what_it_needs(complain: Complain) -> None:
+def test_convert_reports_missing_files_and_wrong_names(complain: Complain) -> None:
     assert complain("convert nowhere --encoder vgg.pth -o out/new.safetensors") == (
         "nowhere: no such folder. Name the folder that holds latest_net_transformer.pth and latest_net_decoder.pth."
     )

@@ -38,7 +38,7 @@ def assert_holds(path: str, expected: Tensor) -> None:
     assert float(difference.max()) <= ROUNDING, f"max {difference.max():.4f}, mean {difference.mean():.4f}"
 
 
-def test_one_picture_is_written_and_named_on_one_line(folder: Path, capsys: Capture) -> None:
+def test_one_picture_is_written_and_reported_in_one_line(folder: Path, capsys: Capture) -> None:
     run(f"stylize photos/sea.png -o result.png {OIL}")
     assert_holds("result.png", painted("sea", "oil"))
     output, errors = capsys.readouterr()
@@ -79,7 +79,7 @@ def test_several_styles_are_mixed(folder: Path) -> None:
     assert_holds("a.png", painted("sea", "oil", "ink", style_weights=[0.7, 0.3]))
 
 
-def test_a_folder_of_contents_fills_a_folder(folder: Path, capsys: Capture) -> None:
+def test_a_folder_of_contents_gives_a_folder_of_results(folder: Path, capsys: Capture) -> None:
     save_image(picture(32, 32, seed=5), "photos/north/sea.jpg")
     run(f"stylize photos -o out/ {OIL}")
     assert {path.name for path in Path("out").iterdir()} == {"sea.png", "sea-2.png", "hill.png"}
@@ -115,7 +115,7 @@ def test_style_size_only_reduces(folder: Path, style_size: str, side: int) -> No
     assert_holds("a.png", stylize(load_model("m.safetensors"), load_image("photos/sea.png"), style))
 
 
-def test_content_mask_says_where(folder: Path) -> None:
+def test_content_mask_limits_the_result(folder: Path) -> None:
     left = torch.zeros(1, 3, 40, 56)
     left[..., :28] = 1
     save_image(left, "mask.png")
@@ -172,5 +172,5 @@ def test_running_out_of_memory_does_not_stop_the_others(
     assert "1 of 2 pictures failed, the others are done. The first failure: out of memory." in capsys.readouterr().err
 
 
-def test_names_stay_apart_from_names_that_look_numbered() -> None:
+def test_names_do_not_collide_with_numbered_names() -> None:
     assert list(distinct_names(["a", "a", "a-2", "A"])) == ["a.png", "a-2.png", "a-2-2.png", "A-3.png"]

@@ -49,7 +49,7 @@ checkpoint_every = 1
 
 @pytest.fixture
 def tiny_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """run.toml says all of a run of four steps against a narrow loss network."""
+    """run.toml holds all settings of a run of four steps with a narrow loss network."""
     Path("run.toml").write_text(TINY_RUN)
     vgg = VGGEncoder((8,) * 5)  # the same network each time, as from a file
     monkeypatch.setattr("adaattn_core.training.run_log.plot_losses", skip_plot)
@@ -94,7 +94,7 @@ def test_a_signal_before_the_first_step_ends_quietly(
 
 
 def parsed(*words: str) -> dict[str, Any]:
-    """What a train command would be run with."""
+    """The settings that the arguments of a train command give."""
     args = build_parser().parse_args(["train", *words])
     return {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
 

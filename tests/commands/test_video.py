@@ -1,4 +1,4 @@
-"""`adaattn video` paints every frame in order, says what it made, and ends with one line where it cannot."""
+"""`adaattn video` repaints every frame in order and reports the result or an error in one line."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """What the command gives to the encoder."""
-    seen: list[Tensor] = []
+    """The frames that the command gives to the encoder."""
+    written: list[Tensor] = []
     write = Writer.write
 
     def watched(self: Writer, image: Tensor, frame: Any) -> None:
-        seen.append(image)
+        written.append(image)
         write(self, image, frame)
 
     monkeypatch.setattr(Writer, "write", watched)
-    return seen
+    return written
 
 
 def run(line: str) -> None:
@@ -84,7 +84,7 @@ def contents(path: str = "in.mp4") -> list[Tensor]:
 
 
 def painted(images: list[Tensor], *styles: str, **options: Any) -> list[Tensor]:
-    """What the library makes of them, each by itself."""
+    """The results of the library, each frame independently."""
     pictures = [load_image(f"{style}.png") for style in styles or ("style",)]
     return [stylize(load_model("m.safetensors"), image, pictures, **options) for image in images]
 
@@ -95,10 +95,10 @@ def assert_all_equal(found: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(one, other), f"frame {number}: max {(one - other).abs().max()}"
 
 
-# ---------------------------------------------------------------- what is made
+# ---------------------------------------------------------------- results
 
 
-def test_a_clip_is_painted_and_named_on_one_line(folder: Path, capsys: Capture) -> None:
+def test_a_clip_is_repainted_and_reported_in_one_line(folder: Path, capsys: Capture) -> None:
     run(f"video in.mp4 -o out/a.mp4 {PAINT}")
     output, errors = capsys.readouterr()
     assert re.fullmatch(r"out/a\.mp4  48x32, 6 frames, \d+\.\d s\n", output)
@@ -114,12 +114,12 @@ def test_a_clip_is_painted_and_named_on_one_line(folder: Path, capsys: Capture) 
         assert float((from_numpy(found) - expected).abs().mean()) < 0.06, "noisy colours of four pixels at a time"
 
 
-def test_without_steadiness_every_frame_is_painted_by_itself(folder: Path, written: list[Tensor]) -> None:
+def test_steady_0_repaints_every_frame_independently(folder: Path, written: list[Tensor]) -> None:
     run(f"video in.mp4 -o out/a.mp4 --steady 0 {PAINT}")
     assert_all_equal(written, painted(contents()))
 
 
-def test_steadiness_is_that_of_the_library(folder: Path, written: list[Tensor]) -> None:
+def test_temporal_smoothing_is_that_of_the_library(folder: Path, written: list[Tensor]) -> None:
     run(f"video in.mp4 -o out/a.mp4 --steady .5 {PAINT}")
     steady, images = TemporalSmoother(0.5), contents()
     expected = [steady(content, one) for content, one in zip(images, painted(images), strict=True)]
@@ -164,7 +164,7 @@ def test_only_the_first_seconds(folder: Path) -> None:
     assert max(time for time, _ in sound_packets("out/a.mp4")) < Fraction(1, 2)
 
 
-def test_crf_says_how_much_is_kept(folder: Path) -> None:
+def test_a_higher_crf_gives_a_smaller_file(folder: Path) -> None:
     for crf in (5, 45):
         run(f"video in.mp4 -o out/{crf}.mp4 --crf {crf} {PAINT}")
     assert Path("out/45.mp4").stat().st_size < Path("out/5.mp4").stat().st_size
@@ -182,8 +182,8 @@ def test_the_style_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert seen == [3]
 
 
-def test_frames_wait_in_small_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoded ones that are not written yet: memory does not grow with the clip."""
+def test_few_frames_are_held_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded frames that are not written yet are few, so that memory does not grow with the clip."""
     write_clip("long.mp4", frames(count=30))
     waiting, most = 0, 0
     read, write = command.VideoJob.read, command.VideoJob.write
@@ -205,13 +205,13 @@ def test_frames_wait_in_small_numbers(folder: Path, monkeypatch: pytest.MonkeyPa
     assert waiting == 0 < most <= 7
 
 
-def test_sound_that_the_file_cannot_hold_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sound_that_the_format_cannot_hold_is_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(f"video in.mp4 -o out/a.webm {PAINT}")
     line = "the sound is left out: a .webm file cannot hold aac; use .mp4 or .mov or .mkv."
     assert caplog.messages == [line]
 
 
-# ---------------------------------------------------------------- what cannot be
+# ---------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_wrong_input(complain: Callable[..., str], words: str, line: str) -> Non
     assert Path("in.mp4").read_bytes() == before
 
 
-def test_a_folder_of_styles_is_too_many(complain: Callable[..., str]) -> None:
+def test_a_folder_of_several_styles_is_an_error(complain: Callable[..., str]) -> None:
     Path("styles").mkdir()
     for name in "ab":
         save_image(picture(16, 16), f"styles/{name}.png")
@@ -264,7 +264,7 @@ def test_a_damaged_clip_leaves_no_half_file(complain: Callable[..., str]) -> Non
     assert re.match(r"cut\.mkv is (cut short after|damaged at) frame \d+, \d\.\d\d s \(", line)
 
 
-def test_missing_packages_are_told(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     line = 'adaattn video needs PyAV and OpenCV. Install them: pip install "adaattn[video]"'
     for package in ("cv2", "av"):
         monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""Pictures are found in folders and by patterns, in order, each once."""
+"""Pictures are found in folders and by glob patterns, in order and each once."""
 
 from __future__ import annotations
 
@@ -79,7 +79,5 @@ def test_find_images_errors(pattern: str, message: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("tree")
-def test_results_of_earlier_runs_are_no_pictures_to_read(
-    patterns: list[str], without: str, expected: list[str]
-) -> None:
+def test_results_of_earlier_runs_are_skipped(patterns: list[str], without: str, expected: list[str]) -> None:
     assert [path.as_posix() for path in find_images(patterns, without)] == expected

@@ -23,7 +23,7 @@ pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
 pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')
 
 CODEC = 4 / 255
-"""On average, of colour stored for four pixels at a time, twice over."""
+"""Mean error of colour that is stored once for four pixels, after encoding twice."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def assert_alike(found: Tensor, expected: Tensor) -> None:
 # ---------------------------------------------------------------- in
 
 
-def test_frames_come_in_order_with_their_times(here: Path) -> None:
+def test_frames_are_read_in_order_with_their_timestamps(here: Path) -> None:
     expected = frames()
     write_clip("in.mp4", expected, rate=8)
     with open_clip("in.mp4") as clip:
@@ -60,7 +60,7 @@ def test_frames_come_in_order_with_their_times(here: Path) -> None:
         assert_alike(image, one)
 
 
-def test_the_first_seconds_alone(here: Path) -> None:
+def test_only_the_first_seconds_are_read(here: Path) -> None:
     write_clip("in.mp4", rate=8)
     with open_clip("in.mp4") as clip:
         assert len(list(clip.frames(seconds=0.5))) == 4, "the one at .5 s starts after them"
@@ -70,7 +70,7 @@ def test_the_first_seconds_alone(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mov", "libx264"), (".mkv", "libx264"), (".webm", "libvpx-vp9")])
-def test_kinds_of_file(here: Path, suffix: str, codec: str) -> None:
+def test_container_formats(here: Path, suffix: str, codec: str) -> None:
     write_clip(f"in{suffix}", codec=codec)
     with open_clip(f"in{suffix}") as clip:
         assert len(list(clip.frames())) == 6
@@ -86,8 +86,8 @@ RIGHT, HALF, LEFT = (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [(RIGHT, -1), (HALF, 2), (LEFT, 1)])
-def test_a_phones_clip_is_set_upright(here: Path, matrix: tuple[int, ...], turns: int) -> None:
-    """RIGHT: x' = -y, y' = x, so what was on top is on the right."""
+def test_a_rotated_clip_of_a_phone_is_turned_upright(here: Path, matrix: tuple[int, ...], turns: int) -> None:
+    """RIGHT: x' = -y, y' = x, so the top edge becomes the right edge."""
     (expected, *_) = pictures = frames()
     write_clip("in.mp4", pictures)
     turn(Path("in.mp4"), matrix)
@@ -97,8 +97,8 @@ def test_a_phones_clip_is_set_upright(here: Path, matrix: tuple[int, ...], turns
     assert_alike(image, expected.rot90(turns, (2, 3)))
 
 
-def test_colours_follow_the_matrix_that_the_file_names(here: Path) -> None:
-    """Written with BT.709, which the writer does; read as BT.601 a red would come out 12/255 darker."""
+def test_colours_follow_the_matrix_that_the_file_declares(here: Path) -> None:
+    """The writer declares BT.709. If it were read as BT.601, red would be 12/255 darker."""
     red = torch.tensor([200, 60, 20])[None, :, None, None].expand(1, 3, 32, 32) / 255
     write_clip("in.mp4", [red])
     copy("in.mp4", "out.mp4")
@@ -111,7 +111,7 @@ def test_colours_follow_the_matrix_that_the_file_names(here: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_copy_has_the_same_frames_and_times(here: Path, suffix: str) -> None:
+def test_a_copy_has_the_same_frames_and_timestamps(here: Path, suffix: str) -> None:
     expected = frames()
     write_clip("in.mp4", expected, rate=8)
     copy("in.mp4", f"out{suffix}")
@@ -121,7 +121,7 @@ def test_a_copy_has_the_same_frames_and_times(here: Path, suffix: str) -> None:
         assert_alike(from_numpy(found), one)
 
 
-def test_frames_that_do_not_come_evenly_keep_their_times(here: Path) -> None:
+def test_timestamps_of_unevenly_spaced_frames_are_preserved(here: Path) -> None:
     import av
 
     times = [0, 40, 240, 250, 900, 1000]
@@ -132,10 +132,10 @@ def test_frames_that_do_not_come_evenly_keep_their_times(here: Path) -> None:
     for name in ("in.mp4", "out.mp4"):
         with av.open(name) as container:
             durations.append(container.duration)
-    assert durations[0] == durations[1], "the last frame is shown as long"
+    assert durations[0] == durations[1], "the duration of the last frame differs"
 
 
-def test_pixels_that_are_not_square_stay_so(here: Path) -> None:
+def test_the_aspect_ratio_of_pixels_is_preserved(here: Path) -> None:
     import av
 
     write_clip("in.mp4", aspect=Fraction(4, 3))
@@ -147,7 +147,7 @@ def test_pixels_that_are_not_square_stay_so(here: Path) -> None:
             assert container.streams.video[0].sample_aspect_ratio == aspect
 
 
-def test_an_odd_row_and_column_are_left_out(here: Path) -> None:
+def test_an_odd_row_and_column_are_cut_off(here: Path) -> None:
     write_clip("in.mkv", frames(32, 48))
     with open_clip("in.mkv") as clip, open_writer("out.mp4", clip) as writer:
         for frame in clip.frames():
@@ -165,8 +165,8 @@ def test_the_sound_is_copied(here: Path, suffix: str, codec: str) -> None:
     assert max(abs(old - new) for (old, _), (new, _) in zip(before, after, strict=True)) <= Fraction(1, 1000)
 
 
-def test_sound_and_pictures_lie_beside_each_other(here: Path) -> None:
-    """A player need not jump through the file."""
+def test_sound_and_pictures_are_interleaved(here: Path) -> None:
+    """So that a player does not have to seek in the file."""
     import av
 
     write_clip("in.mp4", frames(count=24), rate=8, sound="aac")
@@ -178,14 +178,16 @@ def test_sound_and_pictures_lie_beside_each_other(here: Path) -> None:
     assert max(max(times[:number]) - time for number, time in enumerate(times) if number) < 1, "FFmpeg's own chunks"
 
 
-def test_the_sound_ends_with_the_seconds(here: Path) -> None:
+def test_the_sound_ends_at_the_given_seconds(here: Path) -> None:
     write_clip("in.mp4", frames(count=16), rate=8, sound="aac")
     copy("in.mp4", "out.mp4", seconds=1)
     before, after = sound_packets("in.mp4"), sound_packets("out.mp4")
     assert after == [one for one in before if one[0] < 1]
 
 
-def test_sound_that_the_file_cannot_hold_is_left_out_and_told(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sound_that_the_format_cannot_hold_is_left_out_with_a_warning(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import av
 
     write_clip("in.mp4", sound="aac")
@@ -196,7 +198,7 @@ def test_sound_that_the_file_cannot_hold_is_left_out_and_told(here: Path, caplog
         assert len(container.streams) == 1
 
 
-def test_the_index_stands_in_front(here: Path) -> None:
+def test_the_index_is_at_the_start_of_the_file(here: Path) -> None:
     write_clip("in.mp4")
     copy("in.mp4", "out.mp4")
     data = Path("out.mp4").read_bytes()
@@ -218,7 +220,7 @@ def read_all(path: str) -> None:
             clip.image(frame)
 
 
-def test_files_that_are_no_clips(here: Path) -> None:
+def test_files_that_are_not_clips(here: Path) -> None:
     Path("folder").mkdir()
     Path("text.mp4").write_text("hello")
     write_clip("small.mp4", frames(12, 40))
@@ -233,7 +235,7 @@ def test_files_that_are_no_clips(here: Path) -> None:
     )
 
 
-def test_sound_alone_is_no_clip(here: Path) -> None:
+def test_a_file_with_sound_only_is_not_a_clip(here: Path) -> None:
     import av
 
     from tests.helpers.tiny_clips import tone
@@ -247,7 +249,7 @@ def test_sound_alone_is_no_clip(here: Path) -> None:
 
 
 def test_a_clip_that_is_cut_short(here: Path) -> None:
-    """The index stands in front and announces what is not there; FFmpeg ends without a word."""
+    """The index at the start declares frames that are missing; FFmpeg ends without an error."""
     write_clip("in.mp4", with_noise(frames(count=24)), rate=8)
     copy("in.mp4", "whole.mp4")
     data = Path("whole.mp4").read_bytes()
@@ -256,7 +258,7 @@ def test_a_clip_that_is_cut_short(here: Path) -> None:
     assert line.startswith("cut.mp4 is cut short after frame ") or line.startswith("cut.mp4 is damaged at frame ")
     assert line.endswith("Download or export it again, or use only the part before with --seconds.")
     with open_clip("cut.mp4") as clip:
-        assert len(list(clip.frames(seconds=0.25))) == 2, "what is there can be used"
+        assert len(list(clip.frames(seconds=0.25))) == 2, "the part before the damage can be used"
 
 
 def test_a_clip_that_is_damaged_in_the_middle(here: Path) -> None:
@@ -282,12 +284,12 @@ def test_no_frame_in_the_first_seconds(here: Path) -> None:
     assert line == ("in.mkv has no frame in the first 1 s; its first frame is at 3.00 s. Ask for more seconds.")
 
 
-def test_outputs_that_cannot_be(here: Path) -> None:
+def test_output_paths_that_cannot_be_written(here: Path) -> None:
     write_clip("in.mp4")
 
     def write(path: str) -> None:
         with open_clip("in.mp4") as clip, open_writer(path, clip):
-            pytest.fail("told too late")
+            pytest.fail("the error came too late")
 
     assert complaint(lambda: write("out.avi")) == (
         "out.avi ends in '.avi'; one of .mp4, .mov, .mkv, .webm is needed. Rename the output."
@@ -296,7 +298,7 @@ def test_outputs_that_cannot_be(here: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ImageError])
-def test_what_ends_the_work_leaves_nothing(here: Path, error: type[BaseException]) -> None:
+def test_an_interruption_leaves_no_file(here: Path, error: type[BaseException]) -> None:
     write_clip("in.mp4")
     with pytest.raises(error), open_clip("in.mp4") as clip, open_writer("out.mp4", clip) as writer:
         frame = next(iter(clip.frames()))
@@ -305,7 +307,7 @@ def test_what_ends_the_work_leaves_nothing(here: Path, error: type[BaseException
     assert [path.name for path in here.iterdir()] == ["in.mp4"]
 
 
-def test_a_file_that_names_others_does_not_make_us_fetch_them(here: Path) -> None:
+def test_a_playlist_does_not_make_ffmpeg_fetch_files(here: Path) -> None:
     Path("list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     assert complaint(lambda: Clip("list.m3u8")).startswith("list.m3u8 is not a video, or is damaged")
 
@@ -317,7 +319,7 @@ def test_importing_loads_neither_package() -> None:
 
 
 @pytest.mark.parametrize("package", ["av", "cv2"])
-def test_a_missing_package_is_told(here: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_a_missing_package_is_reported(here: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError) as caught:
         _ = open_clip("in.mp4") if package == "av" else TemporalSmoother(0.5)
