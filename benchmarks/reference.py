@@ -1,12 +1,12 @@
-"""The published AdaAttN algorithm, plainly: the baseline that benchmarks measure and tests trust.
+"""Reference implementation of the published AdaAttN algorithm: the baseline of benchmarks and the oracle of tests.
 
-Each attention matrix is materialised, as logits and as weights: the published cost. Nothing here is used by the
-product and nothing of the product is used here. Letters: B batch, C value channels, K key channels, H W rows and
+Each attention matrix is materialised, as logits and as weights, so the cost is that of the published code. This module
+and the library do not use each other. Letters: B batch, C value channels, K key channels, H W rows and
 columns, Nc and Ns content and style positions.
 
 Source: Liu et al., ICCV 2021, arXiv:2108.03647; github.com/Huage001/AdaAttN at 524b2b1 (Apache-2.0).
-Differs from the published code: style positions are sampled by a generator passed in, where it reseeds the whole
-process; several styles, files and training are left out.
+Differs from the published code: style positions are sampled by a generator that is passed in, while the published code
+reseeds the global one; several styles, files and training are left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DECODER_STEPS = ("1", "4", "7", "10", "U", "14", "17", "U", "21", "24")
 
 
 class Sampling(NamedTuple):
-    """How many style positions are looked at (None: all of them), and the CPU generator that chooses them."""
+    """How many style positions are sampled (None: all of them), and the CPU generator that samples them."""
 
     shallow: int | None = 64 * 64  # relu3_1, and every level of the local loss
     deep: int | None = 256 * 256  # relu4_1 and relu5_1
@@ -48,7 +48,7 @@ PUBLISHED = Sampling()
 
 
 class Masks(NamedTuple):
-    """Content positions where `content` is 1 attend only where `style` is 1. Each (B or 1, 1, H, W), 0 or 1."""
+    """Content positions with mask 1 attend only to style positions with mask 1. Each (B or 1, 1, H, W), 0 or 1."""
 
     content: Tensor
     style: Tensor
@@ -122,12 +122,12 @@ def stacked_key(features: Features, level: str) -> Tensor:
 
 
 def attention_weights(query: Tensor, key: Tensor, similarity: Similarity, blocked: Tensor | None = None) -> Tensor:
-    """How much each content position looks at each style position.
+    """The weight of each style position for each content position.
 
     Args:
         query, key: (B, K, Nc), (B, K, Ns).
         similarity: "softmax" of the plain product (image), or cosine + 1 divided by its sum (video).
-        blocked: (B or 1, Nc, Ns) bool, True where a content position must not look.
+        blocked: (B or 1, Nc, Ns) bool, True where a style position is excluded.
 
     Returns:
         (B, Nc, Ns); rows sum to 1. The logits, as large, are alive until this returns.
@@ -241,9 +241,9 @@ def losses(ours: Features, content: Features, style: Features, sampling: Samplin
     total = dict.fromkeys(("content", "global", "local"), ours["relu2_1"].new_zeros(()))
     for level in LEVELS[1:]:
         query, key, value = stacked_key(content, level), stacked_key(style, level), style[level]
-        wanted = adaattn(query, key, value, content[level], sampling.shallow, sampling.generator)
+        target = adaattn(query, key, value, content[level], sampling.shallow, sampling.generator)
         moments = zip(channel_mean_std(ours[level]), channel_mean_std(value), strict=True)
         total["content"] = total["content"] + F.mse_loss(normalize(ours[level]), normalize(content[level]))
-        total["global"] = total["global"] + sum(F.mse_loss(result, target) for result, target in moments)
-        total["local"] = total["local"] + F.mse_loss(ours[level], wanted)
+        total["global"] = total["global"] + sum(F.mse_loss(result, style_moment) for result, style_moment in moments)
+        total["local"] = total["local"] + F.mse_loss(ours[level], target)
     return total
