@@ -180,7 +180,7 @@ BLOCKS = pytest.mark.parametrize("chunk_bytes", [TINY_BLOCKS, CHUNK_BYTES])
 
 @VARIANTS
 @BLOCKS
-def test_moments_in_chunks_equal_the_formulas(similarity: Similarity, temperature: float, masked: bool, chunk_bytes: int) -> None:
+def test_chunks_equal_the_formulas(similarity: Similarity, temperature: float, masked: bool, chunk_bytes: int) -> None:
     """Values with gradients recorded and without, and gradients. Where weights do not quite sum to 1 (cosine, by
     1e-5 / 30), centring shifts the mean."""
     one, exact = case(masked), case(masked, torch.float64)
