@@ -118,7 +118,7 @@ def test_models_and_pictures_are_evaluated(files: Path, monkeypatch: pytest.Monk
     def no_download(device: torch.device) -> NoReturn:
         raise CheckpointError("not in a test")
 
-    monkeypatch.setattr(evaluate, "load_vgg", lambda source: narrow_vgg19())
+    monkeypatch.setattr(evaluate, "load_vgg", lambda source="built-in", normalized=False: narrow_vgg19())
     monkeypatch.setattr(evaluate, "load_vgg16", lambda source: narrow_vgg16())
     monkeypatch.setattr(evaluate, "package_lpips_heads", lambda: no_download(torch.device("cpu")))
     monkeypatch.setattr(evaluate, "load_lpips_alex", no_download)

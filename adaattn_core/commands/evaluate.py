@@ -16,7 +16,7 @@ import torch
 
 from .. import __version__
 from ..checkpoints.model_file import BUILT_IN, find_model
-from ..checkpoints.vgg import load_vgg
+from ..checkpoints.vgg import BUILT_IN_VGG, load_vgg
 from ..errors import CheckpointError
 from ..evaluation.methods import (
     ExistingImages,
@@ -56,8 +56,8 @@ from .options import fraction, integer, make_folder, open_model, pixels_or_zero,
 
 EXAMPLES = """\
 examples:
-  adaattn evaluate --content photos/ --style paintings/ --vgg torchvision -o report/
-  adaattn evaluate --content photos/ --style paintings/ --vgg vgg19.pth --vgg16 vgg16.pth -o report/ \\
+  adaattn evaluate --content photos/ --style paintings/ -o report/
+  adaattn evaluate --content photos/ --style paintings/ --vgg16 torchvision -o report/ \\
       --model compact --model mine=runs/mine/model.safetensors --pictures other=results/
 Pictures of other tools are called CONTENT__STYLE.png (or .jpg, ...) after the names of their content and style.
 Options of a model follow after commas: --model sampled=compact,attention=sampled,temperature=2,strength=.8
@@ -106,7 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_networks(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--vgg", required=True, metavar="built-in|FILE|torchvision", help="VGG-19")
+    group.add_argument(
+        "--vgg", default=BUILT_IN_VGG, metavar="built-in|FILE|torchvision",
+        help="VGG-19 of the metrics Style (VGG-19) and Content (VGG-19) (default: the built-in one). Patch distance, "
+        "style spread and style retrieval are always measured with the built-in one",
+    )  # fmt: skip
     group.add_argument(
         "--vgg16", "--judge", metavar="FILE|torchvision",
         help="VGG-16, which no training uses: for style, Gram, CFSD, LPIPS (VGG-16)",
@@ -164,7 +168,7 @@ def load_metric_suite(args: argparse.Namespace) -> MetricSuite:
     """The networks that the options name; those that are optional and not available give a reason instead."""
     device = pick_device(args.device)
     reasons = {} if args.artfid else {"artfid": "not asked for; add --artfid"}
-    vgg19 = prepare_network(load_vgg(args.vgg), device)
+    vgg19, normalized = (prepare_network(net, device) for net in (load_vgg(args.vgg), load_vgg(normalized=True)))
     vgg16 = heads = alex = None
     if args.vgg16:
         vgg16 = prepare_network(load_vgg16(args.vgg16), device)
@@ -182,7 +186,7 @@ def load_metric_suite(args: argparse.Namespace) -> MetricSuite:
         alex = load_lpips_alex(device)
     except CheckpointError as error:
         reasons["lpips_alex"] = str(error)
-    return MetricSuite(FeatureNetworks(vgg19, vgg16, heads, alex), reasons)
+    return MetricSuite(FeatureNetworks(vgg19, vgg16, heads, alex, normalized), reasons)
 
 
 # Methods

@@ -1,12 +1,15 @@
 """Metrics of stylised pictures as pure functions: how much content is kept, how much style is taken.
 
 Pictures are (B, 3, H, W) RGB in [0, 1]; features come from a feature network (see `networks`), level name ->
-(B, C, H, W). Every metric returns one value per picture, (B,) float32. docs/evaluation.md says how well the metrics
-agree with human judgement, and why every table needs the rows "content unchanged" and "style copied".
+(B, C, H, W). Every metric returns one value per picture, (B,) float32. `style_spread` and `style_retrieval` relate
+the pictures of a whole evaluation to each other; their (N,) and (S,) run over all pictures and all styles.
+docs/evaluation.md says how well the metrics agree with human judgement, and why every table needs the rows "content
+unchanged" and "style copied".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -21,6 +24,8 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 LPIPS_ROWS, STRUCTURE_ROWS, POSITIONS = 32, 128, 8192
 """Rows and positions per chunk. In chunks that fit a processor's cache, LPIPS takes a third of the time."""
+SIMILARITY_VALUES = 2**22
+"""Cosines of `patch_distance` in memory at a time, 16 MB; a picture of 256 x 384 pixels has 1536 x 1536."""
 STRUCTURE_POSITIONS = 128 * 128
 """Positions of relu3_1 in a 512 x 512 picture, the size at which CFSD is usually reported."""
 
@@ -74,8 +79,13 @@ def content_distance(stylized: Mapping[str, Tensor], content: Mapping[str, Tenso
 
 
 def _normalize(features: Tensor) -> Tensor:
-    mean, std = (x[..., None, None] for x in _mean_std(features))
-    return (features.float() - mean) / std.clamp_min(1e-5 * std.amax(dim=1, keepdim=True).clamp_min(1e-20))
+    mean, std = _mean_std(features)
+    return (features.float() - mean[..., None, None]) / _floored(std)[..., None, None]
+
+
+def _floored(std: Tensor) -> Tensor:
+    """Standard deviations (B, C), at least 1e-5 times the largest: a channel may be 0 everywhere."""
+    return std.clamp_min(1e-5 * std.amax(dim=1, keepdim=True).clamp_min(1e-20))
 
 
 def lpips_distance(image: Mapping[str, Tensor], reference: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> Tensor:
@@ -174,6 +184,90 @@ def relative_distance(x: Tensor, reference: Tensor) -> Tensor:
     """|x - reference| / |reference| of each item: (B, ...) -> (B,); 0 where both are 0."""
     difference, norm = (a.float().flatten(1).square().sum(dim=1).sqrt() for a in (x - reference, reference))
     return difference / norm.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def patch_distance(stylized: Tensor, style: Tensor) -> Tensor:
+    """Bidirectional dissimilarity of the patches of two pictures: 0 where each consists of patches of the other.
+
+    Each channel is normalised by the style's mean and standard deviation, in both pictures. Each position has a nearest
+    position in the other picture; the distance is 1 - cosine, averaged over positions and then over both directions.
+    Stylised to style asks whether the picture has patches that the style lacks; style to stylised asks whether patches
+    of the style are missing in it.
+    Source: Simakov et al., "Summarizing Visual Data Using Bidirectional Similarity", CVPR 2008, equation 1.
+    Differs from it: patches are positions of one level of a feature network, compared by cosine, instead of pixels at
+    several scales, compared by squared distance.
+
+    Args:
+        stylized, style: features of one level, (B, C, H, W); the two may differ in size.
+    """
+    mean, std = _mean_std(style)
+    a, b = (_unit_patches(features, mean[:, None], _floored(std)[:, None]) for features in (stylized, style))
+    nearest_b = a.new_full((len(b), b.shape[1]), -1.0)
+    total = a.new_zeros(len(a))
+    for rows in torch.split(a, max(1, SIMILARITY_VALUES // (len(b) * b.shape[1])), dim=1):
+        cosines = rows @ b.mT
+        total += cosines.amax(dim=2).sum(dim=1)
+        nearest_b = torch.maximum(nearest_b, cosines.amax(dim=1))
+    return 1 - (total / a.shape[1] + nearest_b.mean(dim=1)) / 2
+
+
+def _unit_patches(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H W, C): normalised by the mean and standard deviation, (B, 1, C), then of length 1."""
+    patches = rearrange(features.float(), "b c h w -> b (h w) c")
+    return F.normalize((patches - mean) / std, dim=2)
+
+
+# Style taken, among all pictures of an evaluation
+
+
+def style_spread(pictures: Statistics, styles: Statistics, content: Tensor, style: Tensor) -> Tensor:
+    """How far a content's pictures in different styles differ, relative to the styles: 0 if they are all alike.
+
+    The distance of two pictures of one content in two styles over the distance of the two styles, averaged over levels,
+    then over the partners of each picture. The content unchanged has 0, the styles themselves have 1.
+
+    Args:
+        pictures, styles: `channel_statistics` of all pictures of one method, (N, D), and of all styles, (S, D).
+        content, style: index of each picture's content and of its style in `styles`, (N,).
+
+    Returns:
+        (N,); NaN for a picture without a partner: no other picture has its content and another style.
+    """
+    spread = torch.full((len(content),), math.nan)
+    for index in set(content.tolist()):
+        group = (content == index).nonzero()[:, 0]
+        names = style[group]
+        ratios = [
+            _pairwise(level[group], level[group]) / _pairwise(styles[name][names], styles[name][names])
+            for name, level in pictures.items()
+        ]
+        ratio = torch.stack(ratios).mean(dim=0)  # not finite where the styles are equal: a picture with itself
+        spread[group] = ratio.where(ratio.isfinite(), math.nan).nanmean(dim=1)
+    return spread
+
+
+def style_retrieval(pictures: Statistics, styles: Statistics, style: Tensor) -> Tensor:
+    """1 where no style is nearer to a picture than its own, else 0. Its mean by chance is 1 / S.
+
+    Args:
+        pictures, styles, style: as in `style_spread`.
+
+    Returns:
+        (N,); NaN where there is only one style.
+    """
+    if len(next(iter(styles.values()))) < 2:
+        return torch.full((len(style),), math.nan)
+    distances = torch.stack([
+        _pairwise(level, styles[name]) / styles[name].norm(dim=1).mean().clamp_min(torch.finfo(torch.float32).tiny)
+        for name, level in pictures.items()
+    ]).mean(dim=0)  # fmt: skip
+    own = distances.gather(1, style[:, None])[:, 0]
+    return (own <= distances.amin(dim=1)).float()
+
+
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    """(N, D), (S, D) -> L2 distances (N, S), exactly 0 for equal rows."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 # Over many pictures

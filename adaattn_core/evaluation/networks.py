@@ -34,7 +34,7 @@ LPIPS_LEVELS = (*VGG16_STYLE_LEVELS, "relu5_3")
 NO_LPIPS = "the lpips package is not installed: pip install lpips"
 
 Network = TypeVar("Network", bound=nn.Module)
-NetworkName = Literal["vgg19", "vgg16", "lpips_heads", "lpips_alex"]
+NetworkName = Literal["vgg19", "vgg16", "lpips_heads", "lpips_alex", "vgg19_normalized"]
 """Fields of `FeatureNetworks`."""
 
 
@@ -85,12 +85,14 @@ class FeatureNetworks:
         vgg16: from `load_vgg16`.
         lpips_heads: from `load_lpips_heads`; they are used with vgg16.
         lpips_alex: (picture, reference) -> (1,), both in [0, 1]; see `load_lpips_alex`.
+        vgg19_normalized: the built-in VGG-19 with normalised channels, `load_vgg(normalized=True)`.
     """
 
     vgg19: VGGEncoder
     vgg16: VGG16 | None = None
     lpips_heads: Mapping[str, Tensor] | None = None
     lpips_alex: Callable[[Tensor, Tensor], Tensor] | None = None
+    vgg19_normalized: VGGEncoder | None = None
 
 
 def load_vgg16(source: str | Path) -> VGG16:

@@ -19,9 +19,10 @@ from ..io.files import atomic_path
 from ..runtime.progress import ProgressBar
 from .methods import Method, Output, Pair, Sources, file_identity, load_reduced
 from .metric_suite import MetricSuite, PictureFeatures, StyleStatistics
+from .picture_statistics import encode_statistics
 
 STYLE_CACHE_SIZE = 200
-"""Styles whose statistics stay in memory, about 1.5 MB each."""
+"""Styles whose statistics stay in memory, about 3 MB each."""
 
 Record = dict[str, Any]
 
@@ -84,7 +85,7 @@ class Evaluation:
         for pair in self.pairs:
             remaining = [method for method in self.methods if self.record(method, pair) is None]
             bar.update(len(self.methods) - len(remaining))
-            if remaining:
+            if remaining or self.style_key(pair) not in self.records.by_key:
                 try:
                     self._measure(pair, remaining, contents, styles)
                 except ImageError as error:
@@ -107,25 +108,38 @@ class Evaluation:
         style = styles.get(pair.style) or self.suite.style_statistics(self.suite.extract(sources.style))
         if len(styles) < STYLE_CACHE_SIZE:  # a full cache keeps its styles: they recur in turn, the oldest first
             styles[pair.style] = style
+        self._add_style(pair, style)
         for method in methods:
             output = method.stylize(pair, sources)
             unchanged = output.picture is sources.content
-            values = self.suite.score(content if unchanged else self.suite.extract(output.picture), content, style)
+            score = self.suite.score(content if unchanged else self.suite.extract(output.picture), content, style)
             self.on_result(method, pair, output)
             self.records.add({
                 "key": self.key(method, pair), "subject": method.name, "content": pair.content.stem,
                 "style": pair.style.stem, "seconds": output.seconds, "resized": output.resized,
-                "pixels": output.picture.shape[-2] * output.picture.shape[-1], "values": values,
+                "pixels": output.picture.shape[-2] * output.picture.shape[-1], "values": score.values,
+                **_statistics_entry(score.statistics),
             })  # fmt: skip
+
+    def _add_style(self, pair: Pair, style: StyleStatistics) -> None:
+        key = self.style_key(pair)
+        if key not in self.records.by_key:
+            self.records.add({"key": key, "style": pair.style.stem, **_statistics_entry(style)})
 
     def sources(self, pair: Pair) -> Sources:
         return Sources(*(load_reduced(path, self.size) for path in pair))
 
     def key(self, method: Method, pair: Pair) -> str:
         """Key of a record: a digest that changes whenever the measurements would."""
-        files = [file_identity(path) for path in pair]
-        identity = json.dumps([self._suite_identity, self.size, files, method.identity(pair)])
-        return hashlib.sha256(identity.encode()).hexdigest()[:20]
+        return self._digest([file_identity(path) for path in pair], method.identity(pair))
+
+    def style_key(self, pair: Pair) -> str:
+        """Key of the record of the pair's style, which holds its statistics."""
+        return f"style {self._digest(file_identity(pair.style))}"
+
+    def _digest(self, *identity: object) -> str:
+        text = json.dumps([self._suite_identity, self.size, *identity])
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property
     def _suite_identity(self) -> str:
@@ -143,3 +157,8 @@ class Evaluation:
             if len(known) == len(records):
                 complete[pair] = known
         return complete
+
+
+def _statistics_entry(statistics: StyleStatistics) -> Record:
+    """The entry "statistics" of a record; empty without the network that they come from."""
+    return {"statistics": encode_statistics(statistics.channels)} if statistics.channels else {}

@@ -44,7 +44,7 @@ class Thumbnails:
         Args:
             metrics: "metrics" of the report's data.
         """
-        measured = [metric for metric in metrics if not metric["missing"]]
+        measured = [metric for metric in metrics if metric["name"] in evaluation.suite.metrics]
         captions = [next((m for m in measured if m["side"] == side), None) for side in ("style", "content")]
         examples = []
         for pair, records in evaluation.complete().items():

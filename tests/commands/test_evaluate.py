@@ -51,7 +51,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def offline(where: device) -> Any:
         raise CheckpointError("AlexNet could not be downloaded (no route to host)")
 
-    monkeypatch.setattr(command, "load_vgg", lambda source: narrow_vgg19())
+    monkeypatch.setattr(command, "load_vgg", lambda source="built-in", normalized=False: narrow_vgg19())
     monkeypatch.setattr(command, "load_vgg16", lambda source: narrow_vgg16())
     monkeypatch.setattr(command, "load_lpips_heads", heads)
     monkeypatch.setattr(command, "load_lpips_alex", offline)
@@ -332,7 +332,6 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
         (f"{FULL} --pairs 0", "argument --pairs: 0 is out of range; it must be at least 1. See adaattn evaluate "
          "--help."),
         (f"{FULL} --device teapot", None),
-        (BASIC, "the following arguments are required: --vgg. See adaattn evaluate --help."),
         (FULL.replace("-o report", "-o no/report"), "no is not a folder, so the output cannot be written "
          "there. Create the folder first."),
         (FULL.replace("-o report", "-o m.safetensors"), "m.safetensors is a file; a folder is needed for the "

@@ -217,15 +217,19 @@ def narrow_vgg19() -> VGGEncoder:
 
 
 def test_a_suite_measures_every_metric_whose_networks_it_has() -> None:
-    without_vgg16 = ("style_vgg16", "gram", "cfsd", "lpips_vgg", "lpips_alex")
+    without_vgg16 = ("style_vgg16", "gram", "cfsd", "lpips_vgg")
+    without_normalized = ("patch_distance", "style_spread", "style_retrieval")
     suite = MetricSuite(FeatureNetworks(narrow_vgg19()), {"vgg16": "no file"})
     content, style = (suite.extract(picture(32, 48, seed=seed)) for seed in (1, 2))
-    found = suite.score(content, content, suite.style_statistics(style))
-    assert set(found) == set(METRICS) - {*without_vgg16, "artfid"}
-    assert suite.missing == {**dict.fromkeys(without_vgg16, "no file"), "lpips_alex": "lpips_alex was not loaded"}
+    found = suite.score(content, content, suite.style_statistics(style)).values
+    assert set(found) == set(METRICS) - {*without_vgg16, *without_normalized, "lpips_alex", "artfid"}
+    assert suite.missing == {
+        **dict.fromkeys(without_vgg16, "no file"), "lpips_alex": "lpips_alex was not loaded",
+        **dict.fromkeys(without_normalized, "vgg19_normalized was not loaded"),
+    }  # fmt: skip
     assert found["ssim"] == pytest.approx(1) and found["content"] == 0
     assert found["style_vgg19"] > 0 and found["color"] > 0
-    assert suite.score(style, style, suite.style_statistics(style))["style_vgg19"] == 0
+    assert suite.score(style, style, suite.style_statistics(style)).values["style_vgg19"] == 0
 
 
 def test_the_identity_of_a_suite_changes_with_its_networks_and_metrics() -> None:
@@ -235,6 +239,9 @@ def test_the_identity_of_a_suite_changes_with_its_networks_and_metrics() -> None
     assert suite.identity() != other.identity()
     other = MetricSuite(FeatureNetworks(narrow_vgg19()), {"ssim": "not wanted"})
     assert suite.identity() != other.identity()
+    other = MetricSuite(FeatureNetworks(narrow_vgg19(), vgg19_normalized=narrow_vgg19()))
+    without = MetricSuite(other.networks, {"patch_distance": "not wanted"})
+    assert len({suite.identity(), other.identity(), without.identity()}) == 3
 
 
 def test_every_style_level_of_vgg16_is_one_of_lpips() -> None:

@@ -42,7 +42,7 @@ def report() -> dict[str, Any]:
         {
             "name": name, "title": METRICS[name].title, "side": METRICS[name].side, "about": METRICS[name].about,
             "better": "higher" if METRICS[name].higher_is_better else "lower", "digits": METRICS[name].digits,
-            "missing": None if name in measured else f"no <{name}> here",
+            "missing": None if name in measured else f"no <{name}> here", "pairs": 2 if name in measured else None,
         }
         for name in METRICS
     ]  # fmt: skip

@@ -109,7 +109,7 @@ def test_an_interrupted_run_continues(folders: tuple[list[Path], list[Path]], tm
     assert bar.n == 8
     assert list(resumed.complete().values()) == list(uninterrupted.complete().values())
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert len(lines) == 8 and all(json.loads(line)["key"] for line in lines)
+    assert len(lines) == 8 + 2 and all(json.loads(line)["key"] for line in lines)  # and one for each style
 
 
 def test_nothing_is_measured_twice_and_what_changed_is(folders: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_table_for_a_terminal(folders: tuple[list[Path], list[Path]], tmp_path: 
     run(evaluation)
     lines = table(summarize(evaluation, 0, {"counting": 1.5}, {}, {})).splitlines()
     assert len(lines) == 3
-    assert lines[0].split()[:2] == ["Style", "(VGG-16)"] and lines[0].endswith("s/picture  peak GiB")
+    assert lines[0].split()[:3] == ["Patch", "distance", "(VGG-19)"] and lines[0].endswith("s/picture  peak GiB")
     assert lines[1].startswith("counting") and lines[1].endswith("2.00      1.50")
     assert "1.000 ±0.000" in lines[2] and lines[2].endswith("-         -")
     assert "LPIPS (Alex)" not in lines[0]  # not measured: said elsewhere

@@ -35,7 +35,7 @@ def narrow_suite() -> MetricSuite:
     """Every network except those of packages that download."""
     heads = {level: torch.ones(width) for level, width in zip(LPIPS_LEVELS, NARROW, strict=True)}
     reasons = {"lpips_alex": "not in a test", "artfid": "not in a test"}
-    return MetricSuite(FeatureNetworks(narrow_vgg19(), narrow_vgg16(), heads), reasons)
+    return MetricSuite(FeatureNetworks(narrow_vgg19(), narrow_vgg16(), heads, vgg19_normalized=narrow_vgg19()), reasons)
 
 
 def write_pictures(folder: Path, names: Sequence[str], seed: int = 0, size: tuple[int, int] = (32, 40)) -> Path:
