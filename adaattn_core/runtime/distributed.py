@@ -1,8 +1,8 @@
-"""One training run in several processes, as torchrun starts them: who is who, and what they tell each other.
+"""Data-parallel work in several processes, as torchrun starts them: ranks, exchange of status, reduction of gradients.
 
-Every process computes its share of each batch, and all hold the same weights, since gradients are added up before each
-update. Before that the processes `meet`, each to say how it is doing: so all stop at the same step when one cannot go
-on or is asked to stop. Words go through gloo on the CPU, gradients through nccl where they lie on a GPU.
+Every process computes its share of each batch. All hold the same weights, because gradients are summed over the
+processes before each update. Before that they exchange a `RankStatus`, so that all stop at the same step when one fails
+or receives a signal. Status goes through gloo on the CPU, gradients on a GPU through nccl.
 """
 
 from __future__ import annotations
@@ -23,42 +23,51 @@ log = logging.getLogger(__name__)
 
 
 class PeerError(RuntimeError):
-    """Another process of the run cannot go on; one line, its own."""
+    """Another process of the run failed; the message is its error in one line."""
 
 
 class PeerLostError(PeerError):
-    """Another process of the run is gone without a word."""
+    """Another process of the run ended without a status."""
 
 
 class RankStatus(NamedTuple):
-    """What a process tells the others: unreadable files it met, why it cannot go on, the signal that asks to stop."""
+    """What a process reports to the others before each update."""
 
     broken: tuple[str, ...] = ()
+    """Names of unreadable files."""
     failure: str = ""
+    """Error message; empty if the process can continue."""
     stop: int = 0
+    """Number of the signal that requests a stop, or 0."""
 
 
 class DistributedContext:
-    """This process among the `world` processes of a run, counted by `rank`; all else is nothing to a single one."""
+    """This process among the `world` processes of a run. With a single process, every exchange does nothing.
+
+    Args:
+        rank: of this process, from 0.
+        world: number of processes.
+        local_rank: of this process among those on its machine.
+    """
 
     def __init__(self, rank: int = 0, world: int = 1, local_rank: int = 0) -> None:
         self.rank, self.world, self.local_rank = rank, world, local_rank
 
     @classmethod
     def from_env(cls) -> DistributedContext:
-        """As torchrun says; one process without it."""
+        """From the environment variables that torchrun sets; a single process without them."""
         return cls(*(int(os.environ.get(name, default)) for name, default in ENVIRONMENT.items()))
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes the files of the run and speaks to the person."""
+        """Whether this process writes the run's files and its output on the terminal."""
         return self.rank == 0
 
     def pick_device(self, name: str) -> torch.device:
-        """`devices.pick_device`; of several processes on a machine each takes a GPU of its own.
+        """`device.pick_device`, except that each of several processes on a machine uses a GPU of its own.
 
         Raises:
-            ValueError: a device that is not there, or cannot be shared out.
+            ValueError: no such device, a single device for several processes, or fewer GPUs than processes.
         """
         if self.world == 1:
             return pick_device(name)
@@ -77,101 +86,119 @@ class DistributedContext:
 
     @contextmanager
     def process_group(self) -> Iterator[None]:
-        """Connected to the other processes. An error that ends the block is told to them, and only the writer raises
-        it: the others raise PeerError.
+        """Connect to the other processes for the duration of the block.
+
+        An error that ends the block is broadcast. Only the main process raises it; the others raise PeerError.
 
         Raises:
-            PeerError: another process cannot go on, which every process hears at its next `meet`.
+            PeerError: another process failed, as received by the next `sync_status`.
         """
         if self.world == 1:
             yield
             return
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         try:
-            self._words = dist.new_group(backend="gloo")
+            self._status_group = dist.new_group(backend="gloo")
             yield
         except (PeerError, KeyboardInterrupt):
-            raise  # all know of it
+            raise  # already known to all processes
         except Exception as error:
             log.debug("process %d of %d", self.rank, self.world, exc_info=True)
             self._broadcast_failure(error)
             raise
         finally:
-            dist.destroy_process_group()  # ends its threads: one that lets go of a tensor after Python has ended aborts
+            dist.destroy_process_group()  # joins its threads, which abort if they free a tensor after Python ended
 
     def _broadcast_failure(self, error: Exception) -> None:
-        line = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         try:
-            self._exchange(RankStatus(failure=line))
+            self._exchange(RankStatus(failure=message))
         except PeerLostError:
-            return  # nobody is left to tell
+            return  # no other process is left
         if not self.is_main_process:
-            raise PeerError(line) from error
+            raise PeerError(message) from error
 
     def sync_status(self, broken: Sequence[str] = (), stop: int | None = None) -> tuple[list[str], int]:
-        """Wait for the others; what `broken` and `stop` (a signal, or 0) come to over all processes.
+        """Exchange the status with all other processes, waiting for them.
+
+        Args:
+            broken: names of unreadable files.
+            stop: number of a signal that requests a stop, or None or 0.
+
+        Returns:
+            `broken` of all processes, concatenated, and the largest `stop`.
 
         Raises:
-            PeerError: one of them cannot go on, and says why.
-            PeerLostError: one of them is gone.
+            PeerError: another process failed; the message names its rank and error.
+            PeerLostError: another process ended.
         """
-        told = self._exchange(RankStatus(tuple(broken), stop=stop or 0))
-        for rank, news in enumerate(told):
-            if news.failure:
-                raise PeerError(f"process {rank} of {self.world} cannot go on: {news.failure}")
-        return [name for news in told for name in news.broken], max(news.stop for news in told)
+        statuses = self._exchange(RankStatus(tuple(broken), stop=stop or 0))
+        for rank, status in enumerate(statuses):
+            if status.failure:
+                raise PeerError(f"process {rank} of {self.world} cannot go on: {status.failure}")
+        return [name for status in statuses for name in status.broken], max(status.stop for status in statuses)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """The first process of each machine goes through the block before its others: what it fetches is there then."""
+        """The first process of each machine runs the block before the others there, which find what it downloaded."""
         if self.local_rank:
             self.sync_status()
         yield
         if not self.local_rank:
             self.sync_status()
 
-    def _exchange(self, news: RankStatus) -> list[RankStatus]:
+    def _exchange(self, status: RankStatus) -> list[RankStatus]:
+        """The status of every process, by rank."""
         if self.world == 1:
-            return [news]
-        told = [RankStatus()] * self.world
-        with _watched():
-            dist.all_gather_object(told, news, group=self._words)  # type: ignore[arg-type]  # a group: we are in it
-        return told
+            return [status]
+        statuses = [RankStatus()] * self.world
+        with _connection_errors():
+            dist.all_gather_object(statuses, status, group=self._status_group)  # type: ignore[arg-type]  # never None
+        return statuses
 
     def flatten(self, tensors: Sequence[Tensor]) -> Tensor | None:
-        """What `all_reduce_sum` needs, made before `meet`: then a lack of memory can be told there."""
+        """The buffer of `all_reduce_sum`, or None for a single process.
+
+        Allocated before `sync_status`, so that a lack of memory is part of the status.
+        """
         return torch.cat([tensor.reshape(-1).float() for tensor in tensors]) if self.world > 1 else None
 
     def all_reduce_sum(self, tensors: Sequence[Tensor], flat: Tensor | None) -> None:
-        """Each tensor becomes its sum over all processes, bit for bit the same in all of them."""
+        """Replace each tensor by its sum over all processes, bitwise identical in all of them.
+
+        Args:
+            tensors: in the same order in every process.
+            flat: result of `flatten`; None does nothing.
+        """
         if flat is None:
             return
-        with _watched():
+        with _connection_errors():
             dist.all_reduce(flat)
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Each tensor becomes the writer's."""
+        """Replace each tensor by the main process's."""
         if self.world == 1:
             return
         for tensor in tensors:
-            same = tensor.detach().contiguous()
-            with _watched():
-                dist.broadcast(same, src=0)
+            contiguous = tensor.detach().contiguous()
+            with _connection_errors():
+                dist.broadcast(contiguous, src=0)
             with torch.no_grad():
-                tensor.copy_(same)
+                tensor.copy_(contiguous)
 
 
 ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-"""What torchrun tells each process, and what it is without."""
+"""Variables that torchrun sets for each process, and their values without it."""
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
+def _connection_errors() -> Iterator[None]:
+    """Turns a broken connection into a PeerLostError."""
     try:
         yield
-    except RuntimeError as error:  # gloo's and nccl's, when a connection breaks or times out
+    except RuntimeError as error:  # raised by gloo and nccl when a connection breaks or times out
         raise PeerLostError(
             "another process of the run is gone. What is done is saved: go on with --resume."
         ) from error

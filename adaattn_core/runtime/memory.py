@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size this process ever had.
+    """Peak resident memory of this process so far, in bytes.
 
     Raises:
-        ValueError: on Windows, whose Python cannot tell.
+        ValueError: on Windows, where Python does not report it.
     """
     status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage: Linux counts what the parent had when it started this process
+    if status.is_file():  # not getrusage, which on Linux includes the parent's memory at the fork
         (kilobytes,) = re.findall(r"^VmHWM:\s*(\d+) kB$", status.read_text(), flags=re.MULTILINE)
         return 1024 * int(kilobytes)
     try:
@@ -34,25 +34,29 @@ def peak_memory_bytes() -> int:
 
 
 IDLE_BYTES = 512 * 2**20
+"""Estimate of the memory of Python and torch before any work."""
 
 LARGE_PIXELS = 1024 * 1024
-"""From here on it is worth asking the system for pages again to leave no gaps between one step and the next."""
+"""From this size on, `malloc_trim` between two steps is worth the cost of allocating the pages again."""
 
 CPU = torch.device("cpu")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left; on the CPU and on MPS, torch says so in words only."""
+    """Whether an error means that a device or the machine is out of memory.
+
+    On the CPU and on MPS torch raises a plain RuntimeError, which only its message identifies.
+    """
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    phrases = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes that this process holds: on a device with memory of its own, there; else of the machine's.
+    """Bytes that this process holds: in the device's own memory if it has one, else in the machine's.
 
-    Only Linux tells; elsewhere it is what Python and torch take before any work.
+    The machine's memory is measured on Linux only; elsewhere IDLE_BYTES is returned.
     """
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
@@ -63,21 +67,23 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def malloc_trim(device: torch.device = CPU) -> None:
-    """Give pages between what is still in use back to the system: glibc keeps those of tensors under 32 MiB, which
-    count as held. A third of a millisecond; nothing where the C library is another, or the work is elsewhere."""
+    """Return freed heap pages to the system: glibc keeps those of tensors under 32 MiB, which count as in use.
+
+    Takes a third of a millisecond. Does nothing with another C library, or for another device than the CPU.
+    """
     if sys.platform == "linux" and device.type == "cpu":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def malloc_trim_if_large(picture: Tensor) -> None:
-    """`malloc_trim` between two steps of the work on a picture that is so large that it is worth it."""
-    if picture.shape[-2] * picture.shape[-1] >= LARGE_PIXELS:
-        malloc_trim(picture.device)
+def malloc_trim_if_large(image: Tensor) -> None:
+    """`malloc_trim` between two steps of the work on an image (B, C, H, W), if it has at least LARGE_PIXELS."""
+    if image.shape[-2] * image.shape[-1] >= LARGE_PIXELS:
+        malloc_trim(image.device)
 
 
 def empty_cache() -> None:
-    """Give back what torch keeps for later on the devices that are in use."""
+    """Release the memory that torch caches on CUDA and MPS devices."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

@@ -1,4 +1,4 @@
-"""Files read ahead and written behind, in threads of their own, while the pictures between are computed."""
+"""A pipeline of three stages: one thread reads ahead, the caller's thread works, one thread writes."""
 
 from __future__ import annotations
 
@@ -10,50 +10,56 @@ from typing import TypeVar
 
 Job = TypeVar("Job")
 Read = TypeVar("Read")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 Written = TypeVar("Written")
 
 PREFETCH = 2
-"""Jobs that wait on either side of the work: enough for files that take turns being slow."""
+"""Jobs that wait before and after the work: enough to hide files that are slow in turn."""
 
 
 def prefetch_map(
     jobs: Iterable[Job],
     read: Callable[[Job], Read],
-    work: Callable[[Job, Read], Made],
-    write: Callable[[Job, Made], Written],
+    work: Callable[[Job, Read], Result],
+    write: Callable[[Job, Result], Written],
     ahead: int = PREFETCH,
 ) -> Generator[tuple[Job, Written], None, None]:
-    """Each job read, worked on in this thread, and written; jobs and what `write` returned come out in order.
+    """Read, process and write each job; yields the jobs in order with the results of `write`.
 
-    At most `ahead` jobs wait to be worked on, and as many to be written, so memory does not grow with their number;
-    with 0 nothing is done ahead. An error of any of the three ends it, and so does Ctrl-C: what is made by then is
-    still written, and nothing is left half written by a thread that was cut off. Where the loop may end in
-    another way, `contextlib.closing` around it waits for the threads.
+    An error in any stage, or Ctrl-C, ends the pipeline. Finished results are still written, and no write is cut off. If
+    the caller's loop may end in another way, `contextlib.closing` around the generator waits for the threads.
+
+    Args:
+        jobs: consumed lazily.
+        read: called in the reader thread.
+        work: called in the caller's thread with the job and the result of `read`.
+        write: called in the writer thread with the job and the result of `work`.
+        ahead: maximum number of jobs that wait for `work`, and of results that wait for `write`, which bounds memory;
+            0 runs everything in the caller's thread.
     """
     if not ahead:
         yield from ((job, write(job, work(job, read(job)))) for job in jobs)
         return
     source = iter(jobs)
-    coming: deque[tuple[Job, Future[Read]]] = deque()
-    going: deque[tuple[Job, Future[Written]]] = deque()
+    reads: deque[tuple[Job, Future[Read]]] = deque()
+    writes: deque[tuple[Job, Future[Written]]] = deque()
     with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as reader:
         try:
-            coming.extend((job, reader.submit(read, job)) for job in islice(source, ahead))
-            while coming:
-                job, found = coming.popleft()
-                coming.extend((job, reader.submit(read, job)) for job in islice(source, ahead - len(coming)))
-                going.append((job, writer.submit(write, job, work(job, found.result()))))
-                del found  # holds a picture
-                while going and (len(going) > ahead or going[0][1].done()):
-                    yield _finished(going)
-            while going:
-                yield _finished(going)
+            reads.extend((job, reader.submit(read, job)) for job in islice(source, ahead))
+            while reads:
+                job, reading = reads.popleft()
+                reads.extend((job, reader.submit(read, job)) for job in islice(source, ahead - len(reads)))
+                writes.append((job, writer.submit(write, job, work(job, reading.result()))))
+                del reading  # holds an image
+                while writes and (len(writes) > ahead or writes[0][1].done()):
+                    yield _oldest_result(writes)
+            while writes:
+                yield _oldest_result(writes)
         finally:
-            for _, waiting in coming:
-                waiting.cancel()
+            for _, reading in reads:
+                reading.cancel()
 
 
-def _finished(going: deque[tuple[Job, Future[Written]]]) -> tuple[Job, Written]:
-    job, written = going.popleft()
-    return job, written.result()
+def _oldest_result(writes: deque[tuple[Job, Future[Written]]]) -> tuple[Job, Written]:
+    job, writing = writes.popleft()
+    return job, writing.result()

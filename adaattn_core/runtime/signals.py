@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, and the SIGTERM of job queues, containers and shutdowns, end a run the same way."""
+"""Signals: Ctrl-C and SIGTERM (job queues, containers, shutdowns) end a run in the same way."""
 
 from __future__ import annotations
 
@@ -11,45 +11,53 @@ from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came; as with Ctrl-C, what catches errors lets it through."""
+    """SIGTERM was received; like Ctrl-C it is not an Exception, so handlers of errors do not catch it."""
 
 
 class GracefulShutdown:
-    """In a `with` block, Ctrl-C and SIGTERM raise KeyboardInterrupt and Terminated: at once, or, between `hold` and
-    `release`, at the latter. Outside the main thread, where Python sets no handlers, nothing changes.
+    """In a `with` block, Ctrl-C raises KeyboardInterrupt and SIGTERM raises Terminated.
+
+    After `defer`, both wait for `resume`. Outside the main thread, where Python sets no handlers, nothing changes.
 
     Args:
-        by_agreement: never raise by themselves: several processes stop together, when all know what one was `asked`.
+        by_agreement: signals only set `asked`; several processes exchange it and then call `stop` together.
     """
 
     def __init__(self, *, by_agreement: bool = False) -> None:
         self.asked: int | None = None
         self.by_agreement = self.is_held = by_agreement
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {
+                number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def defer(self) -> None:
-        """From here on a stop has to wait."""
+        """Delay a stop until `resume`."""
         self.is_held = True
 
     def resume(self) -> None:
-        """Raise the stop that came meanwhile, and the next ones at once."""
+        """Raise a stop that was delayed; later ones are raised immediately."""
         self.is_held = self.by_agreement
         if self.asked and not self.is_held:
             self.stop(self.asked)
 
     def stop(self, number: int) -> None:
-        """Raise what the signal means."""
+        """Raise the exception of a signal.
+
+        Raises:
+            Terminated: SIGTERM.
+            KeyboardInterrupt: any other signal.
+        """
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -60,15 +68,17 @@ class GracefulShutdown:
 
 @contextmanager
 def ignore_sigchld() -> Iterator[None]:
-    """No news of child processes: torch reports the end of a DataLoader's worker, which the system kills out of memory
-    or a job queue terminates along with us, by an error out of a signal handler, in the middle of whatever is done
-    then: an optimizer's step, a save."""
+    """Disable torch's SIGCHLD handler during the block.
+
+    When a DataLoader's worker process is killed (out of memory, or by a job queue), the handler raises an error in
+    the main process at an arbitrary point, such as an optimizer's step or a save.
+    """
     number = getattr(signal, "SIGCHLD", None)  # Windows has none
     if number is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, signal.SIG_DFL)
+    previous = signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, previous)
