@@ -38,6 +38,8 @@ SPARE = 0.25
 CONV_WORKSPACE_LAYERS = 7
 """Memory of a convolution in units of the widest layer of a row tile: its input, its output, the input's Winograd tiles
 (2.25 times the layer) and the same transformed; see winograd.py. A chunk of the transformed kernel comes on top."""
+DIRECT_CONV_LAYERS = 4
+"""The same of a direct convolution, which accelerators compute: input, padded input, output, and one layer to spare."""
 MIN_CHUNK_BYTES = 2**18
 MIN_POSITIONS = 2**10
 
@@ -111,7 +113,8 @@ def unlimited_bytes(config: ModelConfig, size: Sequence[int], device: torch.devi
         device: where the work is done.
     """
     floats = cost.content_floats(config, strength=0.5) + cost.style_floats(config)
-    workload = _Workload(config, device, size[0], size[-2], size[-1], floats)
+    conv_layers = CONV_WORKSPACE_LAYERS if device.type == "cpu" else DIRECT_CONV_LAYERS
+    workload = _Workload(config, device, size[0], size[-2], size[-1], floats, conv_layers=conv_layers)
     return workload.whole_bytes + workload.workspace_bytes(fastest_sizes(device))
 
 
@@ -145,6 +148,7 @@ class _Workload:
     """Pictures that are in work together, and what they take.
 
     floats: numbers for each pixel that are in memory as a whole. style_bytes: what attention makes of the styles.
+    conv_layers: memory of a convolution in units of a layer, see CONV_WORKSPACE_LAYERS. A limit counts the most.
     """
 
     config: ModelConfig
@@ -154,6 +158,7 @@ class _Workload:
     width: int
     floats: float
     style_bytes: int = 0
+    conv_layers: int = CONV_WORKSPACE_LAYERS
 
     @classmethod
     def of(cls, model: StyleTransferModel, pictures: Tensor, floats: float, style_bytes: int = 0) -> _Workload:
@@ -176,7 +181,7 @@ class _Workload:
 
     def tile_bytes_within(self, available: int) -> int:
         """The largest row tiles whose convolutions fit."""
-        layer_bytes = (available - self._kernel_bytes()) // CONV_WORKSPACE_LAYERS
+        layer_bytes = (available - self._kernel_bytes()) // self.conv_layers
         return max(1, layer_bytes - 2 * cost.halo(self.config) * self._row_bytes())
 
     def position_bytes(self) -> list[int]:
@@ -191,7 +196,7 @@ class _Workload:
         row = torch.empty(1, device=self.device).expand(self.batch, 1, 1, self.width)
         rows = tile_rows(row, int(cost.widest_row(self.config)), halo, tile_bytes)
         tile = self._row_bytes() * min(rows + 2 * halo, self.height)
-        return CONV_WORKSPACE_LAYERS * tile + self._kernel_bytes()
+        return self.conv_layers * tile + self._kernel_bytes()
 
     def _attention_bytes(self, sizes: ChunkSizes) -> int:
         levels = cost.attention_levels(self.config)

@@ -16,7 +16,7 @@ import torch
 from adaattn_core import encode_style, stylize
 from adaattn_core.inference import batching
 from adaattn_core.inference.chunked import TransferOptions, apply_statistics_chunked
-from adaattn_core.inference.memory_budget import ChunkSizes, content_budget, style_budget
+from adaattn_core.inference.memory_budget import ChunkSizes, content_budget, style_budget, unlimited_bytes
 from adaattn_core.models.attention import AdaAttention, StyleKV
 from adaattn_core.models.config import ModelConfig
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
@@ -52,7 +52,7 @@ def test_a_level_painted_in_pieces_is_the_level_painted_at_once(
         torch.testing.assert_close(found[level], painted, rtol=0, atol=2e-5)
 
 
-def test_features_are_let_go_when_no_level_needs_them() -> None:
+def test_features_are_released_when_no_level_needs_them() -> None:
     model = small_model()
     content, style = model.encode(picture(64, 48)), encode_style(model, picture(32, 32))
     there: list[set[str]] = []
@@ -82,8 +82,8 @@ def test_progress_rises_to_1_by_the_cost_of_each_level_and_style() -> None:
     assert shares[-1] == 1.0
 
 
-def test_a_style_that_came_as_a_picture_is_let_go_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a batch, only for its last window; and memory that runs out then is no loss."""
+def test_a_style_that_came_as_a_picture_is_released_level_by_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only with the last items of a batch; if memory runs out with them, the style is encoded again."""
     model, style = small_model(), picture(32, 32)
     kept: list[int] = []
     repaint, there = AdaAttention.statistics, weakref.WeakSet[torch.Tensor]()
@@ -146,7 +146,7 @@ def test_less_memory_makes_everything_smaller_and_then_warns(
     assert not caplog.records, "what the warning asks for is enough"
 
 
-def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_styles_that_are_released_leave_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A style much larger than its content: its deep levels are free when the work on relu3_1 needs the most."""
     monkeypatch.setattr("adaattn_core.inference.memory_budget.memory_in_use", lambda device: 0)
     model, content = small_model(), picture(64, 64)
@@ -157,6 +157,16 @@ def test_styles_that_can_go_leave_more_room(monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert gone.chunk_bytes > kept.chunk_bytes
     assert gone.positions >= kept.positions
+
+
+def test_memory_without_a_limit_is_what_is_whole_and_a_few_layers() -> None:
+    """By hand, full size at 1024 x 1024 on an accelerator, whose tiles have 512 MiB: four layers of a tile;
+    content and style as a whole take another 0.6 GiB. On a CPU, tiles are smaller."""
+    config, size = ModelConfig(), (1, 3, 1024, 1024)
+    accelerator, cpu = (unlimited_bytes(config, size, torch.device(name)) / 2**30 for name in ("meta", "cpu"))
+    assert 2 + 0.5 < accelerator < 2 + 1
+    assert 0.6 < cpu < accelerator
+    assert unlimited_bytes(config, (2, *size[1:]), torch.device("cpu")) / 2**30 > cpu + 0.6
 
 
 # ---------------------------------------------------------------- measured
