@@ -86,7 +86,7 @@ def test_pruned_moments_of_cells_equal_those_of_all_chunks(masked: bool, monkeyp
     assert (found[1] > plain[1] + 0.01).all()
 
 
-def test_gradients_reach_values_and_spread() -> None:
+def test_gradients_reach_values_and_their_variance() -> None:
     query, key, value = (normals(1, n, 3, seed=n + i).double().requires_grad_() for i, n in enumerate((4, 5, 5)))
     value_variance = (0.1 + normals(1, 5, 3, seed=8).square()).double().requires_grad_()
     moments = lambda q, k, v, s: attention_moments(q, k, v, value_variance=s)  # noqa: E731

@@ -45,21 +45,21 @@ def test_what_is_left_out_weighs_nothing(channels: int, sharpness: float, rows: 
     query, key = (clustered(n, channels, sharpness, seed) for n, seed in ((200, 10), (500, 20)))
     weights = (query.double() @ key.double().T).softmax(dim=1)
     seen = torch.zeros(len(query), dtype=torch.bool)
-    screen = KeyPruner(query, key, rows, tile_bytes)
-    for group in screen.groups:
+    pruner = KeyPruner(query, key, rows, tile_bytes)
+    for group in pruner.groups:
         seen[group] = True
         left_out = torch.ones(len(key), dtype=torch.bool)
-        left_out[screen.candidates(group)] = False
+        left_out[pruner.candidates(group)] = False
         assert weights[group][:, left_out].sum(dim=1).max() < MAX_DROPPED_WEIGHT / 2
     assert seen.all()
 
 
 def test_peaked_attention_keeps_few_positions_and_flat_attention_is_not_searched() -> None:
     query, key = (clustered(n, 64, 4.0, seed) for n, seed in ((2000, 10), (500, 20)))
-    screen = KeyPruner(query, key, 32)
-    kept = [len(screen.candidates(group)) for group in screen.groups]
+    pruner = KeyPruner(query, key, 32)
+    kept = [len(pruner.candidates(group)) for group in pruner.groups]
     assert sum(kept) < 0.3 * 500 * len(kept)
-    assert screen.is_worthwhile() and not is_flat(query, key)
+    assert pruner.is_worthwhile() and not is_flat(query, key)
     assert is_flat(query / 20, key / 20) and not KeyPruner(query / 20, key / 20, 32).is_worthwhile()
 
 
