@@ -19,7 +19,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from adaattn_core import load_model, stylize
+from adaattn_core import load_model, refine, stylize
 from adaattn_core.inference import attention_map as maps
 from adaattn_core.inference import mixing
 from adaattn_core.inference.stages import (
@@ -256,6 +256,12 @@ def attention_map() -> list[Tile]:
     return tiles
 
 
+def refinement() -> list[Tile]:
+    content, style = (resize_image(example(name), short_side=256) for name in ("coffee", "auvers"))
+    result = stylize(model(), content, style)
+    return [tile(style), tile(result), tile(refine(result, content, style, steps=60))]
+
+
 def example_pictures() -> list[Tile]:
     names = ("astronaut", "auvers", "great_wave")
     return [tile(example("coffee")), tile(subject("coffee")), *(tile(example(name)) for name in names)]
@@ -265,7 +271,7 @@ PICTURES: dict[str, Callable[[], list[Tile]]] = {
     made.__name__: made
     for made in (
         style_and_result, strength, style_size, keep_color, temperature, mask, region, mix, mix_masks, features,
-        model_parts, attention_map, example_pictures,
+        model_parts, attention_map, refinement, example_pictures,
     )
 }  # fmt: skip
 

@@ -87,14 +87,16 @@ def part(
 
 
 @contextmanager
-def loaded(parts: Sequence[Part], *pictures: Tensor) -> Iterator[torch.device]:
+def loaded(parts: Sequence[Part], *pictures: Tensor, memory: int | None = None) -> Iterator[torch.device]:
     """Parts of a model on their device, which is yielded, with memory free beside them for work on these pictures.
 
+    `memory` is the need of that work in bytes; None takes that of the forward pass.
     Cancel ends the work before the next layer runs, however large the picture.
     """
     device = parts[0].patcher.load_device
-    needed = max(memory_budget.unlimited_bytes(parts[0].config, _batch_shape(one), device) for one in pictures)
-    mm.load_models_gpu([one.patcher for one in parts], memory_required=needed)
+    if memory is None:
+        memory = max(memory_budget.unlimited_bytes(parts[0].config, _batch_shape(one), device) for one in pictures)
+    mm.load_models_gpu([one.patcher for one in parts], memory_required=memory)
     layers = [layer for one in parts for layer in one.module.modules() if not any(layer.children())]
     hooks = [layer.register_forward_pre_hook(_stop_if_cancelled) for layer in layers]
     try:

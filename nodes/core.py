@@ -11,19 +11,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from adaattn_core import encode_style, errors, stylize
     from adaattn_core.checkpoints import model_file, published, vgg
-    from adaattn_core.inference import attention_map, batching, chunked, memory_budget, mixing, stages, validation
+    from adaattn_core.inference import (
+        attention_map,
+        batching,
+        chunked,
+        memory_budget,
+        mixing,
+        refine,
+        stages,
+        validation,
+    )
     from adaattn_core.io import images
     from adaattn_core.models import config, encoder, model
     from adaattn_core.ops import masks, resize
-    from adaattn_core.runtime.progress import ProgressCallback
+    from adaattn_core.runtime.progress import ProgressCallback, sub_progress
 else:
     from ..adaattn_core import encode_style, errors, stylize
     from ..adaattn_core.checkpoints import model_file, published, vgg
-    from ..adaattn_core.inference import attention_map, batching, chunked, memory_budget, mixing, stages, validation
+    from ..adaattn_core.inference import (
+        attention_map,
+        batching,
+        chunked,
+        memory_budget,
+        mixing,
+        refine,
+        stages,
+        validation,
+    )
     from ..adaattn_core.io import images
     from ..adaattn_core.models import config, encoder, model
     from ..adaattn_core.ops import masks, resize
-    from ..adaattn_core.runtime.progress import ProgressCallback
+    from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
 
 __all__ = [
     "ProgressCallback",
@@ -41,9 +59,11 @@ __all__ = [
     "model",
     "model_file",
     "published",
+    "refine",
     "resize",
     "stages",
     "stylize",
+    "sub_progress",
     "validation",
     "vgg",
 ]

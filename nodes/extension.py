@@ -12,6 +12,7 @@ from .examples import ExamplePicture
 from .features import ExtractFeatures
 from .loaders import LoadEncoder, LoadModel
 from .mix import MixStyles
+from .refine import Refine
 from .stylize import Stylize
 
 
@@ -28,6 +29,7 @@ class AdaAttNExtension(ComfyExtension):
             Apply,
             MixStyles,
             Decode,
+            Refine,
             AttentionMap,
             ExamplePicture,
         ]

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from .core import config, encoder, errors, model, model_file, published, vgg
 
 BUILT_IN = "built-in"
+BUILT_IN_VGG = "VGG-19 (built in)"
 TORCHVISION = "VGG-19 (torchvision)"
 SUFFIXES = (".safetensors", ".pth")
 VGG_FILE = "vgg_normalised.pth"
@@ -39,10 +40,10 @@ def encoder_choices(names: Iterable[str]) -> list[str]:
     """Choices of an encoder: every file but the published attention and decoder.
 
     >>> encoder_choices(["a.safetensors", "P/latest_net_decoder.pth", "vgg_normalised.pth"])
-    ['built-in', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
+    ['built-in', 'VGG-19 (built in)', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
     """
     files = [name for name in names if not PurePosixPath(name).name.startswith("latest_net_")]
-    return [BUILT_IN, TORCHVISION, *files]
+    return [BUILT_IN, BUILT_IN_VGG, TORCHVISION, *files]
 
 
 def read_model(choice: str, find: Find) -> model.StyleTransferModel:
@@ -73,7 +74,9 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
     """
     if choice == BUILT_IN:
         return model_file.load_model().encoder
-    if choice == TORCHVISION:
+    if choice == BUILT_IN_VGG:
+        network = vgg.load_vgg(normalized=True)
+    elif choice == TORCHVISION:
         network = vgg.load_vgg("torchvision")
     else:
         path = _existing(choice, find)
@@ -90,7 +93,7 @@ def encoder_config(network: encoder.VGGEncoder) -> config.ModelConfig:
 
 def stamp(choice: str | None, find: Find) -> str:
     """A text that changes with the names, sizes and times of a choice's files. A choice that is connected is None."""
-    path = find(choice) if choice and choice not in (BUILT_IN, TORCHVISION) else None
+    path = find(choice) if choice and choice not in (BUILT_IN, BUILT_IN_VGG, TORCHVISION) else None
     if path is None:
         return choice or ""
     files = sorted(path.glob("*.pth")) if path.is_dir() else [path]

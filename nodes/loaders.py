@@ -68,8 +68,9 @@ class LoadEncoder(io.ComfyNode):
                 io.Combo.Input(
                     "encoder_name", display_name="encoder", options=files.encoder_choices(bridge.model_files()),
                     default=files.BUILT_IN,
-                    tooltip="built-in is the encoder of the built-in model. VGG-19 (torchvision) is downloaded when "
-                    "the node first runs (about 550 MB). Files in models/adaattn of ComfyUI can be a VGG-19 as .pth or "
+                    tooltip="built-in is the encoder of the built-in model. VGG-19 (built in) is the VGG-19 that "
+                    "AdaAttN Refine uses. VGG-19 (torchvision) is downloaded when the node first runs (about 550 MB). "
+                    "Files in models/adaattn of ComfyUI can be a VGG-19 as .pth or "
                     ".safetensors, or a model, whose encoder is used. Press R after you have added one.",
                 )
             ],
