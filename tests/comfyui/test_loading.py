@@ -19,6 +19,7 @@ IDS = {
     "AdaAttN_ExtractFeatures": ["ADAATTN_FEATURES"],
     "AdaAttN_Apply": ["ADAATTN_FUSED", "MASK"],
     "AdaAttN_Decode": ["IMAGE"],
+    "AdaAttN_Refine": ["IMAGE"],
     "AdaAttN_MixStyles": ["ADAATTN_FUSED"],
     "AdaAttN_AttentionMap": ["IMAGE"],
     "AdaAttN_Stylize": ["IMAGE"],

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core import load_model, save_model, stylize
+from adaattn_core import load_model, refine, save_model, stylize
 from adaattn_core.ops.resize import resize_image
 from tests.helpers.comfy_pack import load_pack, pack_module
 from tests.helpers.small_models import picture, small_model
@@ -55,6 +55,18 @@ CONTRACT = {
     ),
     "AdaAttN_Decode": (
         {"decoder": "ADAATTN_DECODER", "fused": "ADAATTN_FUSED", "keep_color": "BOOLEAN", "content": "IMAGE"},
+        ["IMAGE"],
+    ),
+    "AdaAttN_Refine": (
+        {
+            "image": "IMAGE",
+            "content": "IMAGE",
+            "style": "IMAGE",
+            "steps": "INT",
+            "content_weight": "FLOAT",
+            "mask": "MASK",
+            "keep_color": "BOOLEAN",
+        },
         ["IMAGE"],
     ),
     "AdaAttN_MixStyles": (
@@ -102,6 +114,7 @@ CONTRACT = {
             "temperature": "FLOAT",
             "attention_mode": "COMBO",
             "sample_seed": "INT",
+            "refine_steps": "INT",
         },
         ["IMAGE"],
     ),
@@ -235,6 +248,7 @@ def test_only_what_must_be_connected_is_required(host: SimpleNamespace) -> None:
     assert required["AdaAttN_Stylize"] == ["model_name", "content", "style", "strength"]
     assert required["AdaAttN_Apply"] == ["attention", "content", "style", "strength"]
     assert required["AdaAttN_Decode"] == ["decoder", "fused"]
+    assert required["AdaAttN_Refine"] == ["image", "content", "style", "steps", "content_weight"]
     assert required["AdaAttN_MixStyles"] == ["fused_1"]
 
 
@@ -379,6 +393,74 @@ def test_an_attention_map(run: Callable[..., Any], parts: tuple[Any, Any, Any]) 
     assert float((shown[0.1] - shown[0.9]).abs().max()) > 0.1, "two points look at the same places"
 
 
+# ---------------------------------------------------------------- refinement
+
+
+def test_refinement_gives_what_the_library_gives(run: Callable[..., Any]) -> None:
+    """Although the host runs nodes in inference mode, without gradients."""
+    inputs = {"image": image(OTHER), "content": image(1 - OTHER), "style": image(STYLE)}
+    result = run("Refine", **inputs, steps=3, content_weight=2.0, keep_color=True, mask=torch.ones(20, 30))
+    with torch.inference_mode(False):
+        mask = torch.ones(1, 1, 32, 48)
+        wanted = refine(OTHER, 1 - OTHER, STYLE, steps=3, content_weight=2.0, keep_color=True, content_mask=mask)
+    assert_same(pixels(result), wanted)
+    assert float((wanted - OTHER).abs().mean()) > 1 / 255
+    assert torch.equal(run("Refine", **inputs, steps=0), inputs["image"])
+
+
+def test_refined_batches_pair_up_and_one_content_and_style_serve_all(run: Callable[..., Any]) -> None:
+    images, styles = picture(32, 48, batch=2, seed=5), picture(40, 32, batch=2, seed=6)
+    shared = run("Refine", image=image(images), content=image(OTHER), style=image(STYLE), steps=2)
+    paired = run("Refine", image=image(images), content=image(1 - images), style=image(styles), steps=2)
+    for index in range(2):
+        one = slice(index, index + 1)
+        assert_same(
+            shared[one], run("Refine", image=image(images[one]), content=image(OTHER), style=image(STYLE), steps=2)
+        )
+        inputs = {"image": image(images[one]), "content": image(1 - images[one]), "style": image(styles[one])}
+        assert_same(paired[one], run("Refine", **inputs, steps=2))
+
+
+def test_outside_the_mask_the_refined_picture_is_the_content(run: Callable[..., Any]) -> None:
+    inputs = {"image": image(1 - CONTENT), "content": image(CONTENT), "style": image(STYLE), "steps": 1}
+    assert torch.equal(pixels(run("Refine", **inputs, mask=LEFT))[..., 36:], CONTENT[..., 36:])
+
+
+def test_one_node_stylizes_and_refines_with_all_its_settings(run: Callable[..., Any]) -> None:
+    result = run(
+        "Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLE), strength=0.8, content_mask=LEFT,
+        style_mask=torch.ones(45, 34), style_2=image(OTHER), style_2_weight=2.0, temperature=2.0, refine_steps=3,
+    )  # fmt: skip
+    with torch.inference_mode(False):
+        wanted = stylize(
+            load_model(), CONTENT, [STYLE, OTHER], style_weights=[1, 2], strength=0.8, temperature=2.0,
+            content_mask=LEFT, refine_steps=3,
+        )  # fmt: skip
+    assert float((pixels(result) - wanted).abs().mean()) < 0.2 / 255
+    assert torch.equal(pixels(result)[..., 36:], CONTENT[..., 36:])
+
+
+def test_each_step_is_shown_and_cancel_ends_the_refinement(host: SimpleNamespace, run: Callable[..., Any]) -> None:
+    shown: list[Any] = []
+
+    def watch(value: int, total: int, preview: Any, **_: object) -> None:
+        shown.append((value, preview))
+        if len([entry for entry in shown if entry[1] is not None]) == 4:
+            host.mm.interrupt_current_processing(True)
+
+    host.utils.set_progress_bar_global_hook(watch)
+    try:
+        with pytest.raises(host.mm.InterruptProcessingException):
+            run("Refine", image=image(CONTENT), content=image(CONTENT), style=image(STYLE), steps=50)
+    finally:
+        host.utils.set_progress_bar_global_hook(None)
+    previews = [preview for _, preview in shown if preview is not None]
+    assert [(kind, preview.size) for kind, preview, _ in previews] == [("JPEG", (72, 48))] * 4
+    values = [value for value, _ in shown]
+    assert values == sorted(values) and 0 < values[-1] < pack_module("nodes.bridge").STEPS / 4
+    assert not host.mm.processing_interrupted()
+
+
 # ---------------------------------------------------------------- masks
 
 
@@ -483,6 +565,15 @@ def simple(**options: Any) -> Callable[..., None]:
     return call
 
 
+def refined_over_another_size(run: Callable[..., Any], parts: tuple[Any, Any, Any], host: SimpleNamespace) -> None:
+    run("Refine", image=image(CONTENT), content=image(OTHER), style=image(STYLE))
+
+
+def refined_with_too_many_styles(run: Callable[..., Any], parts: tuple[Any, Any, Any], host: SimpleNamespace) -> None:
+    batch = picture(48, 72, batch=2)
+    run("Refine", image=image(batch), content=image(CONTENT), style=image(picture(32, 32, batch=3)))
+
+
 ERRORS: dict[str, tuple[Callable[..., None], str]] = {
     "encoder": (
         features_of_another_encoder,
@@ -502,6 +593,14 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
     "contents": (
         mixed_contents,
         r"painting 2 has another content than painting 1; .* Use the same content features .*",
+    ),
+    "refined content": (
+        refined_over_another_size,
+        r"the image to refine is 1 of 72x48 pixels, the content 1 of 48x32 pixels; give a result of that content",
+    ),
+    "refined styles": (
+        refined_with_too_many_styles,
+        r"3 styles came for 2 contents; give 1 style, or 2",
     ),
     "corrupt": (corrupt_file, r".*broken\.safetensors is truncated or no safetensors file\. Get it again, .*"),
     "missing": (
@@ -603,7 +702,7 @@ def test_a_large_picture_has_a_small_preview_first(
     assert torch.equal(result[..., 36:], CONTENT[..., 36:])
 
 
-@pytest.mark.parametrize("node", ["Stylize", "ExtractFeatures", "Apply", "Decode"])
+@pytest.mark.parametrize("node", ["Stylize", "ExtractFeatures", "Apply", "Decode", "Refine"])
 def test_cancel_ends_the_work_and_leaves_nothing_behind(
     host: SimpleNamespace, run: Callable[..., Any], parts: tuple[Any, Any, Any], node: str
 ) -> None:
@@ -615,6 +714,7 @@ def test_cancel_ends_the_work_and_leaves_nothing_behind(
         "ExtractFeatures": {"encoder": encoder, "image": image(CONTENT)},
         "Apply": {"attention": attention, "content": features, "style": features, "strength": 1.0},
         "Decode": {"decoder": decoder, "fused": fused},
+        "Refine": {"image": image(CONTENT), "content": image(CONTENT), "style": image(STYLE), "steps": 1},
     }[node]
     host.mm.interrupt_current_processing(True)
     with pytest.raises(host.mm.InterruptProcessingException):
@@ -674,6 +774,7 @@ def test_two_runs_leave_no_model_behind(host: SimpleNamespace, run: Callable[...
         parts = run("LoadModel", model_name="built-in")
         run("ExtractFeatures", encoder=parts[0], image=image(CONTENT))
         run("Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLE), strength=1.0)
+        run("Refine", image=image(CONTENT), content=image(CONTENT), style=image(STYLE), steps=1)
         del parts
     gc.collect()
     alive = [one for one in host.mm.current_loaded_models if one.model is not None]

@@ -122,8 +122,8 @@ LISTED = [
 def test_choices() -> None:
     assert files.model_choices([]) == ["built-in"]
     assert files.model_choices(LISTED) == ["built-in", "AdaAttN/", "mine.safetensors"]
-    assert files.encoder_choices([]) == ["built-in", "VGG-19 (torchvision)"]
-    assert files.encoder_choices(LISTED)[2:] == ["mine.safetensors", "AdaAttN/vgg_normalised.pth", "vgg_normalised.pth"]
+    assert files.encoder_choices([]) == ["built-in", "VGG-19 (built in)", "VGG-19 (torchvision)"]
+    assert files.encoder_choices(LISTED)[3:] == ["mine.safetensors", "AdaAttN/vgg_normalised.pth", "vgg_normalised.pth"]
 
 
 def test_published_files_beside_each_other_in_the_model_folder_itself() -> None:
@@ -134,6 +134,13 @@ def test_the_built_in_model_needs_no_file(tmp_path: Path) -> None:
     wanted = fingerprint(load_model())
     assert fingerprint(files.read_model("built-in", finder(tmp_path))) == wanted
     assert fingerprint(files.read_encoder("built-in", finder(tmp_path))) == fingerprint(load_model().encoder)
+
+
+def test_the_built_in_vgg19_has_normalized_channels_and_needs_no_file(tmp_path: Path) -> None:
+    network = files.read_encoder("VGG-19 (built in)", finder(tmp_path))
+    assert fingerprint(network) == fingerprint(load_vgg(normalized=True)) != fingerprint(load_vgg())
+    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+    assert files.stamp("VGG-19 (built in)", finder(tmp_path)) == "VGG-19 (built in)"
 
 
 def test_a_model_file_and_its_encoder(folder: Path) -> None:
