@@ -41,11 +41,11 @@ from .metrics import (
     style_spread,
 )
 from .networks import VGG16_STYLE_LEVELS, FeatureNetworks, NetworkName
-from .picture_statistics import PictureSet, reduce_picture
+from .picture_statistics import STATISTICS_LEVELS, PictureSet, reduce_picture
 
 CONTENT_LEVELS = ("relu4_1", "relu5_1")
 PATCH_LEVEL = "relu4_1"
-VERSION = 3
+VERSION = 4
 """Version of the numbers, part of `MetricSuite.identity`."""
 
 
@@ -139,14 +139,14 @@ METRICS: dict[str, Metric] = {
     "style_spread": Metric(
         "Style spread (VGG-19)", "style",
         "how far pictures of one content in two styles differ, relative to the two styles: channel statistics, relu1_1 "
-        "to relu5_1; 1 is as different as the styles", None, ("vgg19_normalized",), higher_is_better=True, digits=2,
+        "to relu4_1; 1 is as different as the styles", None, ("vgg19_normalized",), higher_is_better=True, digits=2,
         relate=lambda p: style_spread(p.pictures, p.styles, p.content, p.style),
         undefined="it needs a content in two styles",
     ),
     "style_retrieval": Metric(
         "Style retrieval (VGG-19)", "style",
         "share of pictures whose nearest style, among all styles here, is their own: channel statistics, relu1_1 to "
-        "relu5_1; chance is 1 / number of styles", None, ("vgg19_normalized",), higher_is_better=True, digits=2,
+        "relu4_1; chance is 1 / number of styles", None, ("vgg19_normalized",), higher_is_better=True, digits=2,
         relate=lambda p: style_retrieval(p.pictures, p.styles, p.style), undefined="it needs two styles",
     ),
     "style_vgg16": Metric(
@@ -256,7 +256,7 @@ class MetricSuite:
             channel_statistics(features.vgg16, VGG16_STYLE_LEVELS) if features.vgg16 else {},
             gram_matrices(features.vgg16, VGG16_STYLE_LEVELS) if features.vgg16 else {},
             color_quantiles(features.picture),
-            channel_statistics(features.normalized_vgg19, LEVELS) if features.normalized_vgg19 else {},
+            channel_statistics(features.normalized_vgg19, STATISTICS_LEVELS) if features.normalized_vgg19 else {},
             features.normalized_vgg19[PATCH_LEVEL].half() if features.normalized_vgg19 else torch.empty(0),
         )
 
