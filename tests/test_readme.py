@@ -20,7 +20,7 @@ from adaattn_core.commands import evaluate
 from adaattn_core.errors import CheckpointError
 from adaattn_core.io.images import load_image, save_image
 from adaattn_core.models.encoder import VGGEncoder
-from adaattn_core.training import trainer
+from adaattn_core.training import initialization
 from tests.helpers.evaluation import narrow_vgg16, narrow_vgg19
 from tests.helpers.small_models import picture, small_model
 from tests.helpers.tiny_clips import write_clip
@@ -99,12 +99,12 @@ def test_the_published_weights_are_converted_and_used(files: Path, published: Pa
 
 
 def test_a_model_is_trained_and_used(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def narrow_vgg(source: str) -> VGGEncoder:
-        assert source == "built-in"
+    def narrow_vgg(*, normalized: bool) -> VGGEncoder:
+        assert normalized, "the built-in network is normalised"
         with torch.random.fork_rng():
             return VGGEncoder((32, 64, 96, 256, 256), (2, 2, 2, 2, 1))
 
-    monkeypatch.setattr(trainer, "load_vgg", narrow_vgg)
+    monkeypatch.setattr(initialization, "load_vgg", narrow_vgg)
     quick = ["--steps=1", "--distill-steps=0", "--reconstruct-steps=0", "--crop=32", "--batch=2", "--width=0.125"]
     used = [words for words in commands() if words[0] in ("train", "stylize")]
     chosen = [words for words in used if words[0] == "train" or "runs/mine/model.safetensors" in words]

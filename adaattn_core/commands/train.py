@@ -21,13 +21,12 @@ EXAMPLES = """\
 Ctrl-C and SIGTERM save the run and end it with exit code 130 or 143.
 
 examples:
-  adaattn train --content photos/ --style paintings/ --vgg built-in --output runs/first
+  adaattn train --content photos/ --style paintings/ --output runs/first
   adaattn train --config first.toml --lr 5e-5 --resume
   torchrun --nproc-per-node 4 -m adaattn_core.train --config first.toml --batch 32
 where first.toml contains the same settings as flags:
   content = "photos/"
   style = "paintings/"
-  vgg = "built-in"
   output = "runs/first"
 """
 

@@ -41,9 +41,7 @@ class TrainConfig:
         }
     )
     style: str = field(metadata={"help": "style pictures, in the same formats"})
-    vgg: str = field(
-        metadata={"help": 'VGG-19 of the losses: "built-in", a weights file, or "torchvision" to download it'}
-    )
+    vgg: str = option("built-in", 'VGG-19 of the losses: "built-in", a weights file, or "torchvision" to download it')
     output: str = field(
         metadata={"help": "run folder; receives model.safetensors, checkpoints/, samples/, losses.csv, losses.svg"}
     )
@@ -133,7 +131,8 @@ class TrainConfig:
     vgg_floor: float = option(
         0.2,
         "floor of the normalisation of the VGG-19's channels, as a share of the layer's mean activation; 0 uses the "
-        "weights unchanged, which suits only a file that is normalised already",
+        "weights unchanged, which suits only a file that is normalised already. Not used with the built-in VGG-19, "
+        "whose channels are normalised",
     )
     seed: int = option(0, "seed of all random numbers; the same seed and settings give the same run")
     device: str = option("auto", "device to train on: auto, cpu, cuda, cuda:1, mps, ...")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from ..checkpoints.model_file import fingerprint, load_model
-from ..checkpoints.vgg import load_vgg
+from ..checkpoints.vgg import BUILT_IN_VGG, load_vgg
 from ..errors import CheckpointError, DataError
 from ..models.attention import AdaAttention, stacked_key
 from ..models.config import VIDEO_LEVELS
@@ -56,12 +56,16 @@ style positions: the result is noisy, and the decoder never receives the statist
 def load_loss_network(
     config: TrainConfig, pairs: TrainingPairs, device: torch.device, distributed: DistributedContext
 ) -> tuple[VGGEncoder, str]:
-    """The VGG-19 of the losses, normalised on training crops, and the fingerprint of its file."""
+    """The VGG-19 of the losses and the fingerprint of its file.
+
+    The built-in network has normalised channels; any other is normalised on training crops.
+    """
+    is_built_in = config.vgg == BUILT_IN_VGG
     with distributed.local_main_first():  # a download happens once for each machine
-        vgg = load_vgg(config.vgg).eval().requires_grad_(False)
+        vgg = (load_vgg(normalized=True) if is_built_in else load_vgg(config.vgg)).eval().requires_grad_(False)
     digest = fingerprint(vgg)
     vgg.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.vgg_floor:
+    if config.vgg_floor and not is_built_in:
         count = min(CALIBRATION_PICTURES, len(pairs))
         normalize_activations(vgg, _target_crops(pairs, count).to(device), config.vgg_floor)
     return vgg, digest

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import pytest
 import torch
 
+from adaattn_core.checkpoints.model_file import fingerprint
 from adaattn_core.models.attention import AdaAttention, stacked_key
 from adaattn_core.models.encoder import LEVELS, VGGEncoder
 from adaattn_core.models.fusion import MultiLevelFusion
+from adaattn_core.runtime.distributed import DistributedContext
+from adaattn_core.training import initialization
+from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.initialization import (
     FEATURE_SIZE,
     fit_attention,
     fit_encoder,
     fit_merge,
+    load_loss_network,
     representative_channels,
 )
 from adaattn_core.training.losses import normalize_activations
@@ -132,3 +140,24 @@ def agreement(
     target = [stacked_key(wanted(images), level).flatten(2) for images in (content, style)]
     logits = [torch.bmm(query.transpose(1, 2), key).flatten() for query, key in (own, target)]
     return float(torch.corrcoef(torch.stack(logits))[0, 1])
+
+
+@pytest.mark.parametrize("source", ["built-in", "file.pth"])
+def test_the_built_in_vgg19_is_loaded_normalised_and_not_normalised_again(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, object]] = []
+
+    def load(path: str = "built-in", *, normalized: bool = False) -> VGGEncoder:
+        calls.append({"path": path, "normalized": normalized})
+        return encoder(0, (6, 8, 8, 8, 8), (2, 2, 3, 2, 1))
+
+    monkeypatch.setattr(initialization, "load_vgg", load)
+    monkeypatch.setattr(initialization, "_target_crops", lambda pairs, count: pictures(count, seed=1))
+    settings: dict[str, Any] = {} if source == "built-in" else {"vgg": source}
+    config = TrainConfig(content="photos", style="paintings", output="run", **settings)
+    pairs = cast(Any, [None] * 4)
+    vgg, digest = load_loss_network(config, pairs, torch.device("cpu"), DistributedContext())
+    assert calls == [{"path": source, "normalized": source == "built-in"}], "the built-in network is the default"
+    assert digest == fingerprint(load())
+    assert (fingerprint(vgg) == digest) == (source == "built-in")
