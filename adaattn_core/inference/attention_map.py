@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..models.attention import AdaAttention, masked_avg_pool, stacked_key
 from ..models.fusion import MultiLevelFusion
-from ..ops.moments import attention_weights, unit_vectors
+from ..ops.moments import AttentionKernel, attention_weights, unit_vectors
 from ..ops.statistics import to_float32
 from .stages import ImageFeatures
 from .validation import check_style_batch, check_unit
@@ -49,7 +49,8 @@ def attention_map(
         (B, H, W) float32 on the style's grid of that level, or on the grid of its cells; each item sums to 1.
 
     Raises:
-        ValueError: a level that the model does not have, a point outside the picture, batches that do not pair up.
+        ValueError: a level that the model does not have, a point outside the picture, batches that do not pair up, a
+            temperature that is not positive.
     """
     if level not in fusion.levels:
         raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
@@ -71,13 +72,14 @@ def attention_map(
 
 def _weights(query: Tensor, key: Tensor, attention: AdaAttention, temperature: float) -> Tensor:
     """(B, K, 1, 1) and (B or 1, K, H, W) -> (B, 1, H W) weights."""
+    kernel = AttentionKernel(attention.similarity, temperature)
     queries = rearrange(query, "b k h w -> b (h w) k")
     keys = rearrange(key, "b k h w -> b (h w) k").expand(len(queries), -1, -1)
-    if attention.similarity == "cosine":
+    if kernel.similarity == "cosine":
         queries, keys = unit_vectors(queries), unit_vectors(keys)
     else:
-        queries = queries / temperature
-    return attention_weights(torch.bmm(queries, keys.mT), None, attention.similarity, temperature)
+        queries = queries / kernel.temperature
+    return attention_weights(torch.bmm(queries, keys.mT), None, kernel)
 
 
 def overlay_heatmap(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from ..ops.chunked_attention import CHUNK_BYTES
-from ..ops.moments import Similarity, attention_moments
+from ..ops.moments import AttentionKernel, AttentionMasks, Similarity, attention_moments
 from ..ops.statistics import channel_mean_std, normalize_channels, to_float32
 from ..ops.tiling import empty_channels_last
 from ..runtime.progress import ProgressCallback
@@ -176,7 +176,7 @@ def attention_target(
     allowed = None
     if style_mask is not None:
         allowed = mask_on_grid(style_mask, (style[level].shape[-2], style[level].shape[-1])).expand(len(value), -1)
-    moments = attention_moments(query, key, value, style_mask=allowed)
+    moments = attention_moments(query, key, value, masks=AttentionMasks(style=allowed))
     mean, std = (rearrange(x, POSITIONS_TO_MAP, h=content[level].shape[-2]) for x in moments)
     return std * normalize_channels(content[level]) + mean
 
@@ -322,7 +322,8 @@ class AdaAttention(nn.Module):
             grid: (H, W).
             style: result of `encode_style`; its batch is B or 1.
             content_mask: (B or 1, 1, h, w) or None: content positions to which the style's mask applies.
-            temperature, chunk_bytes, progress: see `attention_moments`.
+            temperature: see `AttentionKernel`.
+            chunk_bytes, progress: see `attention_moments`.
 
         Returns:
             mean, std: each (B, C, H, W) in float32.
@@ -334,10 +335,8 @@ class AdaAttention(nn.Module):
             query,
             style.key,
             style.value,
-            similarity=self.similarity,
-            temperature=temperature,
-            content_mask=masked,
-            style_mask=style.mask,
+            kernel=AttentionKernel(self.similarity, temperature),
+            masks=AttentionMasks(masked, style.mask),
             value_variance=style.value_variance,
             chunk_bytes=chunk_bytes,
             progress=progress,

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.attention import stacked_key
 from ..models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from ..ops.color import color_distance
-from ..ops.moments import Similarity, attention_moments
+from ..ops.moments import AttentionKernel, Similarity, attention_moments
 from ..ops.statistics import VARIANCE_EPSILON, channel_mean_std, normalize_channels, to_float32
 from ..runtime.device import without_autocast
 
@@ -120,7 +120,7 @@ def local_target(
             raise ValueError("a sampled local target needs a torch.Generator")
         chosen = torch.randperm(key.shape[1], generator=generator)[:samples].to(key.device)
         key, value = key[:, chosen], value[:, chosen]
-    moments = attention_moments(query, key, value, similarity=similarity)
+    moments = attention_moments(query, key, value, kernel=AttentionKernel(similarity))
     mean, std = (rearrange(x, "b (h w) c -> b c h w", h=height) for x in moments)
     return std * normalize_channels(content[level]) + mean
 

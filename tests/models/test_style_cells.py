@@ -11,7 +11,7 @@ from torch import Tensor
 from adaattn_core.inference.attention_map import attention_map
 from adaattn_core.inference.stages import extract_features
 from adaattn_core.models.attention import AdaAttention, StyleKV, masked_avg_pool, upsample_cells
-from adaattn_core.ops.moments import attention_moments
+from adaattn_core.ops.moments import AttentionMasks, attention_moments
 from tests.helpers.small_models import SMALL, picture, small_model
 
 
@@ -74,13 +74,13 @@ def test_cells_of_a_masked_style_look_only_at_allowed_positions() -> None:
 def test_pruned_moments_of_cells_equal_those_of_all_chunks(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = 6 * normals(2, 150, 5), normals(2, 300, 5, seed=1), normals(2, 300, 3, seed=2)
     value_variance = 0.1 + normals(2, 300, 3, seed=3).square()
-    mask = normals(2, 300, seed=4) > 0 if masked else None
+    masks = AttentionMasks(style=normals(2, 300, seed=4) > 0 if masked else None)
     with torch.no_grad():
-        wanted = attention_moments(query, key, value, style_mask=mask, value_variance=value_variance)
+        wanted = attention_moments(query, key, value, masks=masks, value_variance=value_variance)
         monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS", 0)
         monkeypatch.setattr("adaattn_core.ops.moments.MIN_PAIRS_PER_MATRIX_ENTRY", 0)
-        found = attention_moments(query, key, value, style_mask=mask, value_variance=value_variance)
-    plain = attention_moments(query, key, value, style_mask=mask)
+        found = attention_moments(query, key, value, masks=masks, value_variance=value_variance)
+    plain = attention_moments(query, key, value, masks=masks)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert (found[1] > plain[1] + 0.01).all()

@@ -17,7 +17,7 @@ from adaattn_core.ops.key_pruning import (
     fast_argmax,
     is_flat,
 )
-from adaattn_core.ops.moments import attention_moments
+from adaattn_core.ops.moments import AttentionKernel, AttentionMasks, attention_moments
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:
@@ -119,15 +119,14 @@ def test_pruned_moments_equal_the_formulas(
     )
     value = 10 + normals(2, 300, 3, seed=30)
     style_mask = normals(2, 300, seed=40) > 0.5 if masked else None
+    kernel, masks = AttentionKernel(temperature=temperature), AttentionMasks(style=style_mask)
     told = list[float]()
     wanted = written_out(query, key, value, temperature, style_mask)
     spread = float(value.max() - value.min())
-    mean, std = attention_moments(
-        query.double(), key.double(), value.double(), temperature=temperature, style_mask=style_mask
-    )
+    mean, std = attention_moments(query.double(), key.double(), value.double(), kernel=kernel, masks=masks)
     torch.testing.assert_close(mean, wanted[0], rtol=0, atol=MAX_DROPPED_WEIGHT * spread)
     torch.testing.assert_close(std.square(), wanted[1].square(), rtol=0, atol=1.25 * MAX_DROPPED_WEIGHT * spread**2)
-    mean, _ = attention_moments(query, key, value, temperature=temperature, style_mask=style_mask, progress=told.append)
+    mean, _ = attention_moments(query, key, value, kernel=kernel, masks=masks, progress=told.append)
     torch.testing.assert_close(mean.double(), wanted[0], rtol=0, atol=1e-4 * spread)
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 2
 

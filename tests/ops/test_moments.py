@@ -14,7 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 from adaattn_core.ops.chunked_attention import CHUNK_BYTES, STD_FLOOR, OnlineMoments
 from adaattn_core.ops.key_pruning import KeyPruner
-from adaattn_core.ops.moments import SIMILARITIES, Similarity, attention_moments, attention_weights
+from adaattn_core.ops.moments import (
+    SIMILARITIES,
+    AttentionKernel,
+    AttentionMasks,
+    Similarity,
+    attention_moments,
+    attention_weights,
+)
 from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
 
 TINY_BLOCKS = 1
@@ -90,7 +97,9 @@ def test_softmax_moments_by_hand() -> None:
 
 def test_temperature_divides_the_logits() -> None:
     """ln 9 at temperature 2 is ln 3: the case above."""
-    mean, std = attention_moments(column(1), column(0, math.log(9)), column(1, 5), temperature=2)
+    mean, std = attention_moments(
+        column(1), column(0, math.log(9)), column(1, 5), kernel=AttentionKernel(temperature=2)
+    )
     assert mean.item() == pytest.approx(4, rel=1e-6)
     assert std.item() == pytest.approx(math.sqrt(3), rel=1e-6)
 
@@ -105,7 +114,7 @@ def test_temperature_divides_the_logits() -> None:
 )
 def test_cosine_moments_by_hand(temperature: float, mean: float, variance: float) -> None:
     query, key = torch.tensor([[[5.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]]])
-    ours = attention_moments(query, key, column(3, 0, 1), similarity="cosine", temperature=temperature)
+    ours = attention_moments(query, key, column(3, 0, 1), kernel=AttentionKernel("cosine", temperature))
     # 1e-5 is added to each length and to the sum of the weights.
     assert ours[0].item() == pytest.approx(mean, abs=5e-5)
     assert ours[1].item() == pytest.approx(math.sqrt(variance), abs=5e-5)
@@ -114,13 +123,13 @@ def test_cosine_moments_by_hand(temperature: float, mean: float, variance: float
 def test_masks_by_hand() -> None:
     """Uniform logits. The content position in the mask sees the style's masked values 1 and 3, the other 8 as well."""
     arguments = torch.zeros(1, 2, 1), torch.zeros(1, 3, 1), column(1, 8, 3)
-    style_mask = torch.tensor([[True, False, True]])
-    mean, std = attention_moments(*arguments, content_mask=torch.tensor([[True, False]]), style_mask=style_mask)
+    content_mask, style_mask = torch.tensor([[True, False]]), torch.tensor([[True, False, True]])
+    mean, std = attention_moments(*arguments, masks=AttentionMasks(content_mask, style_mask))
     torch.testing.assert_close(mean, column(2, 4))
     torch.testing.assert_close(std, column(1, math.sqrt(74 / 3 - 16)))
-    everywhere, _ = attention_moments(*arguments, style_mask=style_mask)
+    everywhere, _ = attention_moments(*arguments, masks=AttentionMasks(style=style_mask))
     torch.testing.assert_close(everywhere, column(2, 2))
-    free, _ = attention_moments(*arguments, content_mask=torch.tensor([[True, False]]))
+    free, _ = attention_moments(*arguments, masks=AttentionMasks(content=content_mask))
     torch.testing.assert_close(free, column(4, 4))
 
 
@@ -162,10 +171,8 @@ def written_out(one: Case, similarity: Similarity, temperature: float) -> tuple[
 def ours(one: Case, similarity: Similarity, temperature: float, chunk_bytes: int) -> tuple[Tensor, Tensor]:
     return attention_moments(
         *one[:3],
-        similarity=similarity,
-        temperature=temperature,
-        content_mask=one.content_mask,
-        style_mask=one.style_mask,
+        kernel=AttentionKernel(similarity, temperature),
+        masks=AttentionMasks(one.content_mask, one.style_mask),
         chunk_bytes=chunk_bytes,
     )
 
@@ -287,7 +294,7 @@ def test_training_meets_no_subnormal_weight(masked: bool, dtype: torch.dtype) ->
     """They took an Intel processor nine times as long, there and back, as it takes without."""
     logits = (-torch.arange(4000, dtype=dtype).reshape(1, 4, 1000) / 4).requires_grad_()
     blocked = (torch.arange(1000) % 3 == 1)[None, None] if masked else None
-    weights = attention_weights(logits, blocked, "softmax", 1.0)
+    weights = attention_weights(logits, blocked)
     assert (weights > 1e-30).all()
     wanted = logits if blocked is None else logits.masked_fill(blocked, -torch.inf)
     torch.testing.assert_close(weights, wanted.softmax(dim=-1), rtol=1e-6, atol=1e-27)
@@ -362,8 +369,8 @@ def largest_and_kept(similarity: Similarity, chunk_bytes: int) -> tuple[int, int
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             mean, std = attention_moments(
-                query, key, value[:, :500], similarity=similarity, temperature=2,
-                content_mask=content_mask, style_mask=style_mask, chunk_bytes=chunk_bytes,
+                query, key, value[:, :500], kernel=AttentionKernel(similarity, 2),
+                masks=AttentionMasks(content_mask, style_mask), chunk_bytes=chunk_bytes,
             )  # fmt: skip
         kept_bytes = sum(storage.nbytes() for storage in kept.values())
         torch.autograd.grad((mean.sum() + std.sum()), (query, key, value))
@@ -386,9 +393,9 @@ def test_memory_is_bounded_forward_and_backward(similarity: Similarity) -> None:
 def test_memory_is_bounded_without_gradients(similarity: Similarity) -> None:
     """By what comes in: no tile of weights is larger than the keys."""
     query, key, value = (normals(1, n, 2, seed=n) for n in (200, 500, 500))
-    mask = torch.arange(500)[None] % 2 == 0
+    kernel, masks = AttentionKernel(similarity), AttentionMasks(style=torch.arange(500)[None] % 2 == 0)
     with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attention_moments(query, key, value, similarity=similarity, style_mask=mask, chunk_bytes=TINY_BLOCKS)
+        attention_moments(query, key, value, kernel=kernel, masks=masks, chunk_bytes=TINY_BLOCKS)
     assert largest.numel <= 2 * 500
 
 
@@ -447,10 +454,10 @@ def test_an_empty_style_mask_is_an_error(style_mask: list[list[bool]]) -> None:
     text = "^the style mask is empty: no style position is left to attend to. Paint some of it white.$"
     with pytest.raises(ValueError, match=text):
         attention_moments(torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.zeros(2, 3, 1),
-                          style_mask=torch.tensor(style_mask))  # fmt: skip
+                          masks=AttentionMasks(style=torch.tensor(style_mask)))  # fmt: skip
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_that_is_not_above_0_is_an_error(temperature: float) -> None:
     with pytest.raises(ValueError, match=rf"^temperature is {temperature}; it must be above 0 \(1 is neutral\)$"):
-        attention_moments(column(1), column(1), column(1), temperature=temperature)
+        AttentionKernel(temperature=temperature)
