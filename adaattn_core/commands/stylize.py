@@ -152,7 +152,8 @@ def run(args: argparse.Namespace) -> int:
         summary = f"{remaining[0].results[0][1]}  {outcomes[0]}"
     else:
         skipped = f", {existing} skipped that already existed" if existing else ""
-        summary = f"{total} pictures in {args.output}{skipped}"
+        noun = "picture" if total == 1 else "pictures"
+        summary = f"{total} {noun} in {args.output}{skipped}"
     print(f"{process}{summary}  {time.monotonic() - started:.1f} s")
     return 0
 

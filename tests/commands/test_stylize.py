@@ -89,6 +89,14 @@ def test_a_folder_of_contents_gives_a_folder_of_results(folder: Path, capsys: Ca
     assert errors == "", "a progress bar is for terminals"
 
 
+def test_the_summary_of_one_picture_is_in_the_singular(folder: Path, capsys: Capture) -> None:
+    run(f"stylize photos -o out/ {OIL}")
+    Path("out/hill.png").unlink()
+    capsys.readouterr()
+    run(f"stylize photos -o out/ {OIL} --resume")
+    assert re.match(r"1 picture in out/, \d+ skipped that already existed  ", capsys.readouterr().out)
+
+
 def test_one_content_goes_into_a_folder_that_exists(folder: Path) -> None:
     run(f"stylize photos/sea.png -o out {OIL}")
     assert_holds("out/sea.png", painted("sea", "oil"))
