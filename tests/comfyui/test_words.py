@@ -1,6 +1,6 @@
 """Names, tooltips and help pages of the nodes, in every language, as the host serves and its page shows them.
 
-What the words say is for tests/test_languages.py and tests/test_help.py, which need no ComfyUI.
+What the words say is for tests/nodes/test_languages.py and tests/nodes/test_help.py, which need no ComfyUI.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Make the thumbnails of the example workflows again, by running them.
 
-With tests/ on the path: COMFYUI_PATH=checkout PYTHONPATH=tests python -m comfyui.thumbnails
+Run in the repository: COMFYUI_PATH=checkout python -m tests.comfyui.thumbnails
 """
 
 from __future__ import annotations
