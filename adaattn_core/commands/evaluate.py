@@ -101,8 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--show", type=integer, default=8, metavar="N", help="pairs to show as pictures (default: 8)")
     parser.add_argument("--fresh", action="store_true", help="discard measurements of earlier runs into REPORT_DIR")
-    parser.add_argument("--device", default="auto", help="see adaattn info (default: the fastest available)")
-    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of the models; auto is float32")
+    parser.add_argument(
+        "--device", default="auto", help="adaattn info lists the devices of this machine (default: the fastest device)"
+    )
+    parser.add_argument(
+        "--precision", default="auto", choices=PRECISIONS, help="precision of the models; auto is float32"
+    )
 
 
 def _add_networks(group: argparse._ArgumentGroup) -> None:
@@ -113,7 +117,7 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--vgg16", "--judge", metavar="FILE|torchvision",
-        help="VGG-16, which no training uses: for style, Gram, CFSD, LPIPS (VGG-16)",
+        help="VGG-16, with which no model is trained: for the metrics Style (VGG-16), Gram, CFSD and LPIPS (VGG-16)",
     )  # fmt: skip
     group.add_argument(
         "--lpips",

@@ -1,4 +1,4 @@
-"""Options that several commands share: definitions, value types, checks of paths, and the styles they name."""
+"""Options that several commands share: definitions, value types, checks of paths, and the styles that --style names."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 They are the mean and standard deviation of every channel of the built-in normalised VGG-19 at relu1_1 to relu4_1, for
 the picture at a short side of at most SHORT_SIDE pixels: 1920 numbers. relu5_1 is left out, since it
 describes what a picture shows: with it, fewer pictures find their own style (48 pairs of one method: .92 instead of
-1.00). Letters: N pictures, S styles, D numbers of one
-level.
+1.00). Letters: N pictures, S styles, D numbers of one level.
 """
 
 from __future__ import annotations

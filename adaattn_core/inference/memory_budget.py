@@ -1,9 +1,10 @@
-"""What `max_memory_gb` means: how much of the work is done at a time. The one place where the limit becomes sizes.
+"""The limit `max_memory_gb` as sizes of row tiles and chunks: how much of the work is done at a time. No other module
+derives sizes from the limit.
 
-Pictures, features that are still to be read and features that are computed are in memory as a whole: that much is
-needed at any limit (`models/cost.py` counts it). Row tiles of convolutions, content positions of a level and chunks of
-attention weights come on top, and are made as small as the limit asks. Everything is counted in float32, in which all
-but the decoder computes.
+Pictures, features that are still to be read and features that are computed are in memory as a whole at any limit
+(`models/cost.py` counts them). Row tiles of convolutions, chunks of a level's content positions and chunks of attention
+weights come on top, and are made as small as the limit requires. Everything is counted in float32, in which all but the
+decoder computes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The stages of a style transfer, one by one: images to features, features to stylized features, these to images.
+"""The stages of a style transfer, one by one: images to features, features to stylized features, stylized
+features to images.
 
 `stylize` runs them one after the other; the ComfyUI nodes are these stages, with their results on the wires between.
 Results hold their tensors in tuples, so that they can be moved, sliced and measured as a whole (ComfyUI's cache looks

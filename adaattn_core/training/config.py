@@ -64,7 +64,7 @@ class TrainConfig:
     deep_lr_scale: float = option(
         1.0,
         "factor on the learning rate of the layers that only relu4_1 and relu5_1 pass through; 0 does not train them. "
-        "Lower it, for example to 0.05, if the log warns that the decoder no longer uses relu4_1 and relu5_1",
+        "Lower it, for example to 0.05, if the log warns that the decoder no longer sees relu4_1 and relu5_1",
     )
     warmup_steps: int = option(100, "steps over which the learning rate rises from 0 at the start of each stage")
     optimizer: Optimizer = option("adam", "optimiser; the paper uses adam, muon needs fewer steps")
@@ -75,7 +75,7 @@ class TrainConfig:
         "decay of the moving average of the weights, which is what model.safetensors holds; 0: the weights themselves",
     )
     architecture: Architecture = option(
-        "compact", "shape of the model: compact as the small built-in model, base as the published one"
+        "compact", "shape of the model; compact: that of the built-in model, base: that of the published model"
     )
     kind: Kind = option(
         "image",
@@ -89,9 +89,9 @@ class TrainConfig:
     init: str = option(
         "",
         "model to start from instead of random weights: a file, or a built-in name. Its architecture is used, and its "
-        "encoder too with freeze_encoder",
+        "encoder too with --freeze-encoder",
     )
-    refit_attention: bool = option(False, "with init: fit queries and keys to the VGG-19 again, as for a new model")
+    refit_attention: bool = option(False, "with --init: fit queries and keys to the VGG-19 again, as for a new model")
     global_weight: float = option(10.0, "weight of the global style loss")
     relative_style: bool = option(
         False,
@@ -111,11 +111,11 @@ class TrainConfig:
         0.0, "weight of the checkerboard loss: no row or column of the 4-pixel grid of relu3_1 should have more detail"
     )
     similarity_weight: float = option(
-        10.0, "weight of the image similarity loss between two frames, for kind video; 0 trains on single pictures"
+        10.0, "weight of the image similarity loss between two frames, for --kind video; 0 trains on single pictures"
     )
     frame_gap: int = option(
         0,
-        "source of the second frame of a pair, for kind video. 0: the same picture, moved a little; N: one of the N "
+        "source of the second frame of a pair, for --kind video. 0: the same picture, moved a little; N: one of the N "
         "pictures that follow in the folder, so that each clip needs a folder of its own",
     )
     self_pairs: float = option(0.2, "share of self pairs in each batch of the style stage, rounded to whole pairs")
