@@ -111,7 +111,7 @@ def _stop_if_cancelled(*_layer_and_inputs: object) -> None:
 
 
 def _batch_shape(pictures: Tensor) -> tuple[int, ...]:
-    """Shape of the pictures of a batch that are in work together."""
+    """Shape of the pictures of a batch that are processed together."""
     return (min(len(pictures), batching.batch_size_for(pictures)), *pictures.shape[1:])
 
 
@@ -137,7 +137,7 @@ def empty_image(pictures: Tensor) -> Tensor:
 
 
 class NodeProgress:
-    """A node's progress bar: called with the share that is done. Stops the work when the user has pressed Cancel."""
+    """A node's progress bar, called with the completed fraction. Stops the work when the user has pressed Cancel."""
 
     def __init__(self) -> None:
         self.bar = comfy.utils.ProgressBar(STEPS)

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         flag(field.name) for field in fields(TrainConfig) if field.default is MISSING and field.name not in given
     ]
     if missing:
-        raise ValueError(f"{', '.join(missing)} missing. Give them as flags or in a --config file.")
+        raise ValueError(f"{', '.join(missing)} missing. Set each by its flag or in a --config file.")
     config = TrainConfig(**given)
     is_main_process = DistributedContext.from_env().is_main_process
     if not is_main_process:  # only the main process reports

@@ -224,7 +224,7 @@ def style_spread(pictures: Statistics, styles: Statistics, content: Tensor, styl
     """How far a content's pictures in different styles differ, relative to the styles: 0 if they are all alike.
 
     The distance of two pictures of one content in two styles over the distance of the two styles, averaged over levels,
-    then over the partners of each picture. The content unchanged has 0, the styles themselves have 1.
+    then over the other pictures of the same content. The content unchanged has 0, the styles themselves have 1.
 
     Args:
         pictures, styles: `channel_statistics` of all pictures of one method, (N, D), and of all styles, (S, D).

@@ -25,7 +25,7 @@ STATISTICS_LEVELS = LEVELS[:4]
 
 
 class PictureSet(NamedTuple):
-    """The pictures of one method, as the metrics need that compare them with each other.
+    """The statistics of one method's pictures, for the metrics that compare pictures with each other.
 
     pictures, styles: level -> (N, D) and (S, D). content, style: index of each picture's content, and of its style in
     `styles`, (N,).

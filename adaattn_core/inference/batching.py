@@ -34,7 +34,7 @@ def slice_batch(value: T, items: slice) -> T:
 
 
 def concat_batches(parts: Sequence[T]) -> T:
-    """The inverse of `slice_batch`. What is no tensor comes from the first part."""
+    """The inverse of `slice_batch`. Values that are not tensors are taken from the first part."""
     if len(parts) == 1:
         return parts[0]
     whole: T = tree_map(_concat, parts[0], *parts[1:])

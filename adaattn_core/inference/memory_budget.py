@@ -110,7 +110,7 @@ def unlimited_bytes(config: ModelConfig, size: Sequence[int], device: torch.devi
 
     Args:
         config: of the model.
-        size: (batch, 3, height, width) of the pictures that are in work together.
+        size: (batch, 3, height, width) of the pictures that are processed together.
         device: where the work is done.
     """
     floats = cost.content_floats(config, strength=0.5) + cost.style_floats(config)
@@ -146,10 +146,10 @@ def _sizes_within(workload: _Workload, max_memory_gb: float, role: str) -> Chunk
 
 @dataclass(frozen=True)
 class _Workload:
-    """Pictures that are in work together, and what they take.
+    """Pictures that are processed together, and the memory that they need.
 
-    floats: numbers for each pixel that are in memory as a whole. style_bytes: what attention makes of the styles.
-    conv_layers: memory of a convolution in units of a layer, see CONV_WORKSPACE_LAYERS. A limit counts the most.
+    floats: numbers for each pixel that are in memory as a whole. style_bytes: what attention computes from the styles.
+    conv_layers: memory of a convolution in units of a layer, see CONV_WORKSPACE_LAYERS; a limit assumes the largest.
     """
 
     config: ModelConfig
@@ -168,7 +168,7 @@ class _Workload:
 
     @property
     def whole_bytes(self) -> int:
-        """What is in memory as a whole."""
+        """Bytes that are in memory as a whole."""
         return int(FLOAT_BYTES * self.floats * self.batch * self.height * self.width)
 
     def available_bytes(self, max_memory_gb: float) -> int:
@@ -177,7 +177,7 @@ class _Workload:
         return int(free - FLOAT_BYTES * self.floats * self.batch * self.height * self.width) - self.style_bytes
 
     def workspace_bytes(self, sizes: ChunkSizes) -> int:
-        """What tiles and chunks of these sizes take: convolutions and attention take turns."""
+        """Bytes that tiles and chunks of these sizes need; convolutions and attention run one after the other."""
         return max(self._convolution_bytes(sizes.tile_bytes), self._attention_bytes(sizes))
 
     def tile_bytes_within(self, available: int) -> int:
@@ -221,7 +221,7 @@ class _Workload:
 
 
 def _style_workspace_bytes(styles: Sequence[StyleFeatures], release_styles: bool) -> int:
-    """What attention makes of a level's keys and values, less the levels that have been released by then.
+    """Bytes that attention computes from a level's keys and values, less the levels that are released by then.
 
     These are the keys' leading components and, for each thread, the keys and values gathered for a group of queries.
     """

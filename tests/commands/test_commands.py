@@ -133,7 +133,7 @@ def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: Capt
     assert capsys.readouterr().err == ""
 
 
-MISSING = "adaattn: --style, --output missing. Give them as flags or in a --config file.\n"
+MISSING = "adaattn: --style, --output missing. Set each by its flag or in a --config file.\n"
 
 
 def test_the_package_runs_as_a_program(folder: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_config_file_that_cannot_be_used(complain: Complain, toml: str, expect
     ("words", "expected"),
     [
         ("--config none.toml", "none.toml cannot be used: No such file or directory. See"),
-        ("--content a", "--style, --output missing. Give them as flags or in a --config file."),
+        ("--content a", "--style, --output missing. Set each by its flag or in a --config file."),
         ("--content a --style b --vgg c --output d --crop 16", "crop is 16; it must be at least 32"),
         ("--content a --style b --vgg c --output d --device tpu9", "device 'tpu9' is not there; this machine has"),
         ("--content a --style b --vgg c --output d --device cpu", "a does not exist. Check its name and folder."),
