@@ -1,15 +1,12 @@
-"""Weights files: what is saved comes back, and what is not right is refused in one line that says why."""
+"""Model files: what is saved comes back, and what is not right is refused in one line that says why."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,22 +16,19 @@ from torch import Tensor
 
 from adaattn_core import CheckpointError, ModelConfig, load_model, save_model
 from adaattn_core.checkpoints.model_file import (
-    MODEL_FOLDERS_VARIABLE,
     build_on_meta,
     fingerprint,
     load_strict,
-    model_folders,
     read_metadata,
     read_tensors,
 )
 from adaattn_core.checkpoints.vgg import load_vgg
 from adaattn_core.errors import OutputError
 from adaattn_core.models.config import BASE as BASE_SHAPES
-from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
+from tests.helpers.refused_files import refused
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, small_model
 
-checkpoint_module = sys.modules["adaattn_core.checkpoints.model_file"]
 BIAS = "decoder.deep.bias"
 
 
@@ -52,15 +46,6 @@ def rewrite(
     tensors, about = load_file(path), {**read_metadata(path), **(metadata or {})}
     change(tensors)
     save_file(tensors, path, metadata={name: value for name, value in about.items() if value})
-
-
-def refused(call: Callable[[], object], text: str) -> None:
-    """The call ends in a CheckpointError of one line that matches `text` from end to end."""
-    with pytest.raises(CheckpointError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert re.fullmatch(text, message), message
 
 
 # ---------------------------------------------------------------- round trip
@@ -233,140 +218,6 @@ def test_a_newer_version(saved: Path) -> None:
 def test_a_config_that_makes_no_model(saved: Path, config: str, reason: str) -> None:
     rewrite(saved, metadata={"config": config})
     refused(lambda: load_model(saved), rf".*model\.safetensors has a config that cannot be read: {reason}\.")
-
-
-# ---------------------------------------------------------------- pickles
-
-
-class Dangerous:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.folder),)
-
-
-@pytest.mark.parametrize("plain", [False, True], ids=["torch.save", "pickle"])
-def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path, plain: bool) -> None:
-    path, marker = tmp_path / "model.pth", tmp_path / "executed"
-    if plain:
-        path.write_bytes(pickle.dumps(Dangerous(marker)))
-    else:
-        torch.save({"weight": Dangerous(marker)}, path)
-    text = (
-        r".*model\.pth is a pickle that holds more than tensors, or is damaged; it was not executed\. Get the file .*"
-    )
-    refused(lambda: read_tensors(path), text)
-    assert not marker.exists()
-
-
-def test_the_dangerous_pickle_is_dangerous(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Dangerous(tmp_path / "executed")))
-    assert (tmp_path / "executed").exists()
-
-
-def test_a_state_dict_is_read(tmp_path: Path) -> None:
-    torch.save({"a": torch.arange(3.0)}, tmp_path / "a.pth")
-    assert torch.equal(read_tensors(tmp_path / "a.pth")["a"], torch.arange(3.0))
-
-
-@pytest.mark.parametrize("content", [[torch.zeros(2)], {"state": {"a": torch.zeros(2)}}, {"a": torch.zeros(2), "n": 3}])
-def test_a_pth_that_is_no_state_dict(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "a.pth")
-    refused(
-        lambda: read_tensors(tmp_path / "a.pth"), r".*a\.pth holds no flat dict of tensors; a state dict is needed\."
-    )
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
-def test_a_truncated_pth(tmp_path: Path, share: float) -> None:
-    path = tmp_path / "a.pth"
-    torch.save({"a": torch.zeros(1000)}, path)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    refused(
-        lambda: read_tensors(path), r".*a\.pth is (truncated or not a weights file\. Download it again|a pickle .*)\."
-    )
-
-
-# ---------------------------------------------------------------- names
-
-
-def test_the_built_in_model_is_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_module, "WEIGHTS_FOLDER", tmp_path)
-    save_model(small_model(), tmp_path / "compact.safetensors")
-    assert load_model().config == load_model("compact").config == SMALL
-
-
-def test_an_unknown_model() -> None:
-    text = r"unknown model 'large'; known are compact, base, or a \.safetensors file\."
-    refused(lambda: load_model("large"), text)
-
-
-@pytest.mark.parametrize("name", ["latest_net_decoder.pth", "model.pt", "model.ckpt"])
-def test_a_published_checkpoint_is_no_model_file(name: str) -> None:
-    text = rf"{name} is a published checkpoint; make a model file of it with adaattn convert first\."
-    refused(lambda: load_model(name), text)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for name in ("model.safetensors", "model.pth"):
-        text = rf".*{name}: no such weights file\. Check the path\."
-        refused(lambda path=tmp_path / name: read_tensors(path), text)  # type: ignore[misc]
-    refused(lambda: load_model(tmp_path / "model.safetensors"), r".*: no such weights file\. Check the path\.")
-
-
-def test_base_without_a_file_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "home" / ".adaattn"]
-    monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, os.pathsep.join(map(str, folders[:2])))
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert model_folders() == folders
-    candidates = [re.escape(str(folder / "adaattn_base.safetensors")) for folder in folders]
-    refused(
-        lambda: load_model("base"),
-        rf"no full-size model at {' or '.join(candidates)}\. Download the published checkpoints \(links in the "
-        r"README of github\.com/Huage001/AdaAttN\) and run: "
-        rf"adaattn convert FOLDER --encoder vgg_normalised\.pth -o {candidates[2]}",
-    )
-
-
-def test_base_is_found_in_the_users_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.delenv(MODEL_FOLDERS_VARIABLE, raising=False)
-    (tmp_path / ".adaattn").mkdir()
-    save_model(small_model(), tmp_path / ".adaattn" / "adaattn_base.safetensors")
-    assert load_model("base").config == SMALL
-    (tmp_path / "first").mkdir()
-    save_model(small_model(config=SMALL_VIDEO), tmp_path / "first" / "adaattn_base.safetensors")
-    monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, str(tmp_path / "first"))
-    assert load_model("base").config == SMALL_VIDEO
-
-
-# ---------------------------------------------------------------- the built-in weights
-
-
-BUILT_IN = checkpoint_module.WEIGHTS_FOLDER / "compact.safetensors"
-needs_built_in = pytest.mark.skipif(
-    not BUILT_IN.exists(), reason="adaattn_core/weights/compact.safetensors is not there; adaattn train makes it"
-)
-
-
-@pytest.fixture(scope="module")
-def built_in() -> StyleTransferModel:
-    return load_model()
-
-
-@needs_built_in
-def test_the_built_in_model_is_small_and_says_what_it_is(built_in: StyleTransferModel) -> None:
-    assert BUILT_IN.stat().st_size <= 12_000_000
-    assert built_in.config == COMPACT
-    assert all(parameter.isfinite().all() for parameter in built_in.parameters())
-    metadata = read_metadata(BUILT_IN)
-    assert metadata["trained_on"] and metadata["license"]
-    assert not re.search(r'"(/|~|[A-Z]:)', metadata["trained_on"]), "a path of the machine it was trained on"
-    assert list(BUILT_IN.parent.glob("LICENSE*"))
 
 
 # ---------------------------------------------------------------- the shared encoder

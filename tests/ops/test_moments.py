@@ -1,19 +1,15 @@
-"""Statistics by hand, by property, and against the same formulas in float64 without chunks."""
+"""Attention moments by hand, by property, and against the same formulas in float64 without chunks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, autocast
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from adaattn_core.ops.chunked_attention import CHUNK_BYTES, STD_FLOOR, OnlineMoments
-from adaattn_core.ops.key_pruning import KeyPruner
 from adaattn_core.ops.moments import (
     SIMILARITIES,
     AttentionKernel,
@@ -22,15 +18,10 @@ from adaattn_core.ops.moments import (
     attention_moments,
     attention_weights,
 )
-from adaattn_core.ops.statistics import channel_mean_std, normalize_channels
+from tests.helpers.random_tensors import normals
 
 TINY_BLOCKS = 1
 """chunk_bytes that gives the smallest blocks there are: 16 content positions."""
-
-
-def normals(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normals of `seed`."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def column(*values: float) -> Tensor:
@@ -38,54 +29,7 @@ def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1)
 
 
-# ---------------------------------------------------------------- channels
-
-
-def test_channel_mean_std_by_hand() -> None:
-    """1, 2, 3, 6: mean 3, squares of the deviations 4 + 1 + 0 + 9 = 14, unbiased variance 14 / 3."""
-    mean, std = channel_mean_std(torch.tensor([1.0, 2.0, 3.0, 6.0]).reshape(1, 1, 2, 2))
-    assert mean.shape == std.shape == (1, 1, 1, 1)
-    assert mean.item() == 3
-    assert std.item() == pytest.approx(math.sqrt(14 / 3 + 1e-5), rel=1e-6)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_channel_mean_std_is_the_same_with_and_without_gradients(
-    layout: torch.memory_format, dtype: torch.dtype
-) -> None:
-    """Without, in pieces: here of 9 rows and a last one of 2, far from 0 for the rounding to show."""
-    features = (100 + 0.01 * normals(2, 64, 200, 227, seed=1, dtype=dtype)).contiguous(memory_format=layout)
-    with_gradients = channel_mean_std(features)
-    with torch.no_grad():
-        without = channel_mean_std(features)
-    for found, wanted in zip(without, with_gradients, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
-
-
-def test_one_position_has_variance_zero() -> None:
-    mean, std = channel_mean_std(torch.full((2, 3, 1, 1), 7.0))
-    assert mean.eq(7).all()
-    torch.testing.assert_close(std, torch.full((2, 3, 1, 1), math.sqrt(1e-5)))
-    assert normalize_channels(torch.full((2, 3, 1, 1), 7.0)).eq(0).all()
-
-
-def test_normalized_channels_have_mean_0_and_deviation_1() -> None:
-    normalized = normalize_channels(5 + 3 * normals(2, 4, 6, 7))
-    torch.testing.assert_close(normalized.mean(dim=(2, 3)), torch.zeros(2, 4), rtol=0, atol=1e-6)
-    # 1e-5 in the variance, which is about 9: the deviation is short of 1 by 1e-5 / 18.
-    torch.testing.assert_close(normalized.std(dim=(2, 3)), torch.ones(2, 4), rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_channels_of_half_precision_are_computed_in_float32(dtype: torch.dtype) -> None:
-    features = (30 + normals(1, 2, 8, 8)).to(dtype)
-    for ours, widened in zip(channel_mean_std(features), channel_mean_std(features.float()), strict=True):
-        assert ours.dtype == torch.float32 and torch.equal(ours, widened)
-    assert torch.equal(normalize_channels(features), normalize_channels(features.float()))
-
-
-# ---------------------------------------------------------------- attention, by hand
+# ---------------------------------------------------------------- by hand
 
 
 def test_softmax_moments_by_hand() -> None:
@@ -133,7 +77,7 @@ def test_masks_by_hand() -> None:
     torch.testing.assert_close(free, column(4, 4))
 
 
-# ---------------------------------------------------------------- attention, properties
+# ---------------------------------------------------------------- properties
 
 
 class Case(NamedTuple):
@@ -334,90 +278,6 @@ def test_autocast_does_not_reach_the_moments() -> None:
         inside = ours(one, "softmax", 1.0, CHUNK_BYTES)
     for moment, other in zip(inside, ours(one, "softmax", 1.0, CHUNK_BYTES), strict=True):
         assert torch.equal(moment, other)
-
-
-# ---------------------------------------------------------------- memory
-
-MATRIX_BYTES = 4 * 200 * 500
-"""One float32 attention matrix of the cases below."""
-
-
-class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation below autograd, those of the backward pass too; `numel` is the largest result so far."""
-
-    numel = 0
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.numel = max([self.numel, *(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor))])
-        return result
-
-
-def largest_and_kept(similarity: Similarity, chunk_bytes: int) -> tuple[int, int]:
-    """For 200 x 500 positions: elements of the largest tensor made, forward or backward, and bytes kept in between."""
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        kept[storage.data_ptr()] = storage
-        return x
-
-    query, key, value = (normals(1, n, 2, seed=n).requires_grad_() for n in (200, 500, 501))
-    content_mask, style_mask = (torch.ones(1, positions, dtype=torch.bool) for positions in (200, 500))
-    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            mean, std = attention_moments(
-                query, key, value[:, :500], kernel=AttentionKernel(similarity, 2),
-                masks=AttentionMasks(content_mask, style_mask), chunk_bytes=chunk_bytes,
-            )  # fmt: skip
-        kept_bytes = sum(storage.nbytes() for storage in kept.values())
-        torch.autograd.grad((mean.sum() + std.sum()), (query, key, value))
-    return largest.numel, kept_bytes
-
-
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_memory_is_bounded_forward_and_backward(similarity: Similarity) -> None:
-    """No tensor of the backward or forward pass has more than a block's rows, and no block is kept for the backward."""
-    largest, kept = largest_and_kept(similarity, TINY_BLOCKS)
-    assert largest <= 16 * 500
-    assert kept < MATRIX_BYTES / 10
-    largest, kept = largest_and_kept(similarity, chunk_bytes=4 * 500 * 40)
-    assert 40 * 500 <= largest < 200 * 500 / 2
-    assert kept < MATRIX_BYTES / 10
-
-
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-@torch.no_grad()
-def test_memory_is_bounded_without_gradients(similarity: Similarity) -> None:
-    """By what comes in: no tile of weights is larger than the keys."""
-    query, key, value = (normals(1, n, 2, seed=n) for n in (200, 500, 500))
-    kernel, masks = AttentionKernel(similarity), AttentionMasks(style=torch.arange(500)[None] % 2 == 0)
-    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attention_moments(query, key, value, kernel=kernel, masks=masks, chunk_bytes=TINY_BLOCKS)
-    assert largest.numel <= 2 * 500
-
-
-@torch.no_grad()
-def test_memory_is_bounded_where_style_positions_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds and weights of a group are made in pieces, so that it has as many rows for any number of positions."""
-    for limit in ("MIN_PAIRS", "MIN_PAIRS_PER_MATRIX_ENTRY"):
-        monkeypatch.setattr(f"adaattn_core.ops.moments.{limit}", 0)
-    monkeypatch.setattr("adaattn_core.ops.chunked_attention.CANDIDATES_PER_CHUNK", 64)
-    monkeypatch.setattr("adaattn_core.ops.key_pruning.BREADTH_SAMPLES", 16)
-    query, key, value = 4 * normals(1, 600, 8, seed=1), 4 * normals(1, 3000, 8, seed=2), normals(1, 3000, 4, seed=3)
-    assert KeyPruner(query[0], key[0]).is_worthwhile()
-    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        attention_moments(query, key, value, chunk_bytes=2**16)
-    assert largest.numel <= 3000 * 9  # keys and what they lack in length; a group with all of them is 128 x 3000
-
-
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_the_memory_test_can_fail(similarity: Similarity) -> None:
-    largest, kept = largest_and_kept(similarity, CHUNK_BYTES)
-    assert largest >= 200 * 500
-    assert kept >= MATRIX_BYTES
 
 
 # ---------------------------------------------------------------- progress

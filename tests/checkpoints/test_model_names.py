@@ -1,0 +1,102 @@
+"""Names of models: the built-in one, the full-size one in the folders of the user, and names that are none."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaattn_core import load_model, save_model
+from adaattn_core.checkpoints.model_file import (
+    MODEL_FOLDERS_VARIABLE,
+    model_folders,
+    read_metadata,
+    read_tensors,
+)
+from adaattn_core.models.config import COMPACT
+from adaattn_core.models.model import StyleTransferModel
+from tests.helpers.refused_files import refused
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, small_model
+
+checkpoint_module = sys.modules["adaattn_core.checkpoints.model_file"]
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_the_built_in_model_is_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_module, "WEIGHTS_FOLDER", tmp_path)
+    save_model(small_model(), tmp_path / "compact.safetensors")
+    assert load_model().config == load_model("compact").config == SMALL
+
+
+def test_an_unknown_model() -> None:
+    text = r"unknown model 'large'; known are compact, base, or a \.safetensors file\."
+    refused(lambda: load_model("large"), text)
+
+
+@pytest.mark.parametrize("name", ["latest_net_decoder.pth", "model.pt", "model.ckpt"])
+def test_a_published_checkpoint_is_no_model_file(name: str) -> None:
+    text = rf"{name} is a published checkpoint; make a model file of it with adaattn convert first\."
+    refused(lambda: load_model(name), text)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.pth"):
+        text = rf".*{name}: no such weights file\. Check the path\."
+        refused(lambda path=tmp_path / name: read_tensors(path), text)  # type: ignore[misc]
+    refused(lambda: load_model(tmp_path / "model.safetensors"), r".*: no such weights file\. Check the path\.")
+
+
+def test_base_without_a_file_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / "one", tmp_path / "two", tmp_path / "home" / ".adaattn"]
+    monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, os.pathsep.join(map(str, folders[:2])))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    assert model_folders() == folders
+    candidates = [re.escape(str(folder / "adaattn_base.safetensors")) for folder in folders]
+    refused(
+        lambda: load_model("base"),
+        rf"no full-size model at {' or '.join(candidates)}\. Download the published checkpoints \(links in the "
+        r"README of github\.com/Huage001/AdaAttN\) and run: "
+        rf"adaattn convert FOLDER --encoder vgg_normalised\.pth -o {candidates[2]}",
+    )
+
+
+def test_base_is_found_in_the_users_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.delenv(MODEL_FOLDERS_VARIABLE, raising=False)
+    (tmp_path / ".adaattn").mkdir()
+    save_model(small_model(), tmp_path / ".adaattn" / "adaattn_base.safetensors")
+    assert load_model("base").config == SMALL
+    (tmp_path / "first").mkdir()
+    save_model(small_model(config=SMALL_VIDEO), tmp_path / "first" / "adaattn_base.safetensors")
+    monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, str(tmp_path / "first"))
+    assert load_model("base").config == SMALL_VIDEO
+
+
+# ---------------------------------------------------------------- the built-in weights
+
+
+BUILT_IN = checkpoint_module.WEIGHTS_FOLDER / "compact.safetensors"
+needs_built_in = pytest.mark.skipif(
+    not BUILT_IN.exists(), reason="adaattn_core/weights/compact.safetensors is not there; adaattn train makes it"
+)
+
+
+@pytest.fixture(scope="module")
+def built_in() -> StyleTransferModel:
+    return load_model()
+
+
+@needs_built_in
+def test_the_built_in_model_is_small_and_says_what_it_is(built_in: StyleTransferModel) -> None:
+    assert BUILT_IN.stat().st_size <= 12_000_000
+    assert built_in.config == COMPACT
+    assert all(parameter.isfinite().all() for parameter in built_in.parameters())
+    metadata = read_metadata(BUILT_IN)
+    assert metadata["trained_on"] and metadata["license"]
+    assert not re.search(r'"(/|~|[A-Z]:)', metadata["trained_on"]), "a path of the machine it was trained on"
+    assert list(BUILT_IN.parent.glob("LICENSE*"))

@@ -1,0 +1,155 @@
+"""Arguments that `stylize` and `encode_style` refuse: each error says what came and what is needed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaattn_core import StyleTransferModel, encode_style, stylize
+from tests.helpers.small_models import picture
+from tests.helpers.stylize_pictures import CONTENT, OTHER, STYLE
+
+
+def nan_picture() -> Tensor:
+    content = picture(16, 16)
+    content[0, 0, 0, 0] = math.nan
+    return content
+
+
+ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
+    "content shape": (
+        lambda m: stylize(m, torch.zeros(3, 16, 16), STYLE),
+        r"the content has shape \(3, 16, 16\); \(batch, 3, height, width\) is needed",
+    ),
+    "content size": (
+        lambda m: stylize(m, torch.zeros(1, 3, 9, 12), STYLE),
+        "the content is 12x9 pixels; at least 16x16 are needed. Resize the picture first.",
+    ),
+    "content type": (
+        lambda m: stylize(m, torch.zeros(1, 3, 16, 16, dtype=torch.uint8), STYLE),
+        r"the content has dtype torch.uint8; floating point in \[0, 1\] is needed. Divide by 255 first.",
+    ),
+    "content values": (
+        lambda m: stylize(m, nan_picture(), STYLE),
+        r"the content holds NaN or infinite values; numbers in \[0, 1\] are needed",
+    ),
+    "style shape": (
+        lambda m: stylize(m, CONTENT, torch.zeros(1, 4, 16, 16)),
+        r"the style has shape \(1, 4, 16, 16\); \(batch, 3, height, width\) is needed",
+    ),
+    "style size": (
+        lambda m: encode_style(m, torch.zeros(1, 3, 99, 15)),
+        "the style is 15x99 pixels; at least 16x16 are needed. Resize the picture first.",
+    ),
+    "style values": (
+        lambda m: encode_style(m, nan_picture()),
+        r"the style holds NaN or infinite values; numbers in \[0, 1\] are needed",
+    ),
+    "style batch": (
+        lambda m: stylize(m, picture(16, 16, batch=3), picture(16, 16, batch=2)),
+        "the style has 2 pictures and the content 3; give 1 style, or 3",
+    ),
+    "no style": (lambda m: stylize(m, CONTENT, []), "no style came; at least one is needed"),
+    "count of weights": (
+        lambda m: stylize(m, CONTENT, [STYLE, OTHER], style_weights=[1]),
+        "1 style weights came for 2 styles; give one for each",
+    ),
+    "negative weight": (
+        lambda m: stylize(m, CONTENT, [STYLE, OTHER], style_weights=[2, -1]),
+        r"style weights are \[2.0, -1.0\]; they must not be negative, and one must be above 0",
+    ),
+    "weights of 0": (
+        lambda m: stylize(m, CONTENT, STYLE, style_weights=[0]),
+        r"style weights are \[0.0\]; they must not be negative, and one must be above 0",
+    ),
+    "infinite weight": (
+        lambda m: stylize(m, CONTENT, STYLE, style_weights=[math.inf]),
+        r"style weights are \[inf\]; they must not be negative, and one must be above 0",
+    ),
+    "NaN weight": (
+        lambda m: stylize(m, CONTENT, [STYLE, OTHER], style_weights=[1, math.nan]),
+        r"style weights are \[1.0, nan\]; they must not be negative, and one must be above 0",
+    ),
+    "strength above 1": (
+        lambda m: stylize(m, CONTENT, STYLE, strength=1.5),
+        "strength is 1.5; it must be between 0 and 1",
+    ),
+    "strength below 0": (
+        lambda m: stylize(m, CONTENT, STYLE, strength=-0.1),
+        "strength is -0.1; it must be between 0 and 1",
+    ),
+    "strength NaN": (
+        lambda m: stylize(m, CONTENT, STYLE, strength=math.nan),
+        "strength is nan; it must be between 0 and 1",
+    ),
+    "temperature": (
+        lambda m: stylize(m, CONTENT, STYLE, temperature=0),
+        r"temperature is 0; it must be above 0 \(1 is neutral\)",
+    ),
+    "memory": (
+        lambda m: stylize(m, CONTENT, STYLE, max_memory_gb=0),
+        "max_memory_gb is 0; it must be above 0",
+    ),
+    "attention": (
+        lambda m: stylize(m, CONTENT, STYLE, attention="flash"),  # type: ignore[arg-type]
+        "attention is 'flash'; known are exact, sampled",
+    ),
+    "count of style masks": (
+        lambda m: stylize(m, CONTENT, STYLE, style_masks=[None, None]),
+        r"2 style masks came for 1 styles; give one \(or None\) for each",
+    ),
+    "mask of an encoded style": (
+        lambda m: stylize(m, CONTENT, encode_style(m, STYLE), style_masks=[torch.ones(45, 34)]),
+        "a style mask came with an already encoded style; give the mask to encode_style instead",
+    ),
+    "shape of the content mask": (
+        lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.ones(1, 3, 37, 50)),
+        r"the content mask has shape \(1, 3, 37, 50\); \(1 or 1, 1, height, width\) is needed",
+    ),
+    "count of content masks": (
+        lambda m: stylize(m, picture(16, 16, batch=3), STYLE, content_mask=torch.ones(2, 1, 16, 16)),
+        r"the content mask has shape \(2, 1, 16, 16\); \(3 or 1, 1, height, width\) is needed",
+    ),
+    "aspect of the content mask": (
+        lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.ones(50, 37)),
+        "the content mask is 37x50 pixels, the content 50x37: another aspect ratio. "
+        "Crop or draw the mask to fit the content.",
+    ),
+    "aspect of the style mask": (
+        lambda m: encode_style(m, STYLE, mask=torch.ones(37, 50)),
+        "the style mask is 50x37 pixels, the style 34x45: another aspect ratio. "
+        "Crop or draw the mask to fit the style.",
+    ),
+    "empty style mask": (
+        lambda m: encode_style(m, STYLE, mask=torch.full((45, 34), 0.4)),
+        "the style mask is empty: no part of the style is left to look at. Paint some of it white.",
+    ),
+    "refinement of an encoded style": (
+        lambda m: stylize(m, CONTENT, [STYLE, encode_style(m, STYLE)], refine_steps=5),
+        "refine_steps needs the style as a picture, and an already encoded style came; give the picture itself instead "
+        "of the result of encode_style",
+    ),
+    "refine steps": (
+        lambda m: stylize(m, CONTENT, STYLE, refine_steps=-1),
+        "refine steps are -1; a whole number from 0 to 10000 is needed; 60 to 100 are usual",
+    ),
+    "one empty style mask": (
+        lambda m: encode_style(
+            m, torch.cat([STYLE, STYLE]), mask=torch.stack([torch.zeros(45, 34), torch.ones(45, 34)])
+        ),
+        "the style mask is empty: no part of the style is left to look at. Paint some of it white.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_came_and_what_is_needed(model: StyleTransferModel, name: str) -> None:
+    call, text = ERRORS[name]
+    with pytest.raises(ValueError) as caught:
+        call(model)
+    assert re.fullmatch(text, str(caught.value)), str(caught.value)
