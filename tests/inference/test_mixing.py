@@ -21,6 +21,7 @@ from adaattn_core.inference.stages import (
     transfer,
 )
 from adaattn_core.models.model import StyleTransferModel
+from tests.helpers.comparison import assert_same
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
@@ -44,11 +45,6 @@ def painting(
 
 def pixels(mixed: StylizedFeatures) -> Tensor:
     return decode(MODEL.decoder, mixed)
-
-
-def assert_same(ours: Tensor, wanted: Tensor) -> None:
-    """Equal up to float32 rounding in sums of another order."""
-    torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-5)
 
 
 @BOTH

@@ -32,20 +32,11 @@ from adaattn_core.inference.stages import (
 from adaattn_core.models.attention import stacked_key
 from adaattn_core.models.encoder import ATTENTION_LEVELS
 from adaattn_core.models.fusion import StyleFeatures
+from tests.helpers.comparison import assert_same
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 
 BOTH = pytest.mark.parametrize("config", [SMALL, SMALL_VIDEO], ids=["image", "video"])
 CONTENT, STYLE, OTHER = picture(37, 50), picture(45, 34, seed=1), picture(32, 48, seed=2)
-
-
-@pytest.fixture(scope="module")
-def model() -> StyleTransferModel:
-    return small_model()
-
-
-def assert_same(ours: Tensor, wanted: Tensor) -> None:
-    """Equal up to float32 rounding: in row tiles, convolutions sum in another order."""
-    torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-5)
 
 
 def encoded(model: StyleTransferModel, style: Tensor) -> StyleFeatures:

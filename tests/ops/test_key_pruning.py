@@ -18,10 +18,7 @@ from adaattn_core.ops.key_pruning import (
     is_flat,
 )
 from adaattn_core.ops.moments import AttentionKernel, AttentionMasks, attention_moments
-
-
-def normals(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.helpers.random_tensors import normals
 
 
 def clustered(positions: int, channels: int, sharpness: float, seed: int) -> Tensor:

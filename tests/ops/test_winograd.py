@@ -7,14 +7,11 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, autocast
+from torch import autocast
 
 from adaattn_core.models.encoder import ReflectConv2d, reflect_pad1
 from adaattn_core.ops import winograd
-
-
-def normals(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.helpers.random_tensors import normals
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 8), (17, 6), (40, 65)])
