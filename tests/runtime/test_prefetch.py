@@ -211,7 +211,8 @@ def test_processes_share_a_folder_without_overlap(
         capsys.readouterr()
         assert main(shlex.split(COMMAND)) == 0
         assert len(painted) - before in (6 // world, -(-6 // world))
-        words = f"process {rank} of {world}: {len(painted) - before} pictures in out  "
+        count = len(painted) - before
+        words = f"process {rank} of {world}: {count} picture{'s' if count > 1 else ''} in out  "
         assert capsys.readouterr().out.startswith(words)
     assert len(painted) == 6
     assert {name: Path("out", name).read_bytes() for name in made()} == alone
@@ -227,6 +228,7 @@ def test_shares_do_not_depend_on_what_is_done(folder: Path, monkeypatch: pytest.
     assert made() == ["0.png", "1.png", "2.png", "3.png", "5.png"]
 
 
+@pytest.mark.slow
 def test_torchrun_shares_a_folder(folder: Path) -> None:
     """The real thing: two processes of one command."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adaattn_core"]
