@@ -70,7 +70,7 @@ def run(words: list[str]) -> None:
 def test_the_first_command_is_the_one_that_ci_runs(script: str) -> None:
     words = shlex.join(["adaattn", *commands()[0]])
     assert words in (ROOT / script).read_text(encoding="utf-8")
-    assert 'pip install -e ".[dev]" && pytest' in README
+    assert 'pip install -e ".[dev]" && pytest -n auto --dist loadfile' in README
 
 
 @pytest.mark.parametrize("words", PAINTING, ids=" ".join)
