@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, get_args
 
-from ..models.config import COMPACT, VIDEO_LEVELS, ModelConfig
+from ..models.config import BASE, COMPACT, VIDEO_LEVELS, ModelConfig
 from ..models.encoder import LEVELS
 
-Architecture = Literal["compact", "base"]
+Architecture = Literal["compact", "base", "published"]
 Kind = Literal["image", "video"]
 Optimizer = Literal["adam", "adamw", "muon"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -75,7 +75,9 @@ class TrainConfig:
         "decay of the moving average of the weights, which is what model.safetensors holds; 0: the weights themselves",
     )
     architecture: Architecture = option(
-        "compact", "shape of the model; compact: that of the built-in model, base: that of the published model"
+        "compact",
+        "shape of the model; compact: small enough for any CPU; base: full size, with narrow queries and keys, bounded "
+        "logits and a lean decoder; published: that of the published model",
     )
     kind: Kind = option(
         "image",
@@ -84,7 +86,9 @@ class TrainConfig:
     )
     width: float = option(1.0, "factor on every channel count of the architecture")
     freeze_encoder: bool = option(
-        False, "use the VGG-19 of the losses as the encoder and do not train it; only for architecture base, width 1"
+        False,
+        "use the VGG-19 of the losses as the encoder and do not train it; only for architecture base or published, "
+        "width 1",
     )
     init: str = option(
         "",
@@ -99,6 +103,11 @@ class TrainConfig:
         "squared distance",
     )
     local_weight: float = option(3.0, "weight of the local feature loss")
+    relative_local: bool = option(
+        False,
+        "measure the local feature loss relative to the mean square of its target, so that all styles and levels count "
+        "alike; otherwise the paper's squared distance",
+    )
     content_weight: float = option(0.0, "weight of the content loss, which the paper does not have")
     pixel_weight: float = option(20.0, "weight of the pixel loss of self pairs in the style stage")
     identity_weight: float = option(
@@ -110,6 +119,12 @@ class TrainConfig:
     mesh_weight: float = option(
         0.0, "weight of the checkerboard loss: no row or column of the 4-pixel grid of relu3_1 should have more detail"
     )
+    teacher: str = option(
+        "",
+        "model whose pictures of the same pairs the results should resemble, in pixels and in VGG-19 features, beside "
+        "the style losses: a file, or a built-in name such as base",
+    )
+    teacher_weight: float = option(10.0, "weight of the distance to the teacher's pictures")
     similarity_weight: float = option(
         10.0, "weight of the image similarity loss between two frames, for --kind video; 0 trains on single pictures"
     )
@@ -117,6 +132,11 @@ class TrainConfig:
         0,
         "source of the second frame of a pair, for --kind video. 0: the same picture, moved a little; N: one of the N "
         "pictures that follow in the folder, so that each clip needs a folder of its own",
+    )
+    damage: float = option(
+        0.0,
+        "share of the content crops of the style stage that get noise or JPEG compression, so that the model learns to "
+        "keep flat areas calm",
     )
     self_pairs: float = option(0.2, "share of self pairs in each batch of the style stage, rounded to whole pairs")
     global_levels: tuple[str, ...] = option(LEVELS[1:], "VGG-19 levels of the global style loss")
@@ -163,8 +183,12 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {known}")
         for name in ("global_levels", "local_levels", "content_levels", "similarity_levels"):
             _check_levels(name, getattr(self, name))
-        if self.freeze_encoder and (self.architecture, self.width) != ("base", 1.0):
-            raise ValueError("freeze_encoder needs architecture base at width 1: the encoder is the VGG-19 itself")
+        if self.freeze_encoder and (self.architecture == "compact" or self.width != 1):
+            raise ValueError(
+                "freeze_encoder needs architecture base or published at width 1: the encoder is the VGG-19 itself"
+            )
+        if self.teacher and self.kind == "video":
+            raise ValueError("a teacher works with kind image only; leave it out, or set kind to image")
         if self.frame_gap and self.kind != "video":
             raise ValueError(f"frame_gap is {self.frame_gap}, and only kind video is trained on pairs of frames")
         if not self.stage_ends["style"]:
@@ -179,9 +203,11 @@ class TrainConfig:
             **dict.fromkeys(
                 ("lr", "pretrain_lr", "encoder_lr_scale", "deep_lr_scale", "weight_decay", "clip_norm", "ema_decay"), 0
             ),
-            **dict.fromkeys(("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs"), 0),
+            **dict.fromkeys(
+                ("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs", "damage"), 0
+            ),
             **dict.fromkeys(("identity_weight", "color_weight", "mesh_weight", "similarity_weight", "frame_gap"), 0),
-            **dict.fromkeys(("local_samples", "vgg_floor", "seed"), 0),
+            **dict.fromkeys(("local_samples", "vgg_floor", "seed", "teacher_weight", "damage"), 0),
             "crop": 32,
         }
         for name, minimum in minima.items():
@@ -190,7 +216,7 @@ class TrainConfig:
         for name in (*minima, "width"):
             if getattr(self, name) == math.inf:
                 raise ValueError(f"{name} is inf; a finite number is needed")
-        for name, maximum in (("self_pairs", 1), ("ema_decay", 1), ("seed", MAX_SEED)):
+        for name, maximum in (("self_pairs", 1), ("damage", 1), ("ema_decay", 1), ("seed", MAX_SEED)):
             if getattr(self, name) > maximum:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {maximum}")
         if not self.width > 0:
@@ -265,13 +291,18 @@ class TrainConfig:
 
     def model_config(self) -> ModelConfig:
         """The configuration of a new model."""
-        base = {"compact": COMPACT, "base": ModelConfig()}[self.architecture]
+        base = {"compact": COMPACT, "base": BASE, "published": ModelConfig()}[self.architecture]
         scaled = replace(base, channels=tuple(max(8, 8 * round(c * self.width / 8)) for c in base.channels))
         if self.kind == "image":
             return scaled
         projections, cells = (numbers and numbers[:1] for numbers in (scaled.projection_channels, scaled.style_cells))
         return replace(
-            scaled, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=projections, style_cells=cells
+            scaled,
+            levels=VIDEO_LEVELS,
+            similarity="cosine",
+            projection_channels=projections,
+            style_cells=cells,
+            logit_scale=None,
         )
 
 

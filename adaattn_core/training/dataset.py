@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -106,6 +107,7 @@ class TrainingPairs(Dataset[Sample]):
         seed: of all random choices.
         frame_gap: None for single contents; 0 for two views of a still picture; N for two frames of a clip, the second
             up to N after the first. A clip is the pictures of one folder, ordered by name, numbers by their value.
+        damage: share of the single contents of style pairs that get noise or JPEG compression (`damaged`).
 
     Raises:
         ImageError: there are no pictures.
@@ -121,6 +123,7 @@ class TrainingPairs(Dataset[Sample]):
         crop: int,
         seed: int,
         frame_gap: int | None = None,
+        damage: float = 0.0,
     ) -> None:
         self.content, self.style = list_pictures(content), list_pictures(style)
         self.frame_gap = frame_gap
@@ -130,7 +133,7 @@ class TrainingPairs(Dataset[Sample]):
                 f"no folder of {content} holds two pictures, and two frames of a clip are needed. Give each clip a "
                 "folder of its own, or make pairs of stills with --frame-gap 0."
             )
-        self.schedule, self.crop, self.seed = schedule, crop, seed
+        self.schedule, self.crop, self.seed, self.damage = schedule, crop, seed, damage
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> TrainingPairs:
@@ -142,7 +145,15 @@ class TrainingPairs(Dataset[Sample]):
             self_pairs_until=config.stage_ends["reconstruct"] * config.batch,
         )
         frame_gap = config.frame_gap if config.uses_frame_pairs else None
-        return cls(config.content, config.style, schedule, crop=config.crop, seed=config.seed, frame_gap=frame_gap)
+        return cls(
+            config.content,
+            config.style,
+            schedule,
+            crop=config.crop,
+            seed=config.seed,
+            frame_gap=frame_gap,
+            damage=config.damage,
+        )
 
     def __len__(self) -> int:
         return self.schedule.length
@@ -177,6 +188,8 @@ class TrainingPairs(Dataset[Sample]):
         if self.frame_gap == 0:
             return synthetic_motion_pair(picture, self.crop, (1.0, 2.0), generator)
         content = random_crop(picture, self.crop, (1.0, 2.0), generator)
+        if self.damage and uniform(generator) < self.damage:
+            content = damaged(content, generator)
         return content, content
 
     def _draw(self, paths: Sequence[Picture], generator: torch.Generator, unreadable: list[str]) -> Image.Image:
@@ -322,6 +335,23 @@ def color_jitter(image: Tensor, generator: torch.Generator) -> Tensor:
     shift = 0.15 * torch.randn(3, 1, 1, generator=generator)
     jittered = ((mixed - 0.5) * contrast + 0.5 + shift).clamp(0, 1)
     return jittered ** uniform(generator, 0.7, 1.4)
+
+
+def damaged(image: Tensor, generator: torch.Generator) -> Tensor:
+    """The image after JPEG compression of quality 25 to 80, or with noise of deviation up to 0.05, at equal odds.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+
+    Returns:
+        (3, H, W) in [0, 1].
+    """
+    if uniform(generator) < 0.5:
+        file = BytesIO()
+        to_pil(image[None]).save(file, "JPEG", quality=int(uniform(generator, 25, 80)))
+        return from_pil(Image.open(file))[0]
+    noise = torch.randn(image.shape, generator=generator)
+    return (image + uniform(generator, 0, 0.05) * noise).clamp(0, 1)
 
 
 def _cut(picture: Image.Image, left: float, top: float, side: float, crop: int) -> Tensor:

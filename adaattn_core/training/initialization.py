@@ -81,9 +81,12 @@ def initial_networks(config: TrainConfig, vgg: VGGEncoder, device: torch.device)
             for inputs, outputs in zip(model.encoder.channels, vgg.channels, strict=True)
         )
     model.encoder.requires_grad_(not config.freeze_encoder)
+    teacher = load_model(config.teacher, device=device).requires_grad_(False) if config.teacher else None
+    if teacher is not None and teacher.config.levels == VIDEO_LEVELS:
+        raise CheckpointError(f"{config.teacher} is for video; a teacher must be an image model")
     for module in (model, adapters):
         module.train().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Networks(model, adapters, vgg)
+    return Networks(model, adapters, vgg, teacher)
 
 
 def _initial_model(config: TrainConfig, vgg: VGGEncoder) -> StyleTransferModel:
@@ -111,7 +114,7 @@ def fit_to_vgg(config: TrainConfig, networks: Networks, pairs: TrainingPairs) ->
     """
     if config.init and not config.refit_attention:
         return
-    model, adapters, vgg = networks
+    model, adapters, vgg, _ = networks
     device = next(model.parameters()).device
     images = calibration_crops(config, pairs).to(device)
     if not config.freeze_encoder and not config.init:

@@ -7,6 +7,7 @@ published code; the loss weights 10 and 3 apply to means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,8 @@ MESH_PERIOD = 4
 """Pixels per position of relu3_1, the finest level with attention."""
 MIN_PIXEL_DIFFERENCE = 1e-4
 """Mean difference of neighbouring pixels below which a picture counts as uniform, without a visible checkerboard."""
+MIN_TARGET_SIZE = 0.05
+"""Smallest mean square that a relative distance is divided by; features of mean activation 1 have about 1 to 10."""
 MIN_MEAN_DISTANCE = 0.01
 """Smallest mean of 1 - cos that a column of distances is divided by. The grey results of a new model have a smaller
 mean, which is rounding error, and a division by it would turn this error into the gradient."""
@@ -76,53 +79,84 @@ def relative_style_loss(stylized: Features, style: Features, levels: Sequence[st
     return _sum(terms)
 
 
+class LocalTarget(NamedTuple):
+    """How the targets of the local feature loss are computed.
+
+    similarity, logit_scale: of the attention, the same as in the model that is trained (ModelConfig). samples: number
+    of random style positions to use, an approximation that saves time; None uses all. generator: draws the positions;
+    required with `samples`.
+    """
+
+    similarity: Similarity = "softmax"
+    logit_scale: float | None = None
+    samples: int | None = None
+    generator: torch.Generator | None = None
+
+
 def local_feature_loss(
     stylized: Features,
     content: Features,
     style: Features,
     levels: Sequence[str] = PUBLISHED_LEVELS,
-    samples: int | None = None,
-    generator: torch.Generator | None = None,
-    similarity: Similarity = "softmax",
+    target: LocalTarget = LocalTarget(),  # noqa: B008 (immutable)
+    relative: bool = False,
 ) -> Tensor:
-    """Squared distance to `local_target` at each level."""
-    return _sum(
-        F.mse_loss(to_float32(stylized[x]), local_target(content, style, x, samples, generator, similarity))
-        for x in levels
-    )
+    """Squared distance to `local_target` at each level.
+
+    Args:
+        stylized, content, style: level -> (B, C, H, W).
+        levels: levels to sum over.
+        target: how the targets are computed.
+        relative: divide the distance of each picture by the mean square of its target.
+    """
+    terms = []
+    for level in levels:
+        wanted = local_target(content, style, level, target)
+        error = (to_float32(stylized[level]) - wanted).square().mean(dim=(1, 2, 3))
+        size = wanted.square().mean(dim=(1, 2, 3)).clamp_min(MIN_TARGET_SIZE) if relative else 1.0
+        terms.append((error / size).mean())
+    return _sum(terms)
 
 
 @torch.no_grad()
-def local_target(
-    content: Features,
-    style: Features,
-    level: str,
-    samples: int | None = None,
-    generator: torch.Generator | None = None,
-    similarity: Similarity = "softmax",
-) -> Tensor:
+def local_target(content: Features, style: Features, level: str, target: LocalTarget = LocalTarget()) -> Tensor:  # noqa: B008
     """AdaAttN without learnable layers: VGG features of the content with the statistics that attention selects.
 
     Args:
         content, style: VGG features down to `level`, (B, C, H, W) each.
-        samples: number of random style positions to use, an approximation that saves time; None uses all.
-        generator: draws the positions; required with `samples`.
-        similarity: how style positions are weighted, the same as in the model that is trained.
+        level: the level.
+        target: how it is computed.
 
     Returns:
         (B, C, H, W) float32; no gradient flows through it.
     """
     height = content[level].shape[-2]
     query, key = (rearrange(stacked_key(features, level), "b c h w -> b (h w) c") for features in (content, style))
+    if target.logit_scale is not None:
+        query, key = F.normalize(query, dim=-1) * target.logit_scale, F.normalize(key, dim=-1)
     value = rearrange(style[level], "b c h w -> b (h w) c")
-    if samples is not None and samples < key.shape[1]:
-        if generator is None:
+    if target.samples is not None and target.samples < key.shape[1]:
+        if target.generator is None:
             raise ValueError("a sampled local target needs a torch.Generator")
-        chosen = torch.randperm(key.shape[1], generator=generator)[:samples].to(key.device)
+        chosen = torch.randperm(key.shape[1], generator=target.generator)[: target.samples].to(key.device)
         key, value = key[:, chosen], value[:, chosen]
-    moments = attention_moments(query, key, value, kernel=AttentionKernel(similarity))
+    moments = attention_moments(query, key, value, kernel=AttentionKernel(target.similarity))
     mean, std = (rearrange(x, "b (h w) c -> b c h w", h=height) for x in moments)
     return std * normalize_channels(content[level]) + mean
+
+
+def teacher_loss(picture: Tensor, target: Tensor, features: Features, target_features: Features) -> Tensor:
+    """Distance to a teacher's pictures: mean absolute difference of pixels, and of features relative to their size.
+
+    Args:
+        picture, target: (B, 3, H, W), approximately in [0, 1].
+        features, target_features: VGG-19 features of both; all levels of `target_features` are used.
+    """
+    terms = [F.l1_loss(picture, target)]
+    for level, wanted in target_features.items():
+        size = to_float32(wanted).square().mean().clamp_min(MIN_TARGET_SIZE)
+        terms.append(F.mse_loss(to_float32(features[level]), to_float32(wanted)) / size)
+    return _sum(terms)
 
 
 def image_similarity_loss(

@@ -14,6 +14,7 @@ from ..models.model import StyleTransferModel
 from .config import Stage, TrainConfig
 from .dataset import Batch, seeded_generator
 from .losses import (
+    LocalTarget,
     checkerboard_loss,
     color_loss,
     content_loss,
@@ -22,8 +23,11 @@ from .losses import (
     image_similarity_loss,
     local_feature_loss,
     relative_style_loss,
+    teacher_loss,
 )
 
+TEACHER_LEVELS = LEVELS[1:4]
+"""VGG-19 levels on which a result is compared with the teacher's picture: those that show strokes."""
 SIMILARITY_SAMPLES = 1024
 """Positions of a frame that the image similarity loss samples: all positions of relu3_1 of a 128-pixel crop."""
 
@@ -32,12 +36,14 @@ class Networks(NamedTuple):
     """The networks of a training step.
 
     model: the model that is trained. adapters: a 1x1 convolution for each level, from the model's encoder to the
-    VGG-19, trained in the distill stage and not saved in the model file. vgg: the VGG-19 of the losses.
+    VGG-19, trained in the distill stage and not saved in the model file. vgg: the VGG-19 of the losses. teacher: a
+    model whose pictures the results should resemble.
     """
 
     model: StyleTransferModel
     adapters: nn.ModuleList
     vgg: VGGEncoder
+    teacher: StyleTransferModel | None = None
 
 
 class LossShares(NamedTuple):
@@ -81,6 +87,8 @@ def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
     style = ["global", "local", *(name for name in ("content", "color", "mesh") if config.weight(name, stage))]
     if config.uses_frame_pairs:
         style.append("similarity")
+    if config.teacher and config.teacher_weight:
+        style.append("teacher")
     others = [*(["pixel"] if config.n_self_pairs else []), *(["identity"] if config.identity_weight else [])]
     return (*others, *(style if config.n_self_pairs < config.batch else ()))
 
@@ -104,7 +112,7 @@ def batch_losses(config: TrainConfig, step: int, networks: Networks, batch: Batc
     if config.identity_weight:
         losses["identity"] = identity_term(networks, torch.cat([batch.content, batch.style]), config.global_levels)
     if count < len(pairs.pictures):
-        losses |= style_losses(config, step, networks.vgg, pairs.without_first(count))
+        losses |= style_losses(config, step, networks, pairs.without_first(count))
     return losses
 
 
@@ -169,16 +177,16 @@ def distill_loss(networks: Networks, images: Tensor) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: StylizedPairs) -> dict[str, Tensor]:
+def style_losses(config: TrainConfig, step: int, networks: Networks, pairs: StylizedPairs) -> dict[str, Tensor]:
     """Losses of stylised pictures, by name and without weights: each a mean over the pictures.
 
     Args:
         config: determines which losses are computed, and on which levels.
         step: with the config's seed, determines the positions that the sampled losses use.
-        vgg: the VGG-19 of the losses.
+        networks: the VGG-19 of the losses, and the teacher.
         pairs: the pictures with their contents and styles.
     """
-    deepest = deepest_level(config)
+    vgg, deepest = networks.vgg, deepest_level(config)
     with torch.no_grad():
         sources = vgg(torch.cat([pairs.contents, pairs.styles]), deepest)
     size = len(pairs.contents)
@@ -187,10 +195,13 @@ def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: Stylize
     stylized = vgg(pairs.pictures, deepest)
     generator = seeded_generator(config.seed, step)
     style_loss = relative_style_loss if config.relative_style else global_style_loss
-    similarity, samples = config.model_config().similarity, config.local_samples or None
+    attention = networks.model.config
+    target = LocalTarget(attention.similarity, attention.logit_scale, config.local_samples or None, generator)
     losses = {
         "global": style_loss(stylized, style, config.global_levels),
-        "local": local_feature_loss(stylized, content, style, config.local_levels, samples, generator, similarity),
+        "local": local_feature_loss(
+            stylized, content, style, config.local_levels, target, relative=config.relative_local
+        ),
     }
     if config.content_weight:
         losses["content"] = content_loss(stylized, content, config.content_levels)
@@ -202,7 +213,25 @@ def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: Stylize
         losses["similarity"] = image_similarity_loss(
             split_frames(stylized), split_frames(content), config.similarity_levels, SIMILARITY_SAMPLES, generator
         )
+    if networks.teacher is not None and config.teacher_weight:
+        losses["teacher"] = teacher_term(networks.teacher, vgg, pairs, stylized)
     return losses
+
+
+def teacher_term(teacher: StyleTransferModel, vgg: VGGEncoder, pairs: StylizedPairs, stylized: Features) -> Tensor:
+    """`teacher_loss` of stylised pictures, with what the teacher makes of the same pairs.
+
+    Args:
+        teacher: the model to learn from.
+        vgg: the VGG-19 of the losses.
+        pairs: the pictures with their contents and styles.
+        stylized: VGG-19 features of the pictures down to relu4_1 at least.
+    """
+    with torch.no_grad():
+        targets = teacher.forward_pairs(pairs.contents, pairs.styles, pairs.content_indices, pairs.style_indices)
+        targets = targets.float().clamp(0, 1)
+        features = vgg(targets, TEACHER_LEVELS[-1])
+    return teacher_loss(pairs.pictures, targets, stylized, {level: features[level] for level in TEACHER_LEVELS})
 
 
 def deepest_level(config: TrainConfig) -> str:
@@ -210,6 +239,7 @@ def deepest_level(config: TrainConfig) -> str:
     levels = [*config.global_levels, *config.local_levels]
     levels += config.content_levels if config.content_weight else ()
     levels += config.similarity_levels if config.uses_frame_pairs else ()
+    levels += TEACHER_LEVELS if config.teacher and config.teacher_weight else ()
     return max(levels, key=LEVELS.index)
 
 

@@ -55,7 +55,7 @@ def check_run_folder(folder: Path, resume: bool) -> None:
 def public_settings(config: TrainConfig) -> dict[str, Any]:
     """Settings for the model file, which may be published: of paths only the last part, which reveals no user name."""
     settings = asdict(config)
-    paths = {name: Path(settings[name]).name for name in ("content", "style", "vgg", "output", "init")}
+    paths = {name: Path(settings[name]).name for name in ("content", "style", "vgg", "output", "init", "teacher")}
     return settings | paths
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, autocast, nn
 
 from ..checkpoints.model_file import build_on_meta, prepare_for_inference, save_model
+from ..checkpoints.vgg import BUILT_IN_VGG
 from ..errors import CheckpointError, TrainingError
 from ..models.model import StyleTransferModel
 from ..runtime.device import training_dtype
@@ -84,7 +85,8 @@ class Trainer:
         self.pairs = TrainingPairs.from_config(config)
         self.vgg, self.vgg_fingerprint = load_loss_network(config, self.pairs, self.device, self.distributed)
         self.networks = initial_networks(config, self.vgg, self.device)
-        self.model, self.adapters, _ = self.networks
+        self.model, self.adapters, *_ = self.networks
+        self.shares_encoder = shares_encoder(config, self.networks)
         self.parameter_groups = parameter_groups(config, self.networks)
         self.parameters = [parameter for group in self.parameter_groups for parameter in group.parameters]
         parts = config.accumulate
@@ -248,7 +250,7 @@ class Trainer:
             if not bool(value.half().isfinite().all()):  # the model file is float16
                 raise self._divergence(f"weight {name}", float(value.abs().max()))
         metadata = {"trained_on": json.dumps({"steps": self.step, "settings": public_settings(self.config)})}
-        save_model(self.averaged_model(), self.folder / MODEL, metadata=metadata)
+        save_model(self.averaged_model(), self.folder / MODEL, metadata=metadata, share_encoder=self.shares_encoder)
         state = {
             "step": self.step,
             "config": json.dumps(asdict(self.config)),
@@ -296,12 +298,20 @@ class Trainer:
         self.saved_step = self.step
 
 
+def shares_encoder(config: TrainConfig, networks: Networks) -> bool:
+    """Whether the model's encoder is the built-in VGG-19 and stays so, so that the model file need not hold it."""
+    if not config.freeze_encoder or config.vgg != BUILT_IN_VGG:
+        return False
+    encoder, vgg = networks.model.encoder.state_dict(), networks.vgg.state_dict()
+    return all(torch.equal(value, vgg[name]) for name, value in encoder.items())
+
+
 def parameter_groups(config: TrainConfig, networks: Networks) -> list[ParameterGroup]:
     """The parameters to train, in the order in which checkpoints store the optimiser's state.
 
     With a `deep_lr_scale` other than 1, the parameters that only the levels below relu3_1 pass through are separate.
     """
-    model, adapters, _ = networks
+    model, adapters, *_ = networks
     others = [*model.fusion.parameters(), *model.decoder.parameters(), *adapters.parameters()]
     groups = [ParameterGroup(others, False, 1.0)]
     if not config.freeze_encoder:

@@ -19,6 +19,7 @@ from adaattn_core.training.dataset import (
     TrainingPairs,
     collate,
     color_jitter,
+    damaged,
     random_crop,
     read_picture,
     reconstruction_pair,
@@ -291,3 +292,25 @@ def test_a_folder_without_pictures_is_an_error(folders: tuple[Path, Path], tmp_p
     (tmp_path / "bare" / "notes.txt").write_text("no picture")
     with pytest.raises(ImageError, match="bare holds no picture; at least one is needed"):
         make_pairs((tmp_path / "bare", folders[1]))
+
+
+def test_damage_keeps_the_picture_and_adds_texture_to_flat_areas() -> None:
+    flat = torch.full((3, 64, 64), 0.5)
+    flat[:, :, 32:] = 0.7
+    for seed in range(8):
+        result = damaged(flat, torch.Generator().manual_seed(seed))
+        assert result.shape == flat.shape and 0 <= float(result.min()) <= float(result.max()) <= 1
+        assert 0 < float((result - flat).abs().mean()) < 0.06, seed
+        assert torch.equal(result, damaged(flat, torch.Generator().manual_seed(seed)))
+
+
+def test_only_the_contents_of_style_pairs_are_damaged(pictures: Path) -> None:
+    schedule = PairSchedule(length=8, batch=4, n_self_pairs=2)
+    folders = pictures / "content", pictures / "style"
+    clean, dirty = (
+        [TrainingPairs(*folders, schedule, crop=CROP, seed=1, damage=share)[index] for index in range(8)]
+        for share in (0.0, 1.0)
+    )
+    for index, (one, other) in enumerate(zip(clean, dirty, strict=True)):
+        same = torch.equal(one.content, other.content)
+        assert same is (index % 4 < 2), index

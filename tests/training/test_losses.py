@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaattn_core.models.attention import attention_target
 from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from adaattn_core.training.losses import (
+    LocalTarget,
     checkerboard_loss,
     content_loss,
     global_style_loss,
@@ -19,6 +21,7 @@ from adaattn_core.training.losses import (
     local_target,
     normalize_activations,
     relative_style_loss,
+    teacher_loss,
 )
 from tests.helpers.small_models import picture
 
@@ -117,6 +120,31 @@ def test_local_target_by_hand() -> None:
     torch.testing.assert_close(local_target(same, same, "relu1_1"), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_relative_local_loss_by_hand() -> None:
+    # The target is 7 at both positions, of mean square 49; the squared errors are 0 and 9.
+    content, style = {"relu1_1": row(0, 2)}, {"relu1_1": row(7)}
+    loss = local_feature_loss({"relu1_1": row(7, 4)}, content, style, ["relu1_1"], relative=True)
+    assert float(loss) == pytest.approx(4.5 / 49)
+
+
+def test_a_local_target_with_bounded_logits_by_hand() -> None:
+    # One channel: the cosines are -1 and 1, whatever the size of the keys, and the logits -+ the scale.
+    p = 1 / (1 + math.exp(-2 * 0.7))
+    s, deviation = 1 / math.sqrt(2 + EPSILON), 2 * math.sqrt(p * (1 - p))
+    expected = row(deviation * -s + 2 * (1 - p), deviation * s + 2 * p)
+    same = {"relu1_1": row(0, 2)}
+    target = local_target(same, same, "relu1_1", LocalTarget(logit_scale=0.7))
+    torch.testing.assert_close(target, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(target, attention_target(same, same, "relu1_1", logit_scale=0.7))
+
+
+def test_the_distance_to_a_teacher_by_hand() -> None:
+    # Pixels differ by .5. Features 3 and 1 against 4 and 0: mean squared error 1, mean square of the target 8.
+    picture, target = torch.full((1, 3, 2, 2), 0.25), torch.full((1, 3, 2, 2), 0.75)
+    loss = teacher_loss(picture, target, {"relu3_1": row(3, 1), "relu4_1": row(9)}, {"relu3_1": row(4, 0)})
+    assert float(loss) == pytest.approx(0.5 + 1 / 8)
+
+
 # ---------------------------------------------------------------- properties
 
 
@@ -159,7 +187,7 @@ def test_flat_features_have_finite_gradients() -> None:
 def test_as_many_samples_as_positions_are_all_of_them() -> None:
     content, style = features(0), features(1, size=32)
     exact = local_target(content, style, "relu3_1")
-    assert torch.equal(local_target(content, style, "relu3_1", samples=8 * 8), exact)
+    assert torch.equal(local_target(content, style, "relu3_1", LocalTarget(samples=8 * 8)), exact)
 
 
 def test_a_sampled_target_is_its_generators() -> None:
@@ -167,15 +195,16 @@ def test_a_sampled_target_is_its_generators() -> None:
 
     def sampled(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return local_target(content, style, "relu3_1", samples=20, generator=generator)
+        return local_target(content, style, "relu3_1", LocalTarget(samples=20, generator=generator))
 
     assert torch.equal(sampled(1), sampled(1))
     assert not torch.equal(sampled(1), sampled(2))
     # one sample is one position's value everywhere
-    lone = local_target(content, style, "relu3_1", samples=1, generator=torch.Generator().manual_seed(0))
+    single = LocalTarget(samples=1, generator=torch.Generator().manual_seed(0))
+    lone = local_target(content, style, "relu3_1", single)
     assert torch.equal(lone, lone[..., :1, :1].expand_as(lone))
     with pytest.raises(ValueError, match=r"a sampled local target needs a torch\.Generator"):
-        local_target(content, style, "relu3_1", samples=20)
+        local_target(content, style, "relu3_1", LocalTarget(samples=20))
 
 
 # ---------------------------------------------------------------- normalize_activations

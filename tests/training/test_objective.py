@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from torch import Tensor
 
 import adaattn_core.training.initialization
 import adaattn_core.training.objective
-from adaattn_core.models.encoder import VGGEncoder
+from adaattn_core.checkpoints.model_file import save_model
+from adaattn_core.errors import CheckpointError
 from adaattn_core.train import Trainer
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataset import collate
-from adaattn_core.training.objective import StylizedPairs, batch_losses, loss_shares, pair_indices
+from adaattn_core.training.objective import Networks, StylizedPairs, batch_losses, loss_shares, pair_indices
+from tests.helpers.small_models import SMALL_VIDEO, small_model
 from tests.helpers.training_runs import STYLE_ONLY, Configure, first_batch
 
 
@@ -33,9 +36,9 @@ def test_each_content_is_stylised_with_several_styles(configure: Configure, monk
     seen: list[StylizedPairs] = []
     original = adaattn_core.training.objective.style_losses
 
-    def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: StylizedPairs) -> dict[str, Tensor]:
+    def style_losses(config: TrainConfig, step: int, networks: Networks, pairs: StylizedPairs) -> dict[str, Tensor]:
         seen.append(pairs)
-        return original(config, step, vgg, pairs)
+        return original(config, step, networks, pairs)
 
     monkeypatch.setattr(adaattn_core.training.objective, "style_losses", style_losses)
     assert batch.n_self_pairs == 1
@@ -51,6 +54,26 @@ def test_each_content_is_stylised_with_several_styles(configure: Configure, monk
     ]
     alone = run.model(batch.content[contents], batch.style[styles])
     assert torch.allclose(pictures, alone, atol=1e-5)  # other batches, other order of additions
+
+
+def test_a_teacher_without_mistakes_costs_nothing(configure: Configure, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    plain = Trainer(configure(**STYLE_ONLY))
+    save_model(plain.averaged_model(), teacher, dtype=torch.float32)
+    run = Trainer(configure(**STYLE_ONLY, teacher=str(teacher), teacher_weight=4.0))
+    losses = run.train_step(first_batch(run))
+    assert losses["teacher"] == pytest.approx(0, abs=0.02)  # only pixels outside 0 to 1, which the teacher clamps
+    total = 10 * losses["global"] + 3 * losses["local"] + 4 * losses["teacher"]
+    assert losses["total"] == pytest.approx(total, rel=1e-5)
+    run.model.decoder.get_parameter("blocks.2.1.bias").data.add_(0.3)
+    assert run.train_step(first_batch(run))["teacher"] > 0.2
+
+
+def test_a_video_model_is_refused_as_a_teacher(configure: Configure, tmp_path: Path) -> None:
+    file = tmp_path / "video.safetensors"
+    save_model(small_model(config=SMALL_VIDEO), file)
+    with pytest.raises(CheckpointError, match=r"video.safetensors is for video; a teacher must be an image model"):
+        Trainer(configure(teacher=str(file)))
 
 
 def test_styles_per_content_is_limited_by_the_batch() -> None:

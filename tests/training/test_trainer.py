@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core.checkpoints.model_file import load_model
+from adaattn_core.models.config import BASE
 from adaattn_core.models.encoder import VGGEncoder
 from adaattn_core.train import Trainer, TrainingError
 from adaattn_core.training.loop import train
@@ -172,6 +173,20 @@ def test_a_run_starts_from_weights(configure: Configure, tmp_path: Path) -> None
     run.train_step(first_batch(run))
 
 
+def test_the_full_size_model_is_trained_on_the_vgg_inside_and_saved_without_it(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real load_vgg
+    settings = {"architecture": "base", "width": 1.0, "freeze_encoder": True, "vgg": "built-in"}
+    run = Trainer(configure(batch=1, reconstruct_steps=0, steps=1, self_pairs=0.0, relative_local=True, **settings))
+    run.train_step(first_batch(run))
+    (run.folder / "checkpoints").mkdir(parents=True)
+    run.save()
+    file = run.folder / "model.safetensors"
+    assert file.stat().st_size < 20e6
+    assert load_model(file).config == BASE
+
+
 def test_a_frozen_encoder_is_the_vgg_and_stays_so(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +196,13 @@ def test_a_frozen_encoder_is_the_vgg_and_stays_so(
         torch.save(
             {f"{name.removeprefix('layers.')}": x for name, x in VGGEncoder().state_dict().items()}, tmp_path / "v.pth"
         )
-    frozen = {"architecture": "base", "width": 1.0, "freeze_encoder": True, "optimizer": "adamw", "weight_decay": 0.1}
+    frozen = {
+        "architecture": "published",
+        "width": 1.0,
+        "freeze_encoder": True,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+    }
     run = Trainer(
         configure(vgg=str(tmp_path / "v.pth"), batch=1, reconstruct_steps=0, steps=2, self_pairs=0.0, **frozen)
     )

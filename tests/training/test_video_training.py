@@ -20,14 +20,20 @@ from adaattn_core.checkpoints.model_file import load_model, save_model
 from adaattn_core.errors import CheckpointError, DataError
 from adaattn_core.inference.stylize import stylize
 from adaattn_core.models.attention import stacked_key
-from adaattn_core.models.config import COMPACT, VIDEO_LEVELS, ModelConfig
-from adaattn_core.models.encoder import LEVELS, Features, VGGEncoder
+from adaattn_core.models.config import BASE, COMPACT, VIDEO_LEVELS, ModelConfig
+from adaattn_core.models.encoder import LEVELS, Features
 from adaattn_core.ops.statistics import normalize_channels
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataset import PairSchedule, TrainingPairs, collate, synthetic_motion_pair
 from adaattn_core.training.loop import train
-from adaattn_core.training.losses import color_loss, identity_loss, image_similarity_loss, local_target
-from adaattn_core.training.objective import StylizedPairs, batch_losses, split_frames
+from adaattn_core.training.losses import (
+    LocalTarget,
+    color_loss,
+    identity_loss,
+    image_similarity_loss,
+    local_target,
+)
+from adaattn_core.training.objective import Networks, StylizedPairs, batch_losses, split_frames
 from adaattn_core.training.run_checkpoint import CHECKPOINT, read_checkpoint
 from adaattn_core.training.trainer import Trainer
 from tests.helpers.small_models import picture, small_model
@@ -198,7 +204,7 @@ def test_the_local_target_of_a_video_is_cosine() -> None:
     std = (weights @ value.square() - mean.square()).clamp_min(0).sqrt()
     own = normalize_channels(features[0]["relu3_1"])
     expected = std.transpose(1, 2).reshape(own.shape) * own + mean.transpose(1, 2).reshape(own.shape)
-    found = local_target(features[0], features[1], "relu3_1", similarity="cosine")
+    found = local_target(features[0], features[1], "relu3_1", LocalTarget(similarity="cosine"))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)  # 1e-5 is added to every length
 
 
@@ -211,11 +217,12 @@ def normalized_rows(key: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_config_is_the_papers() -> None:
-    compact, base = (
+    compact, published, base = (
         TrainConfig(content="", style="", vgg="", output="", kind="video", architecture=x).model_config()
-        for x in ("compact", "base")
+        for x in ("compact", "published", "base")
     )
-    assert base == ModelConfig(levels=VIDEO_LEVELS, similarity="cosine"), "the published video model"
+    assert published == ModelConfig(levels=VIDEO_LEVELS, similarity="cosine"), "the published video model"
+    assert base == replace(BASE, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=(64,), logit_scale=None)
     assert compact == replace(
         COMPACT, levels=VIDEO_LEVELS, similarity="cosine", projection_channels=(48,), style_cells=(2,)
     )
@@ -227,9 +234,11 @@ def test_both_frames_are_painted_in_one_style(configure: Configure, monkeypatch:
     seen: list[StylizedPairs] = []
     original = adaattn_core.training.objective.style_losses
 
-    def style_losses(config: TrainConfig, step: int, vgg: VGGEncoder, pairs: StylizedPairs) -> dict[str, torch.Tensor]:
+    def style_losses(
+        config: TrainConfig, step: int, networks: Networks, pairs: StylizedPairs
+    ) -> dict[str, torch.Tensor]:
         seen.append(pairs)
-        return original(config, step, vgg, pairs)
+        return original(config, step, networks, pairs)
 
     monkeypatch.setattr(adaattn_core.training.objective, "style_losses", style_losses)
     assert batch.n_self_pairs == 1
@@ -297,7 +306,7 @@ def test_a_stopped_video_run_ends_as_an_uninterrupted_one(
 
 
 def test_a_frozen_vgg_trains_a_video_model(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = configure(architecture="base", width=1.0, freeze_encoder=True, batch=1, self_pairs=0.0)
+    config = configure(architecture="published", width=1.0, freeze_encoder=True, batch=1, self_pairs=0.0)
     small = ModelConfig(
         channels=(8, 8, 16, 32, 32), encoder_convs=(2, 2, 2, 2, 1), levels=VIDEO_LEVELS, similarity="cosine"
     )
