@@ -24,6 +24,7 @@ from ..checkpoints.hub import torchvision_tensors
 from ..checkpoints.model_file import load_strict, read_tensors
 from ..checkpoints.vgg import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 from ..errors import AdaAttNError, CheckpointError
+from ..io.files import TEMPORARY, folder_in_use
 from ..io.images import save_image
 from ..models.encoder import Features, VGGEncoder, check_images, conv_names
 
@@ -223,7 +224,8 @@ def art_fid(pictures: Iterable[tuple[Tensor, Tensor, Tensor]], folder: Path, dev
         package = importlib.import_module("art_fid.art_fid")
     except ImportError as error:
         raise ArtFIDError(f"its package cannot be imported ({error}): pip install art-fid") from error
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".artfid-") as temporary:
+    prefix = f"{TEMPORARY}artfid-"
+    with folder_in_use(folder), tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as temporary:
         stylized_folder, style_folder, content_folder = (
             Path(temporary, name) for name in ("stylized", "style", "content")
         )

@@ -2,55 +2,144 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ImageError
-from .files import StrPath
+from .files import StrPath, error_reason, is_stream
 from .images import READ_SUFFIXES
 
 
+class FoundImage(NamedTuple):
+    """A picture file, and its place below the folder or glob that it was found in: for a named file its name."""
+
+    path: Path
+    place: Path
+    root: Path
+    """The folder that `place` is relative to."""
+
+
+class FoundImages(NamedTuple):
+    """The picture files of a search, and a line for each folder that could not be read."""
+
+    images: list[FoundImage]
+    unreadable: list[str]
+
+
 def find_images(patterns: Sequence[StrPath], without: StrPath | None = None) -> list[Path]:
-    """The picture files that `patterns` name, in their order and each once.
+    """The picture files that `patterns` name, in their order and each once; arguments as in `search_images`.
+
+    Raises:
+        ImageError: a file does not exist, a folder or glob holds no picture, or a folder cannot be read.
+    """
+    images, unreadable = search_images(patterns, without)
+    if unreadable:
+        raise ImageError(unreadable[0])
+    return [image.path for image in images]
+
+
+def search_images(patterns: Sequence[StrPath], without: StrPath | None = None) -> FoundImages:
+    """The picture files that `patterns` name, in their order and each once, and the folders that cannot be read.
 
     Args:
-        patterns: files (of any suffix), folders (searched recursively, hidden names skipped) or glob patterns (`**`
-            matches folders). Folders and globs give only files with a known picture suffix, sorted.
-        without: a folder for results. If it lies inside a folder or glob, its files, which earlier runs have left
-            there, are skipped.
+        patterns: files (of any suffix), pipes, folders (searched recursively, hidden names skipped) or glob patterns
+            (`**` matches folders). Folders and globs give only files with a known picture suffix, sorted. Links to
+            folders are followed; a folder that several names lead to is searched once.
+        without: a folder for results. Its files, which earlier runs have left there, are skipped, unless a pattern
+            searches this folder or one inside it.
 
     Raises:
         ImageError: a file does not exist, or a folder or glob holds no picture.
     """
-    files: dict[str, Path] = {}
+    found: dict[str, FoundImage] = {}
+    unreadable: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str | os.PathLike) else patterns:
-        paths = [Path(pattern)] if os.path.isfile(pattern) else _search(Path(pattern), without)
-        for path in paths:
-            files.setdefault(os.path.abspath(path), path)
-    return list(files.values())
+        path = Path(pattern)
+        if os.path.isfile(pattern) or is_stream(pattern):
+            images = [FoundImage(path, Path(path.name), path.parent)]
+        else:
+            images = _search(path, without, unreadable)
+        for image in images:
+            found.setdefault(os.path.join(os.path.realpath(image.path.parent), image.path.name), image)
+    return FoundImages(list(found.values()), unreadable)
 
 
-def _search(pattern: Path, without: StrPath | None) -> list[Path]:
+def _search(pattern: Path, without: StrPath | None, unreadable: list[str]) -> list[FoundImage]:
     """The picture files in a folder or of a glob."""
+    parts: Sequence[str]
     if os.path.isdir(pattern):
-        files = [Path(folder, name) for folder, _, names in os.walk(pattern) for name in names]
-        paths = [file for file in files if not any(p.startswith(".") for p in file.relative_to(pattern).parts)]
+        root, parts = pattern, ("**", "*")
     elif glob.has_magic(str(pattern)):
-        paths = [Path(name) for name in glob.glob(str(pattern), recursive=True) if os.path.isfile(name)]
+        root, parts = split_glob(pattern)
     else:
         raise ImageError(f"{pattern} does not exist. Check its name and folder.")
-    if without is not None and _lies_below(without, pattern):
-        paths = [path for path in paths if Path(os.path.realpath(without)) not in Path(os.path.realpath(path)).parents]
-    pictures = sorted(path for path in paths if path.suffix.lower() in READ_SUFFIXES)
-    if not pictures:
+    files, failures = find_files(root, parts)
+    unreadable += failures
+    if without is not None and not _is_within(root, Path(without)):
+        files = [file for file in files if not _is_within(file.parent, Path(without))]
+    pictures = sorted(file for file in files if file.suffix.lower() in READ_SUFFIXES)
+    if not pictures and not failures:
         raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
-    return pictures
+    return [FoundImage(file, file.relative_to(root), root) for file in pictures]
 
 
-def _lies_below(folder: StrPath, pattern: Path) -> bool:
-    """Whether `folder` lies inside the folder that `pattern` searches and is not this folder itself."""
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts)
-    return Path(os.path.realpath(Path(*fixed))) in Path(os.path.realpath(folder)).parents
+def split_glob(pattern: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder that a glob pattern searches, and the parts of the pattern below it.
+
+    >>> [str(part) for part in split_glob(Path("photos/*/a.png"))]
+    ['photos', "('*', 'a.png')"]
+    """
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    return root, pattern.parts[len(root.parts) :]
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or lies inside it, links resolved."""
+    real = Path(os.path.realpath(path))
+    return Path(os.path.realpath(folder)) in (real, *real.parents)
+
+
+def find_files(root: Path, parts: Sequence[str] = ("**", "*")) -> tuple[list[Path], list[str]]:
+    """The files below a folder that match the parts of a glob pattern, and a line for each unreadable folder.
+
+    Differs from glob.glob: every real folder is searched once, so that links that lead in a circle end, and a folder
+    that cannot be read is reported. A folder goes by its own name rather than by that of a link, if both are found.
+    """
+    files: dict[Path, None] = {}
+    failures: dict[str, None] = {}
+    folders: list[tuple[Path, int]] = [(root, 0)]
+    links: list[tuple[Path, int]] = []
+    seen: set[tuple[str, int]] = set()
+    while folders or links:
+        folder, position = folders.pop() if folders else links.pop(0)
+        if (visit := (os.path.realpath(folder), position)) in seen:
+            continue
+        seen.add(visit)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            failures[f"{folder} cannot be read: {error_reason(error)}. Check its permissions."] = None
+            continue
+        part, is_last = parts[position], position + 1 == len(parts)
+        if part == "**" and not is_last:
+            folders.append((folder, position + 1))
+        for entry in entries:
+            path = Path(folder, entry.name)
+            if not _matches(entry.name, part):
+                continue
+            if not os.path.isdir(path):
+                if is_last:
+                    files[path] = None
+            elif part == "**" or not is_last:
+                (links if entry.is_symlink() else folders).append((path, position if part == "**" else position + 1))
+    return list(files), list(failures)
+
+
+def _matches(name: str, part: str) -> bool:
+    """Whether a name matches a part of a glob pattern; hidden names are matched only by patterns with their dot."""
+    return fnmatch.fnmatch(name, part) and (part.startswith(".") or not name.startswith("."))

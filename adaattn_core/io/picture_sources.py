@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import DataError, ImageError
-from .image_files import find_images
+from .image_files import find_files, find_images, split_glob
 from .images import READ_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def list_pictures(source: str | Path) -> list[Picture]:
     try:
         return list(find_images([source]))
     except ImageError:
-        shards = sorted(path.rglob("*.tar")) if path.is_dir() else []
+        shards = _find_shards(path, ("**", "*.tar")) if path.is_dir() else []
         if not shards:
             raise
         return _pictures_in_shards(source, shards)
@@ -116,8 +116,15 @@ def shard_paths(pattern: str) -> list[Path]:
         names = [pattern[: span.start()] + number + pattern[span.end() :] for number in numbers]
         return [path for name in names for path in shard_paths(name)]
     if glob.has_magic(pattern) and not Path(pattern).is_file():
-        return sorted(map(Path, glob.glob(pattern, recursive=True)))
+        return _find_shards(*split_glob(Path(pattern)))
     return [Path(pattern)]
+
+
+def _find_shards(root: Path, parts: Sequence[str]) -> list[Path]:
+    files, unreadable = find_files(root, parts)
+    if unreadable:
+        raise DataError(unreadable[0])
+    return sorted(files)
 
 
 def _pictures_in_shards(source: str | Path, shards: Sequence[Path]) -> list[Picture]:

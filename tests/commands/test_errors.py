@@ -238,9 +238,14 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refu
 )
 def test_a_full_disk(complain: Complain, monkeypatch: pytest.MonkeyPatch, command: str, name: str) -> None:
     """The temporary file is a link to a device that is always full."""
-    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", lambda length: "0")
+    link = Path("out", f".adaattn-0{Path(name).suffix}")  # made late, since a run removes what earlier ones have left
+
+    def late(length: int) -> str:
+        link.symlink_to(FULL)
+        return "0"
+
+    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", late)
     monkeypatch.setattr("adaattn_core.commands.convert.convert_published", lambda source, encoder: small_model())
-    Path("out", f".adaattn-0{Path(name).suffix}").symlink_to(FULL)
     assert complain(command) == f"disk full while writing {name}. Free some space or choose another disk."
 
 

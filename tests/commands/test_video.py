@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -305,7 +304,12 @@ FULL = Path("/dev/full")
 @pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refuses every byte, exists on Linux only")
 def test_a_full_disk(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary file is a link to a device that is always full."""
-    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", lambda length: "0")
-    os.symlink(FULL, "out/.adaattn-0.mkv")
+    link = Path("out/.adaattn-0.mkv")  # made late, since a run removes what earlier ones have left
+
+    def late(length: int) -> str:
+        link.symlink_to(FULL)
+        return "0"
+
+    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", late)
     line = complain(f"video in.mp4 -o out/a.mkv {PAINT}")
     assert line == "disk full while writing out/a.mkv. Free some space or choose another disk."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -74,6 +75,20 @@ def test_ranges_globs_folders_and_lists_of_tar_files_are_one_data_set(pictures: 
     expected = [f"{folder}/p-009.tar/0.png", f"{folder}/p-010.tar/1.png"]
     for source in (f"{folder}/p-{{009..010}}.tar", f"{folder}/p-*.tar", folder, pictures / "list.txt"):
         assert [str(picture) for picture in list_pictures(source)] == expected, source
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a right of their own on Windows")
+def test_linked_folders_are_part_of_the_data_set(pictures: Path) -> None:
+    (pictures / "linked").mkdir()
+    for name in ("folders", "shards"):
+        (pictures / name).mkdir()
+        (pictures / name / "there").symlink_to(pictures / "linked")
+    (pictures / "folders" / "circle").symlink_to(pictures / "folders")
+    shard = pack(pictures / "linked" / "a.tar", contents_of(pictures / "content"))
+    assert shard_paths(f"{pictures}/shards/**/*.tar") == [pictures / "shards" / "there" / "a.tar"]
+    assert len(list_pictures(pictures / "shards")) == len(members(shard)) > 0
+    shutil.copy(next((pictures / "content").iterdir()), pictures / "linked" / "b.png")
+    assert list_pictures(pictures / "folders") == [pictures / "folders" / "there" / "b.png"]
 
 
 def test_loose_pictures_beside_tar_files_are_the_data_set(pictures: Path) -> None:
