@@ -1,18 +1,21 @@
-"""Attention weights of one content point over the style, as numbers and as a heat map."""
+"""Attention weights of content points over the style, as numbers and as a heat map."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..models.attention import AdaAttention, masked_avg_pool, stacked_key
+from ..models.attention import LazyStackedKey
+from ..models.encoder import stride
 from ..models.fusion import MultiLevelFusion
 from ..ops.moments import AttentionKernel, attention_weights, unit_vectors
 from ..ops.statistics import to_float32
+from ..runtime.device import disable_tf32
 from .stages import ImageFeatures
 from .validation import check_style_batch, check_unit
 
@@ -52,34 +55,68 @@ def attention_map(
         ValueError: a level that the model does not have, a point outside the picture, batches that do not pair up, a
             temperature that is not positive.
     """
-    if level not in fusion.levels:
-        raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
-    for name, value in zip("xy", point, strict=True):
-        check_unit(f"the point's {name}", value)
-    check_style_batch(len(style.picture), len(content.picture))
-    attention = fusion.level_attention(level)
-    with torch.no_grad():
-        content_key = stacked_key(content.as_dict(), level)
-        style_key = masked_avg_pool(stacked_key(style.as_dict(), level), attention.cell)
-        height, width = content_key.shape[-2:]
-        row, column = min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)
-        dtype = attention.query_proj.weight.dtype
-        query = attention.query_proj(content_key[..., row : row + 1, column : column + 1].to(dtype))
-        key = attention.key_proj(style_key.to(dtype))
-        weights = _weights(to_float32(query), to_float32(key), attention, temperature)
-    return rearrange(weights, "b 1 (h w) -> b h w", h=style_key.shape[-2])
+    return PointAttention(fusion, content, style, level, temperature).weights([point])[:, 0]
 
 
-def _weights(query: Tensor, key: Tensor, attention: AdaAttention, temperature: float) -> Tensor:
-    """(B, K, 1, 1) and (B or 1, K, H, W) -> (B, 1, H W) weights."""
-    kernel = AttentionKernel(attention.similarity, temperature)
-    queries = rearrange(query, "b k h w -> b (h w) k")
-    keys = rearrange(key, "b k h w -> b (h w) k").expand(len(queries), -1, -1)
-    if kernel.similarity == "cosine":
-        queries, keys = unit_vectors(queries), unit_vectors(keys)
-    else:
-        queries = queries / kernel.temperature
-    return attention_weights(torch.bmm(queries, keys.mT), None, kernel)
+class PointAttention:
+    """Attention of content points at one level; the style's keys are computed once for all points.
+
+    Args:
+        fusion, content, style, level, temperature: as in `attention_map`.
+
+    Raises:
+        ValueError: a level that the model does not have, batches that do not pair up, a temperature that is not
+            positive.
+    """
+
+    def __init__(
+        self,
+        fusion: MultiLevelFusion,
+        content: ImageFeatures,
+        style: ImageFeatures,
+        level: str,
+        temperature: float = 1.0,
+    ) -> None:
+        if level not in fusion.levels:
+            raise ValueError(f"level is {level!r}; this model's are {', '.join(fusion.levels)}")
+        check_style_batch(len(style.picture), len(content.picture))
+        self.level, self.size = level, content.picture.shape[-2:]
+        self.attention = fusion.level_attention(level)
+        self.kernel = AttentionKernel(self.attention.similarity, temperature)
+        self.content_key = LazyStackedKey(content.as_dict(), level)
+        style_key = LazyStackedKey(style.as_dict(), level)
+        self.step = stride(level) * self.attention.cell
+        """Pixels of the style from one key to the next."""
+        self.grid = tuple(-(-side // self.attention.cell) for side in style_key.shape[-2:])
+        """(rows, columns) of the keys."""
+        with torch.no_grad(), disable_tf32(style.picture.device):
+            keys = to_float32(self.attention.keys(style_key)).expand(len(content.picture), -1, -1)
+        self.keys = unit_vectors(keys) if self.kernel.similarity == "cosine" else keys
+
+    def weights(self, points: Sequence[tuple[float, float]]) -> Tensor:
+        """(B, points, rows, columns) float32: the weights of each point, x and y from 0 to 1, over the style.
+
+        Raises:
+            ValueError: a point outside the picture.
+        """
+        with torch.no_grad(), disable_tf32(self.keys.device):
+            query = to_float32(self.attention.query(self._stacked_keys(points)))
+            query = unit_vectors(query) if self.kernel.similarity == "cosine" else query / self.kernel.temperature
+            weights = attention_weights(torch.bmm(query, self.keys.mT), None, self.kernel)
+        return rearrange(weights, "b n (h w) -> b n h w", h=self.grid[0])
+
+    def _stacked_keys(self, points: Sequence[tuple[float, float]]) -> Tensor:
+        """(B, K, 1, points): the stacked key at the position that each point lies in."""
+        for point in points:
+            for name, value in zip("xy", point, strict=True):
+                check_unit(f"the point's {name}", value)
+        positions = [(self._position(y, self.size[0]), self._position(x, self.size[1])) for x, y in points]
+        rows = {row: self.content_key[row : row + 1] for row in sorted({row for row, _ in positions})}
+        return torch.cat([rows[row][..., column : column + 1] for row, column in positions], dim=-1)
+
+    def _position(self, share: float, pixels: int) -> int:
+        """The row or column whose square of pixels holds a point."""
+        return min(int(share * pixels), pixels - 1) // stride(self.level)
 
 
 def overlay_heatmap(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> Tensor:

@@ -275,10 +275,11 @@ class AdaAttention(nn.Module):
             deviation = to_float32(value) - upsample_cells(to_float32(mean), self.cell, size)
             variance = masked_avg_pool(deviation.square(), self.cell, allowed)
             value, value_variance = mean, rearrange(variance, MAP_TO_POSITIONS)
-        return StyleKV(self._keys(key, allowed), rearrange(value, MAP_TO_POSITIONS), cell_allowed, value_variance)
+        return StyleKV(self.keys(key, allowed), rearrange(value, MAP_TO_POSITIONS), cell_allowed, value_variance)
 
-    def _keys(self, stacked: Tensor | LazyStackedKey, allowed: Tensor | None) -> Tensor:
-        """(B, Ns, P): the key of every cell; `allowed` as in `masked_avg_pool`."""
+    def keys(self, stacked: Tensor | LazyStackedKey, allowed: Tensor | None = None) -> Tensor:
+        """(B, Ns, P): the key of every cell of a style; `stacked` is its stacked key, `allowed` as in
+        `masked_avg_pool`."""
         if isinstance(stacked, LazyStackedKey):
             return self._keys_in_chunks(stacked, allowed)
         if self.cell > 1:
@@ -287,14 +288,14 @@ class AdaAttention(nn.Module):
         return keys if self.logit_scale is None else _unit_length(keys)
 
     def _keys_in_chunks(self, stacked: LazyStackedKey, allowed: Tensor | None) -> Tensor:
-        """`_keys`, for at most CHUNK_POSITIONS positions at a time."""
+        """`keys`, for at most CHUNK_POSITIONS positions at a time."""
         batch, _, height, width = stacked.shape
         rows_per_chunk = self.cell * max(1, CHUNK_POSITIONS // (batch * width * self.cell))
         cells = -(-height // self.cell) * -(-width // self.cell)
         keys, stop = self.key_proj.weight.new_empty(batch, cells, self.key_proj.out_channels), 0
         for first_row in range(0, height, rows_per_chunk):
             rows = slice(first_row, first_row + rows_per_chunk)
-            chunk = self._keys(stacked[rows], None if allowed is None else allowed[:, :, rows])
+            chunk = self.keys(stacked[rows], None if allowed is None else allowed[:, :, rows])
             start, stop = stop, stop + chunk.shape[1]
             keys[:, start:stop] = chunk
         return keys

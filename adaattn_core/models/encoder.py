@@ -244,8 +244,31 @@ def _nearest_indices(positions: int, target: int) -> Tensor:
 
 def _grid(images: Tensor, level: str) -> tuple[int, int]:
     """(rows, columns) of a level."""
-    stride = 2 ** LEVELS.index(level)
-    return -(-images.shape[-2] // stride), -(-images.shape[-1] // stride)
+    return -(-images.shape[-2] // stride(level)), -(-images.shape[-1] // stride(level))
+
+
+def stride(level: str) -> int:
+    """Pixels from one position of a level to the next."""
+    return int(2 ** LEVELS.index(level))
+
+
+def receptive_field(convs: Sequence[int], level: str) -> int:
+    """Side, in pixels, of the square that one position of a level is computed from.
+
+    Its centre is that of the position's own square of `stride(level)` pixels; at a border it is cut off.
+
+    Args:
+        convs: convolutions in each block of the encoder.
+        level: one of LEVELS.
+
+    >>> [receptive_field(VGG19_CONVS, level) for level in ATTENTION_LEVELS]
+    [24, 68, 156]
+    """
+    side, step = 1, 1
+    for count in convs[: LEVELS.index(level)]:
+        side += 2 * step * count + step  # its convolutions, then the pool
+        step *= 2
+    return side + 2 * step
 
 
 def resize_to_level(features: Features, name: str, level: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,13 @@ CONTENT, STYLE = (extract_features(MODEL.encoder, picture(*size)) for size in ((
 
 @pytest.mark.parametrize(
     ("config", "level"),
-    [(SMALL, "relu3_1"), (SMALL, "relu4_1"), (SMALL, "relu5_1"), (SMALL_VIDEO, "relu3_1")],
+    [
+        (SMALL, "relu3_1"),
+        (SMALL, "relu4_1"),
+        (SMALL, "relu5_1"),
+        (SMALL_VIDEO, "relu3_1"),
+        (replace(SMALL, logit_scale=20.0), "relu4_1"),
+    ],
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_the_weights_are_those_that_paint(config: ModelConfig, level: str, temperature: float) -> None:
@@ -48,6 +55,16 @@ def test_the_weights_are_those_that_paint(config: ModelConfig, level: str, tempe
 def test_the_edges_belong_to_the_picture() -> None:
     corners = [attention_map(MODEL.fusion, CONTENT, STYLE, point, "relu3_1") for point in ((1.0, 1.0), (0.999, 0.999))]
     assert torch.equal(*corners)
+
+
+def test_a_point_belongs_to_the_position_whose_pixels_hold_it() -> None:
+    """Of 33 pixels the last position of relu5_1 holds the last one alone: 0.7 is pixel 23, in the second position."""
+    content = extract_features(MODEL.encoder, picture(33, 33))
+    inside, same, last = (
+        attention_map(MODEL.fusion, content, STYLE, (place, 0.0), "relu5_1") for place in (0.55, 0.7, 0.99)
+    )
+    assert torch.equal(inside, same)
+    assert not torch.equal(inside, last)
 
 
 def test_one_style_for_a_batch_of_contents() -> None:

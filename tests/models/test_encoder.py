@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import autocast, nn
 
-from adaattn_core.models.encoder import LEVELS, ReflectConv2d, VGGEncoder, conv_names
+from adaattn_core.models.encoder import LEVELS, ReflectConv2d, VGGEncoder, conv_names, receptive_field, stride
 from tests.helpers.random_tensors import normals
 from tests.helpers.small_models import SMALL, picture, small_model
 
@@ -92,3 +92,22 @@ def test_autocast_pads_in_half_precision() -> None:
         result = conv(x)
     assert result.dtype == torch.bfloat16
     assert torch.equal(result, conv.bfloat16()(x))
+
+
+@pytest.mark.parametrize("level", ["relu3_1", "relu4_1"])
+def test_a_position_depends_on_the_pixels_of_its_receptive_field_and_on_no_others(level: str) -> None:
+    """With positive weights and one bright pixel at a time none of the pixels in it is without an effect."""
+    model = VGGEncoder((2, 2, 2, 2, 2), SMALL.encoder_convs).double()
+    for parameter in model.parameters():
+        parameter.data.fill_(0.1)
+    side, step = receptive_field(SMALL.encoder_convs, level), stride(level)
+    images = torch.rand(1, 3, 160, 160, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    images.requires_grad_()
+    position = 80 // step
+    model(images, deepest=level)[level][0, 0, position, position].backward()
+    assert images.grad is not None
+    seen = images.grad[0].abs().sum(dim=0).nonzero()
+    centre = position * step + (step - 1) / 2
+    assert bool(((seen - centre).abs() <= (side - 1) / 2).all())
+    pooled = 2 ** (LEVELS.index(level) + 1)  # a max pool passes the gradient to one pixel of each of its windows on
+    assert bool((seen.amax(dim=0) - seen.amin(dim=0) + 1 >= side - pooled).all())
