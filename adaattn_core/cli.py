@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from . import __version__
-from .commands import bench, compare, convert, evaluate, info, stylize, train, video
+from .commands import attention, bench, compare, convert, evaluate, info, stylize, train, video
 from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
 
 
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "stylize": stylize,
     "video": video,
     "compare": compare,
+    "attention": attention,
     "convert": convert,
     "train": train,
     "evaluate": evaluate,

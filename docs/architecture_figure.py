@@ -22,6 +22,7 @@ PURPOSES = {
     "benchmarking": "seconds and memory",
     "training": "losses, data, the training run",
     "evaluation": "metrics, comparison, report",
+    "viewer": "the attention viewer and its data",
     "inference": "encode, transfer, decode, mix",
     "checkpoints": "weights files and downloads",
     "models": "encoder, attention, decoder",

@@ -80,6 +80,12 @@ def test_painting_commands(words: list[str], files: Path) -> None:
     assert output.is_file() or list(output.iterdir())
 
 
+def test_the_attention_is_shown(files: Path) -> None:
+    (words,) = [words for words in commands() if words[0] == "attention"]
+    run(words)
+    assert (files / words[words.index("-o") + 1]).is_file()
+
+
 @pytest.mark.parametrize("words", CLIPS, ids=" ".join)
 def test_clip_commands(words: list[str], files: Path) -> None:
     for package in ("av", "cv2"):
@@ -149,6 +155,7 @@ def test_every_command_is_run_by_a_test() -> None:
         "stylize",
         "video",
         "compare",
+        "attention",
         "convert",
         "train",
         "bench",

@@ -97,12 +97,12 @@ def test_info_describes_a_model_file(folder: Path, capsys: Capture) -> None:
 
 
 def test_help_lists_the_commands(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")  # a line for each
+    monkeypatch.setenv("COLUMNS", "300")  # no summary is broken; argparse puts that of a long name on the next line
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
     for name, command in COMMANDS.items():
         assert command.__doc__ is not None
-        assert re.search(rf"^    {name} +{re.escape(command.__doc__.splitlines()[0])}", output, re.MULTILINE)
+        assert re.search(rf"^    {name}\s+{re.escape(command.__doc__.splitlines()[0])}", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
