@@ -110,8 +110,8 @@ def unseen_imports(source: str, depth: int) -> list[str]:
     return unseen
 
 
-LATE_IMPORTS = {"'lpips'", "'art_fid.art_fid'"}
-"""Optional packages, imported by name when `adaattn evaluate` needs them."""
+LATE_IMPORTS = {"'lpips'", "'art_fid.art_fid'", "'pillow_heif'", "'pillow_avif'", "'pillow_jxl'"}
+"""Optional packages, imported by name when `adaattn evaluate` or a picture's format needs them."""
 
 
 def test_no_import_escapes_the_linter() -> None:

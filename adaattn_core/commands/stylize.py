@@ -20,8 +20,9 @@ from ..checkpoints.vgg import load_vgg
 from ..errors import ImageError, OutputError
 from ..inference.refine import refine
 from ..inference.stylize import stylize
+from ..io.formats import WRITE_FORMATS
 from ..io.image_files import find_images
-from ..io.images import WRITE_FORMATS, load_alpha, load_image, load_mask, save_image
+from ..io.images import load_alpha, load_image, load_mask, save_image
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask

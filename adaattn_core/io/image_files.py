@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import ImageError
 from .files import StrPath, error_reason, is_stream
-from .images import READ_SUFFIXES
+from .formats import is_picture_name
 
 
 class FoundImage(NamedTuple):
@@ -82,7 +82,7 @@ def _search(pattern: Path, without: StrPath | None, unreadable: list[str]) -> li
     unreadable += failures
     if without is not None and not _is_within(root, Path(without)):
         files = [file for file in files if not _is_within(file.parent, Path(without))]
-    pictures = sorted(file for file in files if file.suffix.lower() in READ_SUFFIXES)
+    pictures = sorted(file for file in files if is_picture_name(file))
     if not pictures and not failures:
         raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
     return [FoundImage(file, file.relative_to(root), root) for file in pictures]

@@ -6,13 +6,6 @@ in this module only.
 
 from __future__ import annotations
 
-import logging
-import os
-import struct
-import threading
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,32 +14,26 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
 from PIL.Image import Transpose
 from torch import Tensor
 
 from ..errors import ImageError, ImageOutputError
 from ..ops.resize import MIN_SIDE
+from ..runtime.remarks import remark
+from .decoding import CODEC_ERRORS, decode
 from .files import StrPath, atomic_path, check_output_path, error_reason
+from .formats import ALPHA_FORMATS, WRITE_FORMATS
+from .tiff import unit_grey
 
-logger = logging.getLogger(__name__)
-MAX_PIXELS = 256 * 1024 * 1024
-"""Largest picture that is decoded: 3 GiB as float32. A larger picture is a mistake or a decompression bomb."""
-
-# Raster formats only: EPS would start Ghostscript. HEIF is available if pillow-heif has registered it.
-_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif",
-                  ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".heic", ".heif")  # fmt: skip
-WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP",
-                  ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}  # fmt: skip
-# Exceptions of Pillow's codecs on damaged data, found by cutting files and flipping bytes in the formats above.
-_CODEC_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
-                 struct.error, zlib.error)  # fmt: skip
-_DEEP = "IF"  # first letters of the grey modes with more than 8 bits: I, I;16, I;16B, F
 # EXIF orientation -> the operation that turns the picture upright.
 _UPRIGHT = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
             6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # fmt: skip
-_pillow_lock = threading.Lock()
+INTEGER_WHITES = (127, 255, 4095, 32767, 65535)
+"""Largest numbers of the sample types of picture files."""
+DARKEST_MASK = 8 / 255
+"""A mask that is nowhere brighter looks black and is probably none: labels, for example."""
+_DEEP = "IF"  # first letters of the grey modes with more than 8 bits: I, I;16, I;16B, F
 
 
 def load_image(path: StrPath) -> Tensor:
@@ -59,11 +46,16 @@ def load_image(path: StrPath) -> Tensor:
         ImageError: the file does not exist, is not a picture, or is damaged or cut short; or the picture has a side
             under 16 pixels or more than MAX_PIXELS pixels.
     """
-    picture = _decode(path)
+    return over_white(*load_color_and_alpha(path))
+
+
+def load_color_and_alpha(path: StrPath) -> tuple[Tensor, Tensor | None]:
+    """As `load_image`, with the colours as they are under the opacity, and the opacity as `load_alpha` gives it."""
+    picture = decode(path)
     if min(picture.size) < MIN_SIDE:
         size, needed = f"{picture.width}x{picture.height}", f"at least {MIN_SIDE}x{MIN_SIDE} are needed"
         raise ImageError(f"{path} is {size} pixels; {needed}. Resize the picture first.")
-    return from_pil(picture)
+    return _color_and_alpha(picture, str(path))
 
 
 def load_alpha(path: StrPath) -> Tensor | None:
@@ -72,8 +64,16 @@ def load_alpha(path: StrPath) -> Tensor | None:
     Returns:
         (1, 1, H, W) float32 in [0, 1], where 1 is opaque; None if the picture is opaque everywhere.
     """
-    _, alpha = _split_alpha(_upright(_decode(path)))
+    return _unless_opaque(_split_alpha(_upright(decode(path), str(path)))[1])
+
+
+def _unless_opaque(alpha: Tensor | None) -> Tensor | None:
     return None if alpha is None or bool((alpha == 1).all()) else alpha
+
+
+def over_white(color: Tensor, alpha: Tensor | None) -> Tensor:
+    """(B, 3, H, W) as it looks over white; without opacity it is the same tensor."""
+    return color if alpha is None else color * alpha + (1 - alpha)
 
 
 def load_mask(path: StrPath) -> Tensor:
@@ -81,12 +81,15 @@ def load_mask(path: StrPath) -> Tensor:
 
     The mask is the grey value times the opacity. Its colour profile is ignored, since a mask is data. If the opacity
     varies and all visible pixels have one grey value (a shape on a transparent background), the opacity is the mask.
+    A mask of the numbers 0 and 1, which looks black, is scaled to 0 and white, with a remark in the log.
 
     Returns:
         (1, 1, H, W) float32 in [0, 1].
     """
-    colour, alpha = _split_alpha(_upright(_decode(path)))
-    grey = _deep_grey(colour) if colour.mode[0] in _DEEP else _channels(colour.convert("L"))
+    name = str(path)
+    colour, alpha = _split_alpha(_upright(decode(path), name))
+    grey = _deep_grey(colour, name) if colour.mode[0] in _DEEP else _channels(colour.convert("L"))
+    grey = _visible_mask(grey, name)
     if alpha is None:
         return grey
     visible = grey[alpha > 0]
@@ -94,53 +97,38 @@ def load_mask(path: StrPath) -> Tensor:
     return alpha if is_shape else grey * alpha
 
 
-def _decode(path: StrPath) -> Image.Image:
-    """The first frame with all pixels decoded."""
-    if os.path.isdir(path):
-        raise ImageError(f"{path} is a folder; a picture file is needed. Name a file in it.")
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below; opened separately to distinguish file errors from picture errors
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist. Check its name and folder.") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ImageError(f"{path} cannot be read: {error_reason(error)}. Check its name and permissions.") from error
-    try:
-        with file:
-            with _pillow_settings():
-                Image.init()
-                picture = Image.open(file, formats=[name for name in _READ_FORMATS if name in Image.OPEN])
-            size = f"{picture.width}x{picture.height} pixels"
-            if picture.width * picture.height <= MAX_PIXELS:
-                with _pillow_settings() if ImageFile.LOAD_TRUNCATED_IMAGES else nullcontext():
-                    picture.load()
-                return picture
-    except UnidentifiedImageError as error:
-        known = "PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF"
-        raise ImageError(f"{path} is not a picture that can be read ({known}). Convert it to PNG first.") from error
-    except _CODEC_ERRORS as error:
-        raise ImageError(
-            f"{path} is damaged or cut short ({error_reason(error)}). Download or export it again."
-        ) from error
-    raise ImageError(f"{path} is {size}; at most {MAX_PIXELS // 10**6} million pixels are read. Resize it first.")
+def _visible_mask(grey: Tensor, name: str) -> Tensor:
+    """A mask in [0, 1], scaled where its numbers are 0 and 1 of a larger range, or 0 to 255 in a file of 16 bits.
+
+    A remark says so, and says it too if the mask is so dark that it has hardly any effect.
+    """
+    peak = float(grey.max())
+    if peak > DARKEST_MASK or peak == 0:
+        return grey
+    if abs(peak * 65535 - 255) < 0.5 and peak < 1 / 255:
+        remark(name, "this mask of 16 bits has no value above 255; 255 counts as white")
+    elif any(abs(peak * white - 1) < 1e-3 for white in INTEGER_WHITES) and bool(((grey == 0) | (grey == peak)).all()):
+        remark(name, "this mask holds the numbers 0 and 1; 1 counts as white")
+    else:
+        remark(name, f"this mask is almost black (at most {peak:.2g} of white), so it hardly has an effect")
+        return grey
+    return (grey / peak).clamp(0, 1)
 
 
-@contextmanager
-def _pillow_settings() -> Iterator[None]:
-    """Turns off Pillow's global size limit (MAX_PIXELS replaces it) and its global tolerance of truncated files."""
-    with _pillow_lock:
-        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+def from_pil(picture: Image.Image, name: str = "") -> Tensor:
+    """Converts a PIL image of any mode to (1, 3, H, W) in [0, 1]; EXIF, colour profile and alpha as in `load_image`.
+
+    Args:
+        picture: the image.
+        name: for remarks in the log; empty takes the name of the file that Pillow knows.
+    """
+    return over_white(*_color_and_alpha(picture, name or str(getattr(picture, "filename", ""))))
 
 
-def from_pil(picture: Image.Image) -> Tensor:
-    """Converts a PIL image of any mode to (1, 3, H, W) in [0, 1]; EXIF, colour profile and alpha as in `load_image`."""
-    colour, alpha = _split_alpha(_upright(picture))
-    image = _srgb(colour)
-    return image if alpha is None else image * alpha + (1 - alpha)
+def _color_and_alpha(picture: Image.Image, name: str) -> tuple[Tensor, Tensor | None]:
+    """(1, 3, H, W) in sRGB, and the opacity, (1, 1, H, W), or None if the picture is opaque everywhere."""
+    colour, alpha = _split_alpha(_upright(picture, name))
+    return _srgb(colour, name), _unless_opaque(alpha)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -194,7 +182,7 @@ def _to_bytes(image: Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rearrange(rounded, "c h w -> h w c").numpy())
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(picture: Image.Image, name: str) -> Image.Image:
     """The picture turned upright by its EXIF orientation.
 
     Differs from ImageOps.exif_transpose: EXIF is not written back, which fails on invalid tags.
@@ -202,8 +190,8 @@ def _upright(picture: Image.Image) -> Image.Image:
     picture.load()  # Pillow turns a TIFF while loading it, and the EXIF of a PNG may follow its pixels
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
-    except _CODEC_ERRORS as error:
-        logger.warning("unreadable EXIF ignored: %s", error_reason(error))
+    except CODEC_ERRORS as error:
+        remark(name, f"unreadable EXIF ignored: {error_reason(error)}")
         return picture
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
@@ -219,25 +207,25 @@ def _split_alpha(picture: Image.Image) -> tuple[Image.Image, Tensor | None]:
     return straight.convert(grey_or_rgb), _channels(straight.getchannel("A"))
 
 
-def _srgb(colour: Image.Image) -> Tensor:
+def _srgb(colour: Image.Image, name: str) -> Tensor:
     """Converts an image without alpha to (1, 3, H, W) in sRGB, by its embedded profile or else as Pillow does."""
     profile = colour.info.get("icc_profile")
     if colour.mode[0] in _DEEP:
-        grey = _deep_grey(colour)
+        grey = _deep_grey(colour, name)
         if not profile:
             return repeat(grey, "1 1 h w -> 1 3 h w").contiguous()
         colour = Image.fromarray(_to_bytes(grey)[..., 0])  # Pillow's colour management needs 8 bits
     elif colour.mode not in ("L", "RGB", "CMYK"):
         colour = colour.convert("L" if colour.mode == "1" else "RGB")
     if profile:
-        colour = _apply_profile(colour, profile)
+        colour = _apply_profile(colour, profile, name)
     return _channels(colour.convert("RGB"))
 
 
-def _apply_profile(colour: Image.Image, profile: bytes) -> Image.Image:
+def _apply_profile(colour: Image.Image, profile: bytes, name: str) -> Image.Image:
     """Converts L, RGB or CMYK to sRGB: relative colorimetric with black point compensation, as photo editors do.
 
-    A profile that is damaged or belongs to another colour space is ignored, with a warning in the log.
+    A profile that is damaged or belongs to another colour space is ignored, with a remark in the log.
     """
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
@@ -250,21 +238,13 @@ def _apply_profile(colour: Image.Image, profile: bytes) -> Image.Image:
         srgb = ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(colour, source, srgb, intent, "RGB", flags=flags) or colour
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        logger.warning("embedded colour profile ignored: %s", error_reason(error))
+        remark(name, f"embedded colour profile ignored: {error_reason(error)}")
         return colour
 
 
-def _deep_grey(picture: Image.Image) -> Tensor:
-    """Converts 16-bit, 32-bit or float grey to (1, 1, H, W) in [0, 1].
-
-    White is 65535; in float files it is the smallest of 1, 255 and 65535 that is not exceeded. If a value is above
-    65535, the largest value is white. NaN and infinity, which mark missing data in float files, become black.
-    """
-    values = np.nan_to_num(np.asarray(picture).astype(np.float32), posinf=0, neginf=0)
-    peak = float(values.max())
-    whites = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
-    white = next((white for white in whites if peak <= white), peak)
-    return rearrange(torch.from_numpy(values / white).clamp(0, 1), "h w -> 1 1 h w")
+def _deep_grey(picture: Image.Image, name: str) -> Tensor:
+    """Converts 16-bit, 32-bit or float grey to (1, 1, H, W) in [0, 1]; white as in `tiff.unit_grey`."""
+    return rearrange(torch.from_numpy(unit_grey(np.asarray(picture), name)), "h w -> 1 1 h w")
 
 
 def _channels(picture: Image.Image) -> Tensor:
@@ -290,7 +270,7 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
         raise ValueError(f"quality is {quality}; 1 to 100 is needed.")
     name, pixels = output_format(path), to_numpy(image)
     height, width = pixels.shape[:2]
-    if alpha is not None and name in ("PNG", "WEBP", "TIFF"):
+    if alpha is not None and name in ALPHA_FORMATS:
         if alpha.shape != (1, 1, height, width):
             raise ImageError(f"alpha is {tuple(alpha.shape)}; {(1, 1, height, width)} is needed. Resize it first.")
         pixels = np.concatenate([pixels, _to_bytes(alpha)], axis=2)
@@ -301,7 +281,7 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
     encoded = BytesIO()  # in memory first, so that an error below is about the disk and not about the encoder
     try:
         Image.fromarray(pixels).save(encoded, name, **({"compression": "tiff_deflate"} if name == "TIFF" else options))
-    except _CODEC_ERRORS as error:
+    except CODEC_ERRORS as error:
         raise ImageError(
             f"{path}: {name} cannot hold {width}x{height} pixels ({error_reason(error)}). Use .png."
         ) from error

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import DataError, ImageError
+from .formats import is_picture_name
 from .image_files import find_files, find_images, split_glob
-from .images import READ_SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def members(shard: Path) -> list[Member]:
             for info in _headers(archive):
                 path = PurePosixPath(info.name)
                 hidden = any(part.startswith(".") for part in path.parts)
-                if info.isreg() and not info.issparse() and path.suffix.lower() in READ_SUFFIXES and not hidden:
+                if info.isreg() and not info.issparse() and is_picture_name(path) and not hidden:
                     pictures.append(Member(shard, str(path), info.offset_data, info.size))
     except FileNotFoundError as error:
         raise DataError(f"{shard} is missing. Check the name, or the range of numbers in it.") from error

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .device import pick_device
+from .remarks import FileNote
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ class PeerLostError(PeerError):
 class RankStatus(NamedTuple):
     """What a process reports to the others before each update."""
 
-    broken: tuple[str, ...] = ()
-    """Names of unreadable files."""
+    notes: tuple[FileNote, ...] = ()
+    """What there is to say about files that were read."""
     failure: str = ""
     """Error message; empty if the process can continue."""
     stop: int = 0
@@ -118,25 +119,25 @@ class DistributedContext:
         if not self.is_main_process:
             raise PeerError(message) from error
 
-    def sync_status(self, broken: Sequence[str] = (), stop: int | None = None) -> tuple[list[str], int]:
+    def sync_status(self, notes: Sequence[FileNote] = (), stop: int | None = None) -> tuple[list[FileNote], int]:
         """Exchange the status with all other processes, waiting for them.
 
         Args:
-            broken: names of unreadable files.
+            notes: about the files that were read.
             stop: number of a signal that requests a stop, or None or 0.
 
         Returns:
-            `broken` of all processes, concatenated, and the largest `stop`.
+            `notes` of all processes, concatenated, and the largest `stop`.
 
         Raises:
             PeerError: another process failed; the message names its rank and error.
             PeerLostError: another process ended.
         """
-        statuses = self._exchange(RankStatus(tuple(broken), stop=stop or 0))
+        statuses = self._exchange(RankStatus(tuple(notes), stop=stop or 0))
         for rank, status in enumerate(statuses):
             if status.failure:
                 raise PeerError(f"process {rank} of {self.world} cannot go on: {status.failure}")
-        return [name for status in statuses for name in status.broken], max(status.stop for status in statuses)
+        return [note for status in statuses for note in status.notes], max(status.stop for status in statuses)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ No state is kept between items, so a run that resumes at step n draws the same p
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from ..io.decoding import decode
 from ..io.images import from_pil, to_pil
-from ..io.picture_sources import Member, Picture, frame_pairs, list_pictures, open_picture
+from ..io.picture_sources import Picture, frame_pairs, list_pictures, open_picture
+from ..runtime.remarks import FileNote, collected_remarks
 from .config import TrainConfig
 
 T = TypeVar("T")
@@ -33,35 +34,39 @@ class Sample(NamedTuple):
 
     content, style, target: (3, crop, crop) in [0, 1]. The target is the content itself; of a self pair it is the
     result that is required, pixel by pixel; of a pair of frames it is the second frame, the content being the first.
-    is_self_pair: content and style are cut from one picture. unreadable: files that could not be read on the way.
+    is_self_pair: content and style are cut from one picture. notes: about files that were read, or could not be read.
     """
 
     content: Tensor
     style: Tensor
     target: Tensor
     is_self_pair: bool
-    unreadable: tuple[str, ...]
+    notes: tuple[FileNote, ...]
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Names of the files that could not be read."""
+        return tuple(note.name for note in self.notes if note.is_unreadable)
 
 
 class Batch(NamedTuple):
     """Samples of one step, the self pairs first.
 
-    content, style, target: (B, 3, crop, crop) in [0, 1]. n_self_pairs: number of self pairs. unreadable: files that
-    could not be read.
+    content, style, target: (B, 3, crop, crop) in [0, 1]. n_self_pairs: number of self pairs. notes: of all samples.
     """
 
     content: Tensor
     style: Tensor
     target: Tensor
     n_self_pairs: int
-    unreadable: tuple[str, ...]
+    notes: tuple[FileNote, ...]
 
     def micro_batch(self, index: int, count: int, device: torch.device) -> Batch:
         """Samples index, index + count, index + 2 count, ... on a device, in channels_last memory format."""
         content, style, target = (
             images[index::count].to(device, memory_format=torch.channels_last) for images in self[:3]
         )
-        return Batch(content, style, target, len(range(index, self.n_self_pairs, count)), self.unreadable)
+        return Batch(content, style, target, len(range(index, self.n_self_pairs, count)), self.notes)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -71,7 +76,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         style=torch.stack([sample.style for sample in samples]),
         target=torch.stack([sample.target for sample in samples]),
         n_self_pairs=sum(sample.is_self_pair for sample in samples),
-        unreadable=tuple(name for sample in samples for name in sample.unreadable),
+        notes=tuple(note for sample in samples for note in sample.notes),
     )
 
 
@@ -165,26 +170,26 @@ class TrainingPairs(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         generator = seeded_generator(self.seed, index)
-        unreadable: list[str] = []
+        notes: list[FileNote] = []
         is_self_pair = self.schedule.is_self_pair(index)
         if is_self_pair:
-            picture = self._draw([*self.content, *self.style], generator, unreadable)
+            picture = self._draw([*self.content, *self.style], generator, notes)
             content, style, target = reconstruction_pair(picture, self.crop, generator)
         else:
-            content, target = self._draw_contents(generator, unreadable)
-            style = random_crop(self._draw(self.style, generator, unreadable), self.crop, (1.0, 2.5), generator)
+            content, target = self._draw_contents(generator, notes)
+            style = random_crop(self._draw(self.style, generator, notes), self.crop, (1.0, 2.5), generator)
             if uniform(generator) < 0.3:
                 style = color_jitter(style, generator)
-        return Sample(content, style, target, is_self_pair, tuple(unreadable))
+        return Sample(content, style, target, is_self_pair, tuple(notes))
 
-    def _draw_contents(self, generator: torch.Generator, unreadable: list[str]) -> tuple[Tensor, Tensor]:
+    def _draw_contents(self, generator: torch.Generator, notes: list[FileNote]) -> tuple[Tensor, Tensor]:
         """Crops of a content and of the frame after it; without frames the same crop twice."""
         if self.frame_gap:
-            first, second = self._read(lambda: random_choice(self.frame_pairs, generator), unreadable)
+            first, second = self._read(lambda: random_choice(self.frame_pairs, generator), notes)
             frames = [first, second if second.size == first.size else second.resize(first.size)]
             first_crop, second_crop = paired_random_crop(frames, self.crop, (1.0, 2.0), generator)
             return first_crop, second_crop
-        picture = self._draw(self.content, generator, unreadable)
+        picture = self._draw(self.content, generator, notes)
         if self.frame_gap == 0:
             return synthetic_motion_pair(picture, self.crop, (1.0, 2.0), generator)
         content = random_crop(picture, self.crop, (1.0, 2.0), generator)
@@ -192,11 +197,11 @@ class TrainingPairs(Dataset[Sample]):
             content = damaged(content, generator)
         return content, content
 
-    def _draw(self, paths: Sequence[Picture], generator: torch.Generator, unreadable: list[str]) -> Image.Image:
-        """A random readable picture; files that cannot be read are appended to `unreadable`."""
-        return self._read(lambda: [random_choice(paths, generator)], unreadable)[0]
+    def _draw(self, paths: Sequence[Picture], generator: torch.Generator, notes: list[FileNote]) -> Image.Image:
+        """A random readable picture; what there is to say about files is appended to `notes`."""
+        return self._read(lambda: [random_choice(paths, generator)], notes)[0]
 
-    def _read(self, choose: Callable[[], Sequence[Picture]], unreadable: list[str]) -> list[Image.Image]:
+    def _read(self, choose: Callable[[], Sequence[Picture]], notes: list[FileNote]) -> list[Image.Image]:
         """Pictures of the first choice that can be read completely.
 
         Raises:
@@ -207,15 +212,17 @@ class TrainingPairs(Dataset[Sample]):
             pictures = []
             for path in choose():
                 try:
-                    pictures.append(read_picture(path, self.crop))
+                    with collected_remarks() as remarks:
+                        pictures.append(read_picture(path, self.crop))
                 except Exception as error:  # decoders raise anything on damaged data; one file must not end a long run
-                    unreadable.append(str(path))
-                    reason = " ".join(str(error).split()) or type(error).__name__
+                    reason = (" ".join(str(error).split()) or type(error).__name__).removeprefix(f"{path} ")
+                    notes.append(FileNote(str(path), reason, is_unreadable=True))
                     break
+                notes += remarks
             else:
                 return pictures
         raise DataError(
-            f"{MAX_CONSECUTIVE_FAILURES} pictures in a row cannot be read, the last is {path} ({reason}). "
+            f"{MAX_CONSECUTIVE_FAILURES} pictures in a row cannot be read, the last is {path}: it {reason} "
             "Check the training folders."
         )
 
@@ -234,22 +241,10 @@ def read_picture(picture: Picture, crop: int) -> Image.Image:
     A JPEG is decoded at a reduced scale, of at least four crops on its short side. Pictures are never enlarged. The
     EXIF orientation of plain pictures is ignored, as training mirrors and rotates anyway.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # scans of paintings are as large as that
-        with _open_image(picture) as image:
-            image.draft("RGB", (4 * crop, 4 * crop))
-            if image.mode in ("1", "L", "RGB", "CMYK", "YCbCr") and not image.has_transparency_data:
-                return image.convert("RGB")
-            return to_pil(from_pil(image))  # 16 bits, a palette, transparency
-
-
-def _open_image(picture: Picture) -> Image.Image:
-    try:
-        return Image.open(open_picture(picture))
-    except UnidentifiedImageError:
-        if isinstance(picture, Member):  # Pillow does not know its name
-            raise OSError(f"cannot identify image file '{picture}'") from None
-        raise
+    image = decode(open_picture(picture), str(picture), draft_side=4 * crop)
+    if image.mode in ("1", "L", "RGB", "CMYK", "YCbCr") and not image.has_transparency_data:
+        return image.convert("RGB")
+    return to_pil(from_pil(image, str(picture)))  # 16 bits, a palette, transparency
 
 
 def random_choice(items: Sequence[T], generator: torch.Generator) -> T:

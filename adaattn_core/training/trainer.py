@@ -19,6 +19,7 @@ from ..errors import CheckpointError, TrainingError
 from ..models.model import StyleTransferModel
 from ..runtime.device import training_dtype
 from ..runtime.distributed import DistributedContext
+from ..runtime.remarks import FileNote, remark
 from ..runtime.signals import GracefulShutdown, ignore_sigchld
 from .config import Stage, TrainConfig
 from .dataset import Batch, TrainingPairs
@@ -168,22 +169,24 @@ class Trainer:
             (total * self.loss_scale).backward()  # type: ignore[no-untyped-call]
             for name, loss in (*losses.items(), ("total", total)):
                 sums[name] += loss.detach()
-        self._all_reduce(sums, batch.unreadable)
+        self._all_reduce(sums, batch.notes)
         return sums
 
-    def _all_reduce(self, losses: dict[str, Tensor], unreadable: Sequence[str]) -> None:
+    def _all_reduce(self, losses: dict[str, Tensor], notes: Sequence[FileNote]) -> None:
         """Sum gradients and losses over all processes, unless one of them has to stop."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         summands = [*gradients, *losses.values()]
         flat = self.distributed.flatten(summands)
         stop = self.signals.asked if self.signals.by_agreement else None
-        unreadable, stop = self.distributed.sync_status(unreadable, stop)
+        notes, stop = self.distributed.sync_status(notes, stop)
         if stop:
             self.signals.stop(stop)
-        for name in unreadable:
-            if name not in self.skipped:
-                self.skipped.append(name)
-                log.warning("skipped %s: not a readable picture (%d so far)", name, len(self.skipped))
+        for note in notes:
+            if not note.is_unreadable:
+                remark(note.name, note.text)
+            elif note.name not in self.skipped:
+                self.skipped.append(note.name)
+                log.warning("skipped picture %d: %s %s", len(self.skipped), note.name, note.text)
         self.distributed.all_reduce_sum(summands, flat)
         if self.loss_scale != 1:
             torch._foreach_div_(gradients, self.loss_scale)

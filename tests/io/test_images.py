@@ -15,13 +15,12 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from adaattn_core.errors import ImageError
-from adaattn_core.io import images
+from adaattn_core.io import decoding
 from adaattn_core.io.images import (
     from_numpy,
     from_pil,
     load_alpha,
     load_image,
-    load_mask,
     save_image,
     to_numpy,
     to_pil,
@@ -189,32 +188,6 @@ def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     assert_color(load_image(tmp_path / "a.png"), (1, 0, 0))
 
 
-# ---------------------------------------------------------------- masks
-
-
-def test_mask_is_the_grey_value(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 51, 255]], np.uint8)).save(tmp_path / "m.png")
-    assert load_mask(tmp_path / "m.png").tolist() == [[[[0.0, pytest.approx(0.2), 1.0]]]]
-    Image.fromarray(np.array([[0, 13107, 65535]], np.uint16)).save(tmp_path / "m16.png")
-    assert load_mask(tmp_path / "m16.png").tolist() == [[[[0.0, pytest.approx(0.2), 1.0]]]]
-    Image.new("RGB", SIZE, (255, 255, 255)).save(tmp_path / "white.png")
-    assert load_mask(tmp_path / "white.png").eq(1).all()  # exactly: a mask of 1 must not leak the content
-
-
-@pytest.mark.parametrize("ink", [0, 255])
-def test_mask_of_a_shape_on_a_transparent_ground_is_its_alpha(tmp_path: Path, ink: int) -> None:
-    """Whatever the ink, and whatever is hidden under the transparent part."""
-    pixels = np.array([[[ink] * 3 + [255], [77, 77, 77, 0], [ink] * 3 + [51]]], np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "m.png")
-    assert load_mask(tmp_path / "m.png").tolist() == [[[[1.0, 0.0, pytest.approx(0.2)]]]]
-
-
-def test_mask_with_grey_and_alpha_is_their_product(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[[255, 255], [51, 255], [255, 102], [255, 0]]], np.uint8), "LA").save(tmp_path / "m.png")
-    expected = torch.tensor([[[[1, 0.2, 0.4, 0]]]])
-    torch.testing.assert_close(load_mask(tmp_path / "m.png"), expected)
-
-
 # ---------------------------------------------------------------- reading errors
 
 
@@ -235,7 +208,7 @@ def test_reading_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "content.png is 12x9 pixels; at least 16x16 are needed. Resize the picture first."
     )
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n"  # Pillow would run Ghostscript
-    for name, data in (("text.jpg", b"hello"), ("empty.png", b""), ("program.png", postscript)):
+    for name, data in (("text.jpg", b"hello"), ("program.png", postscript)):
         (tmp_path / name).write_bytes(data)
         assert error_of(tmp_path / name) == (
             f"{name} is not a picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). "
@@ -243,7 +216,7 @@ def test_reading_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         )
     assert error_of(tmp_path / "nul\0.png").startswith("nul\0.png cannot be read: embedded null ")
     Image.new("RGB", SIZE).save(tmp_path / "huge.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", 319)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 319)
     assert error_of(tmp_path / "huge.png") == (
         "huge.png is 20x16 pixels; at most 0 million pixels are read. Resize it first."
     )

@@ -151,8 +151,9 @@ def test_nothing_but_broken_members_is_an_error_that_names_one(pictures: Path) -
     with pytest.raises(DataError) as caught:
         pairs_of(shard, shard)[0]
     assert str(caught.value) == (
-        f"100 pictures in a row cannot be read, the last is {shard}/text.jpg (cannot identify image file "
-        f"'{shard}/text.jpg'). Check the training folders."
+        f"100 pictures in a row cannot be read, the last is {shard}/text.jpg: it is not a picture that can "
+        "be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). Convert it to PNG first. "
+        "Check the training folders."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from adaattn_core.errors import DataError, ImageError
+from adaattn_core.io import decoding
 from adaattn_core.io.picture_sources import list_pictures
+from adaattn_core.runtime.remarks import FileNote
 from adaattn_core.training.dataset import (
     Batch,
     PairSchedule,
@@ -24,6 +27,7 @@ from adaattn_core.training.dataset import (
     read_picture,
     reconstruction_pair,
 )
+from tests.helpers.tiny_tiffs import REPORTS
 
 CROP = 32
 
@@ -68,9 +72,7 @@ def make_pairs(folders: tuple[Path, Path], seed: int = 0, batch: int = 4, n_self
 
 
 def is_equal(one: Sample, other: Sample) -> bool:
-    return (
-        all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True)) and one.unreadable == other.unreadable
-    )
+    return all(torch.equal(a, b) for a, b in zip(one[:3], other[:3], strict=True)) and one.notes == other.notes
 
 
 # ---------------------------------------------------------------- what is drawn
@@ -106,11 +108,12 @@ def test_crops_are_float32_in_0_to_1(folders: tuple[Path, Path]) -> None:
 
 def test_collate_stacks_and_keeps_all_names() -> None:
     crops = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 3, 2, 2)
+    a, b = FileNote("a", "is damaged", is_unreadable=True), FileNote("b", "no profile")
     batch = collate(
-        [Sample(crops[0], crops[1], crops[2], True, ("a",)), Sample(crops[3], crops[4], crops[5], False, ("b", "a"))]
+        [Sample(crops[0], crops[1], crops[2], True, (a,)), Sample(crops[3], crops[4], crops[5], False, (b, a))]
     )
     assert batch.n_self_pairs == 1
-    assert isinstance(batch, Batch) and batch.unreadable == ("a", "b", "a")
+    assert isinstance(batch, Batch) and batch.notes == (a, b, a)
     assert torch.equal(batch.style, torch.stack([crops[1], crops[4]]))
 
 
@@ -236,11 +239,20 @@ def test_broken_files_are_passed_over_and_named(folders: tuple[Path, Path]) -> N
     assert named == {str(content / name) for name in broken}
 
 
-def test_scans_are_read_and_bombs_passed_over(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_have_the_limit_of_the_library(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise(folders[0] / "0.png", 100, 100)  # 10,000 pixels, the others have 1920
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)  # Pillow warns above it: all the same to us
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow's own limit would refuse it
     assert not any(make_pairs(folders)[index].unreadable for index in range(40))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # Pillow refuses what is more than twice as large
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 9999)
+    notes = {note for index in range(40) for note in make_pairs(folders)[index].notes}
+    reason = "is 100x100 pixels; at most 0 million pixels are read. Resize it first."
+    assert notes == {FileNote(str(folders[0] / "0.png"), reason, is_unreadable=True)}
+
+
+def test_a_raw_file_is_no_training_picture(folders: tuple[Path, Path]) -> None:
+    shutil.copy(REPORTS / "camera.dng", folders[0] / "0.png")
     named = {name for index in range(40) for name in make_pairs(folders)[index].unreadable}
     assert named == {str(folders[0] / "0.png")}
 
@@ -250,8 +262,9 @@ def test_nothing_but_broken_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         make_pairs((tmp_path, tmp_path))[0]
     assert str(caught.value) == (
-        f"100 pictures in a row cannot be read, the last is {tmp_path / 'text.jpg'} "
-        f"(cannot identify image file '{tmp_path / 'text.jpg'}'). Check the training folders."
+        f"100 pictures in a row cannot be read, the last is {tmp_path / 'text.jpg'}: it is not a picture that can be "
+        "read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). Convert it to PNG first. "
+        "Check the training folders."
     )
 
 

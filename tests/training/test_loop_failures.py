@@ -27,6 +27,7 @@ from adaattn_core.training.loop import train
 from adaattn_core.training.losses import global_style_loss
 from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, read_checkpoint
 from adaattn_core.training.run_log import COLUMNS, RunLogger
+from tests.helpers.tiny_tiffs import REPORTS
 from tests.helpers.training_runs import STYLE_ONLY, Configure, assert_same_files, stop_before
 
 pytestmark = pytest.mark.filterwarnings(
@@ -103,8 +104,27 @@ def test_unreadable_pictures_are_named_once(
         train(config)
     train(config, resume=True)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == [f"skipped {content / 'broken.jpg'}: not a readable picture (1 so far)"]
+    assert warnings == [
+        f"skipped picture 1: {content / 'broken.jpg'} is not a picture that can be read "
+        "(PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). Convert it to PNG first."
+    ]
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["skipped"] == [str(content / "broken.jpg")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_ignored_of_a_picture_is_said_once_with_its_name(
+    configure: Configure, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    content = shutil.copytree(pictures / "content", tmp_path / f"content{workers}")
+    shutil.copy(REPORTS / "lab.tif", content)
+    shutil.copy(REPORTS / "anim.gif", content)
+    train(configure(content=str(content), workers=workers))
+    warnings = sorted(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert warnings == [
+        f"{content / 'anim.gif'}: the first of its 3 frames is used; "
+        f"adaattn video {content / 'anim.gif'} --style S -o OUT.mp4 paints them all",
+        f"{content / 'lab.tif'}: embedded colour profile ignored: the profile is for Lab, the picture is RGB",
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,0 +1,151 @@
+"""Picture files to PIL images with all pixels decoded: every format, one limit of size, and errors of one line."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from typing import IO
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from ..errors import ImageError
+from ..runtime.remarks import remark
+from . import tiff
+from .file_kinds import HEAD_BYTES
+from .files import StrPath, error_reason
+from .formats import explain_unidentified, open_formats
+
+MAX_PIXELS = 256 * 1024 * 1024
+"""Largest picture that is decoded: 3 GiB as float32. A larger picture is a mistake or a decompression bomb."""
+
+# Exceptions of Pillow's codecs on damaged data, found by cutting files and flipping bytes in the formats.
+CODEC_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
+                struct.error, zlib.error)  # fmt: skip
+_VIDEO_READS = ("GIF", "PNG")
+"""Formats of animations that `adaattn video` reads."""
+_pillow_lock = threading.Lock()
+
+
+def decode(source: StrPath | BytesIO, name: str = "", draft_side: int = 0) -> Image.Image:
+    """The picture of a file, of an animation its first frame; as the file holds it, so not yet upright or in sRGB.
+
+    Args:
+        source: a path, or the bytes of a file.
+        name: of the file, for messages; a path is its own name.
+        draft_side: above 0, a JPEG may be decoded at a reduced scale with at least this many pixels a side.
+
+    Raises:
+        ImageError: the file does not exist, is not a picture, is damaged or cut short, or has more than MAX_PIXELS
+            pixels.
+    """
+    name = name or str(source)
+    with _open(source, name) as file:
+        try:
+            picture = _identify(file)
+            if picture.width * picture.height <= MAX_PIXELS:
+                problem = tiff.check_page(picture, name) if isinstance(picture, TiffImageFile) else None
+                if problem:
+                    raise ImageError(f"{name} {problem}")
+                return _load(picture, name, draft_side)
+            size = f"{picture.width}x{picture.height} pixels"
+        except ImageError:
+            raise
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{name} {_explain(file, name)}") from error
+        except CODEC_ERRORS as error:
+            raise ImageError(
+                f"{name} is damaged or cut short ({error_reason(error)}). Download or export it again."
+            ) from error
+    raise ImageError(f"{name} is {size}; at most {MAX_PIXELS // 10**6} million pixels are read. Resize it first.")
+
+
+@contextmanager
+def _open(source: StrPath | BytesIO, name: str) -> Iterator[IO[bytes]]:
+    """The file, with an ImageError where it cannot be opened."""
+    if isinstance(source, BytesIO):
+        yield source
+        return
+    if os.path.isdir(source):
+        raise ImageError(f"{name} is a folder; a picture file is needed. Name a file in it.")
+    try:
+        file = open(source, "rb")  # noqa: SIM115 - closed below; opened separately to distinguish file errors from picture errors
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist. Check its name and folder.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ImageError(f"{name} cannot be read: {error_reason(error)}. Check its name and permissions.") from error
+    with file:
+        yield file
+
+
+def _identify(file: IO[bytes]) -> ImageFile.ImageFile:
+    """The picture with its header read."""
+    with _pillow_settings():
+        return Image.open(file, formats=open_formats())
+
+
+def _load(picture: ImageFile.ImageFile, name: str, draft_side: int) -> Image.Image:
+    _remark_frames(picture, name)
+    if draft_side:
+        picture.draft("RGB", (draft_side, draft_side))
+    tags = dict(picture.tag_v2) if isinstance(picture, TiffImageFile) else {}
+    with _pillow_settings() if ImageFile.LOAD_TRUNCATED_IMAGES else nullcontext():
+        picture.load()
+    return tiff.correct_values(picture, tags, name) if tags else picture
+
+
+def _remark_frames(picture: ImageFile.ImageFile, name: str) -> None:
+    """Says that a file holds more than the picture that is used."""
+    try:
+        count = _frame_count(picture)
+    except CODEC_ERRORS:  # damage after the first frame, which is not needed
+        return
+    if count <= 1:
+        return
+    if picture.format in _VIDEO_READS:
+        advice = f"adaattn video {name} --style S -o OUT.mp4 paints them all"
+    elif picture.format in ("WEBP", "AVIF"):
+        advice = "save it as a GIF or a clip to paint them all with adaattn video"
+    else:
+        advice = "save the others as files of their own to use them"
+    remark(name, f"the first of its {count} frames is used; {advice}")
+
+
+def _frame_count(picture: ImageFile.ImageFile) -> int:
+    """Frames or pages; previews and the gain maps of telephones' JPEG files, which are smaller, do not count."""
+    if isinstance(picture, TiffImageFile):
+        return tiff.page_count(picture)
+    count = int(getattr(picture, "n_frames", 1))
+    if picture.format != "MPO" or count == 1:
+        return count
+    size = picture.size
+    same = 0
+    for frame in reversed(range(count)):  # ends at the first, which is read
+        picture.seek(frame)
+        same += picture.size == size
+    return same
+
+
+def _explain(file: IO[bytes], name: str) -> str:
+    """Why Pillow does not know a file: the rest of a sentence after its name."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    reason = tiff.explain_unidentified(file, name) if tiff.is_tiff(head) else None
+    return reason or explain_unidentified(head, name)
+
+
+@contextmanager
+def _pillow_settings() -> Iterator[None]:
+    """Turns off Pillow's global size limit (MAX_PIXELS replaces it) and its global tolerance of truncated files."""
+    with _pillow_lock:
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
