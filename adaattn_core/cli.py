@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol
 from . import __version__
 from .commands import attention, bench, compare, convert, evaluate, info, stylize, train, video
 from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
+from .errors import printable
 
 
 class Command(Protocol):
@@ -50,7 +51,14 @@ class Parser(argparse.ArgumentParser):
     """Reports wrong arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_INPUT, f"adaattn: {' '.join(message.split())}. See {self.prog} --help.\n")
+        self.exit(WRONG_INPUT, f"adaattn: {printable(' '.join(message.split()))}. See {self.prog} --help.\n")
+
+
+class LineFormatter(logging.Formatter):
+    """Writes each record in one line, in which no name of a file can command the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return printable(super().formatMessage(record))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:  # after --help, or after an error that was reported
         return int(stop.code or 0)
-    logging.basicConfig(format="adaattn: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("adaattn: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger(__package__).setLevel(logging.DEBUG if args.verbose else logging.WARNING)
     try:
         with warnings.catch_warnings():

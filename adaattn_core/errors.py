@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+import re
+
+LONGEST_LINE = 2000
+"""Characters of a message; of a longer one the middle is left out."""
+LONGEST_NAME = 80
+"""Characters of a name that a file holds."""
+
+
+def printable(text: str, limit: int = LONGEST_LINE) -> str:
+    """A text that a terminal shows in one line and never obeys: other characters are escaped as Python writes them.
+
+    Args:
+        text: may hold names of files, or of tensors in them, which anybody can choose.
+        limit: characters of the result; the middle of a longer text is left out.
+
+    >>> printable("a\\x1b]0;title\\x07b")
+    'a\\\\x1b]0;title\\\\x07b'
+    >>> printable("0123456789" * 100, 20)
+    '0123456[...]23456789'
+    """
+    if len(text) > limit:
+        half = (limit - len("[...]")) // 2
+        text = f"{text[:half]}[...]{text[half + len('[...]') - limit :]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def quoted(name: str) -> str:
+    """A name from a file, for a message: in quotes unless it is plain, and shortened.
+
+    >>> quoted("decoder.deep.bias")
+    'decoder.deep.bias'
+    >>> quoted("decoder is missing")
+    "'decoder is missing'"
+    """
+    short = printable(name, LONGEST_NAME)
+    return short if re.fullmatch(r"[\w.:/-]+", short) else f"'{short}'"
+
 
 class AdaAttNError(Exception):
     """Base class of the exceptions that the library defines.
 
     Wrong arguments raise a plain ValueError and are not part of this hierarchy.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ImageError(AdaAttNError, ValueError):

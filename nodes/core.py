@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from adaattn_core import encode_style, errors, stylize
-    from adaattn_core.checkpoints import model_file, published, vgg
+    from adaattn_core.checkpoints import model_file, published, tensor_file, vgg
     from adaattn_core.inference import (
         attention_map,
         batching,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
 else:
     from ..adaattn_core import encode_style, errors, stylize
-    from ..adaattn_core.checkpoints import model_file, published, vgg
+    from ..adaattn_core.checkpoints import model_file, published, tensor_file, vgg
     from ..adaattn_core.inference import (
         attention_map,
         batching,
@@ -64,6 +64,7 @@ __all__ = [
     "stages",
     "stylize",
     "sub_progress",
+    "tensor_file",
     "validation",
     "vgg",
 ]

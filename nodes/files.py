@@ -6,10 +6,11 @@ slash at the end. `.pth` files are read as data, never executed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from .core import config, encoder, errors, model, model_file, published, vgg
+from .core import config, encoder, errors, model, model_file, published, tensor_file, vgg
 
 BUILT_IN = "built-in"
 BUILT_IN_VGG = "VGG-19 (built in)"
@@ -57,7 +58,7 @@ def read_model(choice: str, find: Find) -> model.StyleTransferModel:
     path = _existing(choice, find)
     if not choice.endswith("/"):
         return model_file.load_model(path)
-    vgg = path / VGG_FILE if (path / VGG_FILE).is_file() else find(VGG_FILE)
+    vgg = path / VGG_FILE if os.path.isfile(path / VGG_FILE) else find(VGG_FILE)
     if vgg is None:
         raise errors.CheckpointError(
             f"{path} holds no {VGG_FILE}; the published checkpoints need the encoder they were trained with. "
@@ -80,7 +81,7 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
         network = vgg.load_vgg("torchvision")
     else:
         path = _existing(choice, find)
-        if path.suffix == ".safetensors" and model_file.read_metadata(path).get("format") == model_file.FORMAT:
+        if path.suffix == ".safetensors" and tensor_file.read_metadata(path).get("format") == model_file.FORMAT:
             return model_file.load_model(path).encoder
         network = vgg.load_vgg(path)
     return network.eval().requires_grad_(False)
@@ -102,13 +103,13 @@ def stamp(choice: str | None, find: Find) -> str:
 
 def is_there(path: Path) -> bool:
     """Whether the path is a file, or a folder with published checkpoints; another folder may have the same name."""
-    return path.is_file() or (path / published.TRANSFORMER_FILE).is_file()
+    return os.path.isfile(path) or os.path.isfile(path / published.TRANSFORMER_FILE)  # False for impossible names, too
 
 
 def _existing(choice: str, find: Find) -> Path:
     path = find(choice)
     if path is None:
         raise errors.CheckpointError(
-            f"{choice} is not in models/adaattn any more. Press R and choose another, or put it back."
+            f"{errors.quoted(choice)} is not in models/adaattn any more. Press R and choose another, or put it back."
         )
     return path

@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..checkpoints.model_file import BUILT_IN, find_model, load_model, prepare_for_inference, read_metadata
+from ..checkpoints.model_file import BUILT_IN, config_from_metadata, find_model, load_model, prepare_for_inference
 from ..checkpoints.published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE
+from ..checkpoints.tensor_file import read_metadata
 from ..checkpoints.vgg import published_indices
 from ..inference.stylize import encode_style, stylize
 from ..io.images import load_image
@@ -197,7 +198,7 @@ def config_of(subject: str, weights: Path | None) -> ModelConfig | None:
     if subject == "reference":
         return None
     path = find_model(BUILT_IN) if subject.startswith("compact") else weights
-    return ModelConfig.from_dict(json.loads(read_metadata(path)["config"])) if path else ModelConfig()
+    return config_from_metadata(read_metadata(path), path) if path else ModelConfig()
 
 
 def random_base() -> StyleTransferModel:

@@ -1,8 +1,7 @@
 """Model files: reading, writing, and finding them by name.
 
 A model file is one safetensors file with every tensor of the model and, in its metadata, the config that rebuilds
-it. Reading is strict: a missing, extra or misshapen tensor is an error that names it. `.pth` files are read as data
-only (`weights_only=True`); a pickle with code is refused and never executed.
+it. Reading is strict: a missing, extra or misshapen tensor is an error that names it, and so is one that holds NaN.
 """
 
 from __future__ import annotations
@@ -10,20 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import LONGEST_NAME, CheckpointError, printable, quoted
 from ..io.files import atomic_path
 from ..models.config import ModelConfig
 from ..models.model import StyleTransferModel
+from .tensor_file import checked_float32, read_metadata, read_tensors
 
 FORMAT = "adaattn"
 VERSION = "1"
@@ -32,62 +29,12 @@ BASE = "base"
 MODEL_NAMES = (BUILT_IN, BASE)
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 MODEL_FOLDERS_VARIABLE = "ADAATTN_MODELS"
+MAX_CONFIG = 10_000
+"""Characters of a config; ours have 500."""
 VGG_FILE = WEIGHTS_FOLDER / "vgg19.safetensors"
 """VGG-19 with normalised channels in float16; its licence and origin are in the files beside it."""
 SHARED_ENCODER = "vgg19"
 """Value of the metadata entry "encoder" of a model file without encoder tensors: its encoder is the one in VGG_FILE."""
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """Metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: no such file, or not a complete safetensors file.
-    """
-    with _open_safetensors(path) as file:
-        return dict(file.metadata() or {})
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a `.safetensors` file, or of a `.pth` state dict read as data.
-
-    Raises:
-        CheckpointError: no such file, truncated, not a flat dict of tensors, or a pickle with code in it.
-    """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        with _open_safetensors(path) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    _check_exists(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; real problems become errors below
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is a pickle that holds more than tensors, or is damaged; it was not executed. "
-            "Get the file from its author as safetensors or as a plain state dict."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is truncated or not a weights file. Download it again.") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise CheckpointError(f"{path} holds no flat dict of tensors; a state dict is needed.")
-    return dict(tensors)
-
-
-def _open_safetensors(path: str | Path) -> safe_open:
-    _check_exists(Path(path))
-    try:
-        return safe_open(str(path), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or no safetensors file. Get it again, or use adaattn convert."
-        ) from error
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file. Check the path.")
 
 
 def save_model(
@@ -146,15 +93,14 @@ def load_model(
     """
     path = find_model(name)
     metadata = read_metadata(path)
-    model = _build_from_metadata(path, metadata)
+    model = build_on_meta(config_from_metadata(metadata, path))
     tensors = read_tensors(path)
     if "encoder" in metadata:
         if metadata["encoder"] != SHARED_ENCODER:
-            raise CheckpointError(f"{path} needs the encoder {metadata['encoder']!r}, unknown here. Update adaattn.")
+            encoder = quoted(metadata["encoder"])
+            raise CheckpointError(f"{path} needs the encoder {encoder}, unknown here. Update adaattn.")
         tensors |= _shared_encoder()
-    # Copies: a tensor that shares the mapped file would keep the complete file in memory.
-    weights = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
-    load_strict(model, weights, str(path))
+    load_strict(model, tensors, str(path))
     return prepare_for_inference(model.set_precision(dtype), device)
 
 
@@ -206,13 +152,13 @@ def find_model(name: str | Path) -> Path:
 def model_folders() -> list[Path]:
     """Folders searched for full-size models: those in ADAATTN_MODELS (separated like PATH), then ~/.adaattn."""
     folders = os.environ.get(MODEL_FOLDERS_VARIABLE, "").split(os.pathsep)
-    return [*(Path(folder) for folder in folders if folder), Path.home() / ".adaattn"]
+    return [*(Path(folder) for folder in folders if folder), Path(os.path.expanduser("~"), ".adaattn")]
 
 
 def _find_base() -> Path:
     candidates = [folder / "adaattn_base.safetensors" for folder in model_folders()]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise CheckpointError(
         f"no full-size model at {' or '.join(map(str, candidates))}. Download the published checkpoints (links in the "
@@ -221,24 +167,30 @@ def _find_base() -> Path:
     )
 
 
-def _build_from_metadata(path: Path, metadata: Mapping[str, str]) -> StyleTransferModel:
-    """The model that a file's metadata describes, on the meta device."""
+def config_from_metadata(metadata: Mapping[str, str], path: str | Path) -> ModelConfig:
+    """The configuration in the metadata of a model file.
+
+    Raises:
+        CheckpointError: it is of another format or version, or the model would be of no use.
+    """
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not an AdaAttN model file (no format {FORMAT!r} in its metadata). Use adaattn convert."
         )
     if metadata.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has version {metadata.get('version')!r}, this library reads {VERSION!r}. Update adaattn."
-        )
+        version = metadata.get("version", "none")[:LONGEST_NAME]
+        raise CheckpointError(f"{path} has version {version!r}, this library reads {VERSION!r}. Update adaattn.")
     try:
-        return build_on_meta(ModelConfig.from_dict(json.loads(metadata["config"])))
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} has a config that cannot be read: {error}.") from error
+        text = metadata["config"]
+        if len(text) > MAX_CONFIG:
+            raise ValueError(f"it has {len(text)} characters, at most {MAX_CONFIG} are read")
+        return ModelConfig.from_dict(json.loads(text))
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a config that cannot be read: {printable(str(error), 300)}.") from error
 
 
 def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Assign tensors to a module as its weights.
+    """Assign tensors from a file to a module as its weights, copied as float32.
 
     Args:
         module: on any device; the meta device is fine.
@@ -246,11 +198,23 @@ def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: 
         source: of the tensors, for error messages.
 
     Raises:
-        CheckpointError: a missing, extra or misshapen tensor; the module is unchanged.
+        CheckpointError: a missing, extra or misshapen tensor, another type than floating point, NaN or infinity; the
+            module is unchanged.
+    """
+    check_shapes(module, tensors, source)
+    weights = {name: checked_float32(value, name, source) for name, value in tensors.items()}
+    module.load_state_dict(weights, assign=True)
+
+
+def check_shapes(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that tensors have the names and shapes of a module's state dict, before one of them is copied.
+
+    Raises:
+        CheckpointError: a missing, extra or misshapen tensor.
     """
     expected = module.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name} does not belong" for name in tensors.keys() - expected.keys()]
+    problems += [f"{quoted(name)} does not belong" for name in tensors.keys() - expected.keys()]
     problems += [
         f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in expected.keys() & tensors.keys()
@@ -259,7 +223,6 @@ def load_strict(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: 
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise CheckpointError(f"{source} does not fit the model: {sorted(problems)[0]}{more}. Is it the right file?")
-    module.load_state_dict(dict(tensors), assign=True)
 
 
 def fingerprint(module: torch.nn.Module) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, quoted
 from ..models.config import VIDEO_LEVELS, ModelConfig
 from ..models.model import StyleTransferModel
-from .model_file import build_on_meta, load_strict, prepare_for_inference, read_tensors
+from .model_file import build_on_meta, load_strict, prepare_for_inference
+from .tensor_file import read_tensors
 from .vgg import load_vgg
 
 ATTENTION_FILES = ("latest_net_adaattn_3.pth", "latest_net_attn_adain_3.pth")
@@ -100,7 +101,7 @@ def _shallow_file(folder: Path) -> Path:
 
 
 def rename_tensors(tensors: Mapping[str, Tensor], table: Mapping[str, str], source: Path) -> dict[str, Tensor]:
-    """Weights and biases in float32, renamed by a table of modules: published name -> name in `StyleTransferModel`.
+    """Weights and biases, renamed by a table of modules: published name -> name in `StyleTransferModel`.
 
     Raises:
         CheckpointError: a key that is not in the table.
@@ -109,6 +110,6 @@ def rename_tensors(tensors: Mapping[str, Tensor], table: Mapping[str, str], sour
     for key, value in tensors.items():
         module, _, part = key.rpartition(".")
         if module not in table or part not in ("weight", "bias"):
-            raise CheckpointError(f"{source} holds {key}, which no published layout has. Is it the right file?")
-        output[f"{table[module]}.{part}"] = value.float()
+            raise CheckpointError(f"{source} holds {quoted(key)}, which no published layout has. Is it the right file?")
+        output[f"{table[module]}.{part}"] = value
     return output

@@ -11,13 +11,15 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..models.encoder import VGG19_CONVS, VGGEncoder, conv_names
 from .hub import torchvision_tensors
-from .model_file import VGG_FILE, load_strict, read_tensors
+from .model_file import VGG_FILE, check_shapes, load_strict
+from .tensor_file import checked_float32, read_tensors
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 
 BUILT_IN_VGG = "built-in"
+PARTS = ("weight", "bias")
 
 
 def load_vgg(source: str | Path = BUILT_IN_VGG, *, normalized: bool = False) -> VGGEncoder:
@@ -44,7 +46,11 @@ def load_vgg(source: str | Path = BUILT_IN_VGG, *, normalized: bool = False) -> 
         tensors = {name: value for name, value in tensors.items() if not name.endswith(".mean_activation")}
     with torch.device("meta"):  # no draw from the global generator
         encoder = VGGEncoder()
-    load_strict(encoder, _encoder_tensors(tensors, str(source)), str(source))
+    convs = _encoder_tensors(tensors, str(source))
+    check_shapes(encoder, convs, str(source))
+    if "conv1_1.weight" in tensors:
+        convs |= _undo_normalisation(convs, tensors, str(source))
+    load_strict(encoder, convs, str(source))
     return encoder
 
 
@@ -55,7 +61,7 @@ def _torchvision_vgg() -> dict[str, Tensor]:
 
 
 def _encoder_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The state dict of `VGGEncoder`, in float32, from the tensors of a file."""
+    """The state dict of `VGGEncoder` from the tensors of a file; a per-channel normalisation is still in it."""
     names = conv_names(VGG19_CONVS)
     if "0.weight" in tensors:
         convs = _select(tensors, map(str, published_indices()), ["conv0", *names])
@@ -63,14 +69,17 @@ def _encoder_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
         convs = _select(tensors, (f"features.{index}" for index in _torchvision_indices()), names)
         convs |= _rgb_preprocessing()
     elif "conv1_1.weight" in tensors:
-        convs = _undo_normalisation(tensors, names)
+        convs = _select(tensors, ["conv0", *names], ["conv0", *names])
+        for name in names:
+            if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
+                raise CheckpointError(f"the VGG-19 file has no {name}; all convolutions up to conv5_1 are needed.")
         if "conv0.weight" not in convs:
             convs |= _caffe_preprocessing()
     else:
         raise CheckpointError(
             f"{source} holds no VGG-19: none of the keys 0.weight, features.0.weight, conv1_1.weight is in it."
         )
-    return {(key if key.startswith("conv0.") else f"layers.{key}"): value.float() for key, value in convs.items()}
+    return {(key if key.startswith("conv0.") else f"layers.{key}"): value for key, value in convs.items()}
 
 
 def _select(tensors: Mapping[str, Tensor], layers: Iterable[str], names: Sequence[str]) -> dict[str, Tensor]:
@@ -78,7 +87,7 @@ def _select(tensors: Mapping[str, Tensor], layers: Iterable[str], names: Sequenc
     return {
         f"{name}.{part}": tensors[f"{layer}.{part}"]
         for layer, name in zip(layers, names, strict=True)
-        for part in ("weight", "bias")
+        for part in PARTS
         if f"{layer}.{part}" in tensors
     }
 
@@ -105,23 +114,37 @@ def _torchvision_indices() -> list[int]:
     return indices
 
 
-def _undo_normalisation(tensors: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+def _undo_normalisation(convs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Weights of the network without its per-channel rescaling; unchanged without `mean_activation` tensors.
 
+    Args:
+        convs: the state dict of `VGGEncoder`, of the right shapes.
+        tensors: all of the file.
+        source: of the tensors, for error messages.
+
     Raises:
-        CheckpointError: a missing convolution.
+        CheckpointError: tensors of another shape or type, or with NaN or infinity.
     """
-    convs = {}
-    scale_in: Tensor | float = 1.0
-    for name in names:
-        if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
-            raise CheckpointError(f"the VGG-19 file has no {name}; all convolutions up to conv5_1 are needed.")
-        scale_out = tensors.get(f"{name}.mean_activation", torch.ones(())).float()
-        weight = tensors[f"{name}.weight"].float() / scale_in
-        convs[f"{name}.weight"] = weight * scale_out.reshape(-1, 1, 1, 1)
-        convs[f"{name}.bias"] = tensors[f"{name}.bias"].float() * scale_out
+    output = {}
+    scale_in = torch.ones(())
+    for name in conv_names(VGG19_CONVS):
+        weight, bias = (checked_float32(convs[f"layers.{name}.{part}"], f"{name}.{part}", source) for part in PARTS)
+        scale_out = _mean_activation(tensors, name, len(bias), source)
+        output[f"layers.{name}.weight"] = weight / scale_in * scale_out.reshape(-1, 1, 1, 1)
+        output[f"layers.{name}.bias"] = bias * scale_out
         scale_in = scale_out.reshape(1, -1, 1, 1)
-    return convs | {key: tensors[key] for key in ("conv0.weight", "conv0.bias") if key in tensors}
+    return output
+
+
+def _mean_activation(tensors: Mapping[str, Tensor], conv: str, channels: int, source: str) -> Tensor:
+    """Factor of each channel of a convolution: (channels,), ones where the file has none."""
+    name = f"{conv}.mean_activation"
+    if name not in tensors:
+        return torch.ones(channels)
+    if tensors[name].shape != (channels,):
+        shape = tuple(tensors[name].shape)
+        raise CheckpointError(f"{source}: {name} has shape {shape} instead of ({channels},). Is it the right file?")
+    return checked_float32(tensors[name], name, source)
 
 
 def _rgb_preprocessing() -> dict[str, Tensor]:

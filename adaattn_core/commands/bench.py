@@ -22,7 +22,7 @@ from ..benchmarking.training import (
     write_pictures,
     write_random_vgg,
 )
-from ..checkpoints.model_file import read_metadata
+from ..checkpoints.tensor_file import read_metadata
 from ..io.files import atomic_path
 from ..training.config import TrainConfig
 from .options import check_folder, integer, pixels, positive_integer

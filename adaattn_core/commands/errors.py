@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ..errors import AdaAttNError, TrainingError
+from ..errors import AdaAttNError, TrainingError, printable
 from ..runtime.memory import is_out_of_memory
 
 WRONG_INPUT = 2
@@ -24,7 +24,7 @@ def explain(error: Exception) -> tuple[int, str]:
         return WRONG_INPUT, OUT_OF_MEMORY
     if isinstance(error, OSError) and error.strerror:
         return WRONG_INPUT, _explain_os_error(error)
-    line = " ".join(str(error).split())
+    line = printable(" ".join(str(error).split()))
     if isinstance(error, TrainingError):
         return FAILED, line
     if isinstance(error, AdaAttNError | ValueError | OSError) and line:
@@ -33,7 +33,7 @@ def explain(error: Exception) -> tuple[int, str]:
 
 
 def _explain_os_error(error: OSError) -> str:
-    prefix = f"{error.filename}: " if error.filename else ""
+    prefix = f"{printable(str(error.filename))}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{prefix}disk full. Free some space or choose another disk."
     return f"{prefix}{error.strerror}. Check the path and its permissions."

@@ -19,14 +19,15 @@ from ..checkpoints.model_file import (
     find_model,
     fingerprint,
     load_model,
-    read_metadata,
-    read_tensors,
 )
-from ..errors import CheckpointError
+from ..checkpoints.tensor_file import read_metadata, read_tensors
+from ..errors import CheckpointError, printable
 from ..runtime.device import computes_bfloat16, known_devices
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 NOT_STATED = "not stated"
+LONGEST_FACT = 10_000
+"""Characters of a value of the metadata that are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     facts = describe_machine() if args.model is None else describe_model(args.model)
-    width = max(map(len, facts))
+    width = max(map(len, map(printable, facts)))
     for name, text in facts.items():
-        print(f"{name:{width}}  {text}")
+        print(f"{printable(name):{width}}  {printable(text, LONGEST_FACT)}")
     return 0
 
 
@@ -103,7 +104,7 @@ def _provenance(metadata: Mapping[str, str]) -> dict[str, str]:
     trained_on = metadata.get("trained_on", NOT_STATED)
     try:
         record = json.loads(trained_on)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         return facts | {"trained on": trained_on}

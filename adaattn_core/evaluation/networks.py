@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import Conv2d
 
 from ..checkpoints.hub import torchvision_tensors
-from ..checkpoints.model_file import load_strict, read_tensors
+from ..checkpoints.model_file import load_strict
+from ..checkpoints.tensor_file import checked_float32, read_tensors
 from ..checkpoints.vgg import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB
 from ..errors import AdaAttNError, CheckpointError
 from ..io.files import TEMPORARY, folder_in_use
@@ -110,17 +111,17 @@ def load_vgg16(source: str | Path) -> VGG16:
     tensors = _torchvision_vgg16() if str(source) == "torchvision" else read_tensors(source)
     names = conv_names(VGG16_CONVS)
     if "features.0.weight" in tensors:
-        table = dict(zip(_torchvision_indices(), names, strict=True))
-        tensors = {
-            f"{table[int(key.split('.')[1])]}.{key.split('.')[2]}": value
-            for key, value in tensors.items()
-            if key.startswith("features.") and int(key.split(".")[1]) in table
+        table = {
+            f"features.{index}.{part}": f"{name}.{part}"
+            for index, name in zip(_torchvision_indices(), names, strict=True)
+            for part in ("weight", "bias")
         }
+        tensors = {table[key]: value for key, value in tensors.items() if key in table}
     elif "conv1_1.weight" not in tensors:
         raise CheckpointError(f"{source} holds no VGG-16: neither features.0.weight nor conv1_1.weight is in it.")
     with torch.device("meta"):  # initialisation draws nothing from the global generator
         network = VGG16()
-    load_strict(network, {f"layers.{key}": value.float() for key, value in tensors.items()}, str(source))
+    load_strict(network, {f"layers.{key}": value for key, value in tensors.items()}, str(source))
     return network
 
 
@@ -158,7 +159,7 @@ def load_lpips_heads(source: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{source}: lin{index} {problem}; (1, {channels}, 1, 1) is needed. Name an LPIPS head file for VGG-16."
             )
-        heads[level] = head.float().flatten()
+        heads[level] = checked_float32(head, f"lin{index}", str(source)).flatten()
     return heads
 
 

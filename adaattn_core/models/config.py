@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,9 @@ Upsample = Literal["nearest", "bilinear"]
 IMAGE_LEVELS = ATTENTION_LEVELS
 VIDEO_LEVELS = ("relu3_1",)
 
+MAX_CHANNELS, MAX_CONVS, MAX_CELLS = 8192, 64, 64
+"""Largest widths, convolutions in a block and sides of cells: far above any use. A file cannot ask for a network that
+takes minutes to build."""
 MAX_LOGIT_SCALE = 80.0
 """exp(80) is the largest power of e that float32 holds with room for a sum."""
 
@@ -48,28 +52,28 @@ class ModelConfig:
     are bounded; only with similarity "softmax"."""
 
     def __post_init__(self) -> None:
-        for name, count in (("channels", 5), ("encoder_convs", 5), ("decoder_convs", 3)):
-            numbers = getattr(self, name)
-            if len(numbers) != count or min(numbers) < 1:
-                raise ValueError(f"{name} is {numbers}; {count} numbers above 0 are needed, one for each block")
-        if len(self.levels) > 1 and self.channels[3] != self.channels[4]:
-            raise ValueError(f"channels is {self.channels}; the last two must be equal, since these levels are added")
         if self.levels not in (IMAGE_LEVELS, VIDEO_LEVELS):
             raise ValueError(f"levels are {self.levels}; known are {IMAGE_LEVELS} and {VIDEO_LEVELS}")
+        for name, count, maximum in (
+            ("channels", 5, MAX_CHANNELS), ("encoder_convs", 5, MAX_CONVS), ("decoder_convs", 3, MAX_CONVS),
+        ):  # fmt: skip
+            _check_numbers(name, getattr(self, name), count, maximum, "for each block")
+        for name, maximum in (("projection_channels", MAX_CHANNELS), ("style_cells", MAX_CELLS)):
+            if getattr(self, name) is not None:
+                _check_numbers(name, getattr(self, name), len(self.levels), maximum, f"for each of {self.levels}")
+        if len(self.levels) > 1 and self.channels[3] != self.channels[4]:
+            raise ValueError(f"channels is {self.channels}; the last two must be equal, since these levels are added")
         if self.similarity not in SIMILARITIES:
             raise ValueError(f"similarity is {self.similarity!r}; known are {', '.join(SIMILARITIES)}")
         if self.upsample not in get_args(Upsample):
             raise ValueError(f"upsample is {self.upsample!r}; known are {', '.join(get_args(Upsample))}")
-        if self.projection_channels is not None and len(self.projection_channels) != len(self.levels):
-            raise ValueError(
-                f"projection_channels {self.projection_channels} need one number for each of {self.levels}"
-            )
-        if self.style_cells is not None and (len(self.style_cells) != len(self.levels) or min(self.style_cells) < 1):
-            raise ValueError(f"style_cells is {self.style_cells}; a number above 0 is needed for each of {self.levels}")
+        if self.logit_scale is not None:
+            self._check_logit_scale(self.logit_scale)
 
-        if self.logit_scale is not None and not (0 < self.logit_scale <= MAX_LOGIT_SCALE):
-            raise ValueError(f"logit_scale is {self.logit_scale}; above 0 and at most {MAX_LOGIT_SCALE} is needed")
-        if self.logit_scale is not None and self.similarity != "softmax":
+    def _check_logit_scale(self, scale: float) -> None:
+        if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale <= MAX_LOGIT_SCALE:
+            raise ValueError(f"logit_scale is {scale}; above 0 and at most {MAX_LOGIT_SCALE} is needed")
+        if self.similarity != "softmax":
             raise ValueError(f"logit_scale needs similarity softmax; it is {self.similarity}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,6 +92,16 @@ class ModelConfig:
             raise ValueError(f"unknown model settings {', '.join(unknown)}; the file is newer than this library")
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)
+
+
+def _check_numbers(name: str, numbers: Sequence[int], count: int, maximum: int, each: str) -> None:
+    """Raise ValueError unless a setting consists of `count` whole numbers from 1 to `maximum`."""
+    if (
+        not isinstance(numbers, Sequence)
+        or len(numbers) != count
+        or not all(type(number) is int and 1 <= number <= maximum for number in numbers)
+    ):
+        raise ValueError(f"{name} is {numbers!r}; {count} whole numbers from 1 to {maximum} are needed, one {each}")
 
 
 COMPACT = ModelConfig(

@@ -49,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    phrases = ("can't allocate memory", "not enough memory", "out of memory")
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "could not create a primitive")
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 

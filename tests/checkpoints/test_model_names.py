@@ -13,9 +13,8 @@ from adaattn_core import load_model, save_model
 from adaattn_core.checkpoints.model_file import (
     MODEL_FOLDERS_VARIABLE,
     model_folders,
-    read_metadata,
-    read_tensors,
 )
+from adaattn_core.checkpoints.tensor_file import read_metadata, read_tensors
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
 from tests.helpers.refused_files import refused
@@ -54,7 +53,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_base_without_a_file_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [tmp_path / "one", tmp_path / "two", tmp_path / "home" / ".adaattn"]
     monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, os.pathsep.join(map(str, folders[:2])))
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
     assert model_folders() == folders
     candidates = [re.escape(str(folder / "adaattn_base.safetensors")) for folder in folders]
     refused(
@@ -66,7 +66,8 @@ def test_base_without_a_file_says_where_to_get_it(tmp_path: Path, monkeypatch: p
 
 
 def test_base_is_found_in_the_users_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.delenv(MODEL_FOLDERS_VARIABLE, raising=False)
     (tmp_path / ".adaattn").mkdir()
     save_model(small_model(), tmp_path / ".adaattn" / "adaattn_base.safetensors")

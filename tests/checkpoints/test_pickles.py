@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaattn_core.checkpoints.model_file import (
-    read_tensors,
-)
+from adaattn_core.checkpoints.tensor_file import read_tensors
 from tests.helpers.refused_files import refused
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adaattn_core.checkpoints.model_file import read_metadata
+from adaattn_core.checkpoints.tensor_file import read_metadata
+from adaattn_core.cli import LineFormatter, main
 
 Complain = Callable[[str], str]
 SEA = "stylize sea.png --style style.png -o out/a.png --device cpu"
@@ -138,3 +140,29 @@ def test_convert_reports_missing_files_and_wrong_names(complain: Complain) -> No
     assert complain("convert out --encoder vgg.pth -o out/new.safetensors") == (
         f"{Path('out', 'latest_net_transformer.pth')}: no such weights file. Check the path."
     )
+
+
+# ---------------------------------------------------------------- names that would command the terminal
+
+TITLE = "\x1b]0;owned\x07"
+
+
+def test_info_shows_metadata_that_cannot_command_the_terminal(
+    small_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = {**read_metadata("m.safetensors"), "license": TITLE, "trained_on": json.dumps({TITLE: "x" * 100_000})}
+    save_file(load_file("m.safetensors"), "odd.safetensors", metadata)
+    assert main(["info", "odd.safetensors"]) == 0
+    output, _ = capsys.readouterr()
+    assert "\x1b" not in output and "\\x1b]0;owned\\x07" in output
+    assert max(map(len, output.splitlines())) < 11_000
+
+
+def test_lines_on_stderr_cannot_command_the_terminal(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["stylize", f"{TITLE}.png", "--style", "style.png", "-o", "out/a.png"], ["info", f"{TITLE}\n"],
+                      [f"{TITLE}\n"], ["info", "a" * 100_000 + ".safetensors"]):  # fmt: skip
+        assert main(arguments) == 2
+        _, errors = capsys.readouterr()
+        assert "\x1b" not in errors and errors.count("\n") == 1 and len(errors) < 3000
+    record = logging.LogRecord("a", logging.WARNING, "", 0, "skipped %s", (TITLE,), None)
+    assert LineFormatter("adaattn: %(message)s").format(record) == "adaattn: skipped \\x1b]0;owned\\x07"

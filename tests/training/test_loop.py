@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from adaattn_core.checkpoints.model_file import load_model, read_metadata
+from adaattn_core.checkpoints.model_file import load_model
+from adaattn_core.checkpoints.tensor_file import read_metadata
 from adaattn_core.runtime.signals import Terminated
 from adaattn_core.train import Trainer, TrainingError
 from adaattn_core.training.dataset import Batch, Sample, TrainingPairs
