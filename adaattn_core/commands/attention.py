@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import OutputError
 from ..inference.stages import extract_features
-from ..io.files import atomic_path
+from ..io.files import atomic_path, is_stream
 from ..io.image_files import find_images
 from ..io.images import load_image
 from ..ops.resize import resize_image
@@ -22,12 +22,11 @@ from ..viewer.view_page import view_page
 from .options import (
     add_model_options,
     add_size_options,
-    check_folder,
-    check_no_input_among,
     find_styles,
     open_model,
     positive_number,
 )
+from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
 EXAMPLES = """\
 example:
@@ -39,9 +38,9 @@ SUFFIXES = (".html", ".htm")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("content", metavar="CONTENT", help="content picture")
-    parser.add_argument("--style", required=True, metavar="S", help="style picture")
-    parser.add_argument("-o", "--output", required=True, metavar="VIEW", help="page to write: .html")
+    parser.add_argument("content", type=input_path, metavar="CONTENT", help="content picture")
+    parser.add_argument("--style", required=True, type=input_path, metavar="S", help="style picture")
+    parser.add_argument("-o", "--output", required=True, type=output_path, metavar="VIEW", help="page to write: .html")
     parser.add_argument(
         "--temperature", type=positive_number, default=1.0, metavar="X",
         help="as in adaattn stylize; 1 shows the attention that paints (default: 1)",
@@ -53,13 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     _check_page(args.output)
-    content, style = _only_picture(args.content), find_styles([args.style], allow_many=False)[0]
+    content, style = _only_picture(args.content), find_styles([args.style], allow_many=False)[0].path
     check_no_input_among([args.output], [content, style])
     pictures = _read(content, args.size, reduce_only=False), _read(style, args.style_size, reduce_only=True)
     page = _page(args, pictures, (content.name, style.name))
     with atomic_path(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    print(f"{args.output}  {len(page) / 1e6:.1f} MB  {time.monotonic() - started:.1f} s")
+    report(f"{args.output}  {len(page) / 1e6:.1f} MB  {time.monotonic() - started:.1f} s", args.output)
     return 0
 
 
@@ -87,6 +86,8 @@ def _page(args: argparse.Namespace, pictures: tuple[Tensor, Tensor], titles: tup
 
 def _check_page(path: str) -> None:
     """Raises an OutputError if a page cannot be written to `path`."""
+    if is_stream(path):
+        return
     if Path(path).suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path} does not end in .html; the output is a page for a browser. Name it view.html.")
     check_folder(Path(path).parent)

@@ -25,7 +25,8 @@ from ..benchmarking.training import (
 from ..checkpoints.tensor_file import read_metadata
 from ..io.files import atomic_path
 from ..training.config import TrainConfig
-from .options import check_folder, integer, pixels, positive_integer
+from .options import integer, pixels, positive_integer
+from .shared.paths import check_folder
 from .train import add_settings, given_settings
 
 CURVE_SIZES = (256, 512, 1024, 2048, 4096)

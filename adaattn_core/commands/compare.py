@@ -10,7 +10,8 @@ from ..inference.comparison_grid import center_square, comparison_sheet
 from ..io.image_files import find_images
 from ..io.images import load_image, save_image
 from ..runtime.progress import StepCounter, progress_bar
-from .options import add_model_options, add_refine_option, check_no_input_among, check_output, open_model, pixels
+from .options import add_model_options, add_refine_option, open_model, pixels
+from .shared.paths import check_no_input_among, check_output, input_path, output_path, report
 
 EXAMPLES = """\
 example:
@@ -22,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     for name, place in (("content", "one row each"), ("style", "one column each")):
         parser.add_argument(
-            f"--{name}", nargs="+", required=True, metavar=name[0].upper(),
+            f"--{name}", nargs="+", required=True, type=input_path, metavar=name[0].upper(),
             help=f"{name} pictures: files, folders or glob patterns; {place}",
         )  # fmt: skip
-    parser.add_argument("-o", "--output", required=True, metavar="SHEET", help="picture to write")
+    parser.add_argument("-o", "--output", required=True, type=output_path, metavar="SHEET", help="picture to write")
     parser.add_argument(
         "--size", type=pixels, default=256, metavar="PX",
         help="side of each cell; all pictures are cropped to squares of this size first (default: %(default)s)",
@@ -45,5 +46,5 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar(total, unit="step" if args.refine else "style") as bar:
         sheet = comparison_sheet(model, contents, styles, refine_steps=args.refine, progress=StepCounter(bar, total))
     save_image(sheet, args.output)
-    print(f"{args.output}  {sheet.shape[-1]}x{sheet.shape[-2]}  {time.monotonic() - started:.1f} s")
+    report(f"{args.output}  {sheet.shape[-1]}x{sheet.shape[-2]}  {time.monotonic() - started:.1f} s", args.output)
     return 0

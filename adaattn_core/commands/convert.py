@@ -9,7 +9,7 @@ import torch
 
 from ..checkpoints.model_file import model_folders, save_model
 from ..checkpoints.published import convert_published
-from .options import check_folder
+from .shared.paths import check_folder
 
 METADATA = {"trained_on": "published AdaAttN checkpoints", "license": "Apache-2.0"}
 EXAMPLES = """\

@@ -52,7 +52,8 @@ from ..io.image_files import find_images
 from ..runtime.device import PRECISIONS, pick_device
 from ..runtime.progress import progress_bar
 from .errors import INTERRUPTED
-from .options import fraction, integer, make_folder, open_model, pixels_or_zero, positive_integer, positive_number
+from .options import fraction, integer, open_model, pixels_or_zero, positive_integer, positive_number
+from .shared.paths import make_folder
 
 EXAMPLES = """\
 examples:

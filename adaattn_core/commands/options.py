@@ -1,29 +1,29 @@
-"""Options that several commands share: definitions, value types, checks of paths, and the styles that --style names."""
+"""Options that several commands share: definitions, value types, and the styles that --style names."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
 from argparse import ArgumentTypeError
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, load_model
-from ..errors import OutputError
+from ..errors import ImageError
 from ..inference.refine import MAX_STEPS
 from ..inference.stages import ATTENTIONS
 from ..inference.stylize import encode_style
-from ..io.image_files import find_images
-from ..io.images import load_image, load_mask, output_format
+from ..io.image_files import FoundImage, search_images
+from ..io.images import load_image, load_mask
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
 from ..ops.resize import MIN_SIDE, resize_image
 from ..runtime.device import PRECISIONS, inference_dtype, pick_device
+from .shared.paths import input_path
 
 NO_MASK = "none"
 """Value of --style-mask for a style without a mask."""
@@ -79,7 +79,7 @@ def add_size_options(group: argparse._ArgumentGroup, contents: str) -> None:
 
 def add_style_mask_option(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--style-mask", action="append", metavar="M",
+        "--style-mask", action="append", type=input_path, metavar="M",
         help="mask picture: only the white part of the style is used. Give the option once for each --style, with the "
         f"value {NO_MASK} for a style without a mask",
     )  # fmt: skip
@@ -116,54 +116,6 @@ def open_model(args: argparse.Namespace, device: torch.device | None = None) -> 
     """The model that the options of `add_model_options` name, on `device` or else on the device of --device."""
     device = device or pick_device(args.device)
     return load_model(args.model, device=device, dtype=inference_dtype(args.precision))
-
-
-# Output paths
-
-
-def check_output(path: str | Path) -> None:
-    """Raises an ImageError or OutputError if a picture cannot be written to `path`; called before any work starts."""
-    output_format(path)
-    check_folder(Path(path).parent)
-
-
-def check_folder(folder: Path) -> None:
-    """Raises an OutputError if `folder` is not a writable folder."""
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder, so the output cannot be written there. Create the folder first.")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder} is not writable. Choose another folder, or change its permissions.")
-
-
-def make_folder(folder: Path) -> None:
-    """Creates an output folder if it does not exist; its parent has to exist.
-
-    Raises:
-        OutputError: `folder` is a file, its parent does not exist, or it is not writable.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; a folder is needed for the output. Choose another name.")
-    if not folder.exists():
-        check_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-    check_folder(folder)
-
-
-def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path], kind: str = "pictures") -> None:
-    """Raises an OutputError if an output would overwrite an input; `kind` is the plural noun for the inputs."""
-    input_ids = {_file_id(path) for path in inputs} - {None}
-    for path in outputs:
-        if _file_id(path) in input_ids:
-            raise OutputError(f"{path} is one of the input {kind} and would be overwritten. Choose another output.")
-
-
-def _file_id(path: str | Path) -> tuple[int, int] | None:
-    """Device and inode, which are equal for all names of one file; None if there is no file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 # Styles
@@ -210,18 +162,22 @@ class Styles:
         return self.features
 
 
-def find_styles(patterns: Sequence[str], allow_many: bool = True) -> list[Path]:
+def find_styles(patterns: Sequence[str], allow_many: bool = True, without: str | None = None) -> list[FoundImage]:
     """The style pictures that the values of --style name.
 
     Args:
         patterns: files, folders or globs. Each has to name one picture, except as follows.
         allow_many: a single pattern may name several pictures, to be used one after another.
+        without: a folder for results, which is not searched (`search_images`).
 
     Raises:
         ImageError: a pattern names no picture.
         ValueError: a pattern names several pictures where one is needed.
     """
-    matches = [find_images([pattern]) for pattern in patterns]
+    searches = [search_images([pattern], without) for pattern in patterns]
+    for unreadable in (line for search in searches for line in search.unreadable):
+        raise ImageError(unreadable)
+    matches = [search.images for search in searches]
     for pattern, paths in zip(patterns, matches, strict=True):
         if len(paths) > 1 and not (allow_many and len(patterns) == 1):
             needed = "with several --style options, each needs one picture" if allow_many else "one picture is needed"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import itertools
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -17,18 +17,17 @@ from torch import Tensor
 
 from ..checkpoints.model_file import find_model
 from ..checkpoints.vgg import load_vgg
-from ..errors import ImageError, OutputError
+from ..errors import CheckpointError, ImageError, OutputError
 from ..inference.refine import refine
 from ..inference.stylize import stylize
-from ..io.formats import WRITE_FORMATS
-from ..io.image_files import find_images
+from ..io.files import is_stream, remove_leftovers
+from ..io.image_files import CONTENT_KEY, search_images, source_digest
 from ..io.images import load_alpha, load_image, load_mask, save_image
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
 from ..ops.resize import resize_image
 from ..runtime.distributed import DistributedContext
-from ..runtime.memory import is_out_of_memory
 from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import StepCounter, progress_bar
 from .errors import explain
@@ -41,15 +40,14 @@ from .options import (
     add_size_options,
     add_style_mask_option,
     add_stylize_options,
-    check_no_input_among,
-    check_output,
     check_style_weights,
     find_styles,
-    make_folder,
     non_negative_number,
     open_model,
     style_masks,
 )
+from .shared.paths import check_no_input_among, input_path, make_folder, output_path, refusal, report
+from .shared.results import Result, place_results, without_results
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +69,21 @@ The same folder divided among 4 processes, each with its own GPU if there are 4:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument(
-        "content", nargs="+", metavar="CONTENT", help="pictures to repaint: files, folders or glob patterns"
+        "content",
+        nargs="+",
+        type=input_path,
+        metavar="CONTENT",
+        help="pictures to repaint: files, folders or glob patterns; - is standard input",
     )
     parser.add_argument(
-        "--style", action="append", required=True, metavar="S",
+        "--style", action="append", required=True, type=input_path, metavar="S",
         help="style picture. Give the option several times to mix styles. A single folder or glob pattern makes one "
         "result for each of its pictures",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT",
-        help="picture to write; or a folder, in which each result is a PNG file named after its content",
+        "-o", "--output", required=True, type=output_path, metavar="OUT",
+        help="picture to write, - for a PNG file on standard output; or a folder, in which each result is a PNG file "
+        "with the name and the subfolder of its content. The results of a folder go to a folder",
     )  # fmt: skip
     add_stylize_options(parser.add_argument_group("style transfer"))
     _add_refine_options(parser.add_argument_group("refinement"))
@@ -92,7 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "512 x 512 pixels, up to 4 GiB for 1024 x 1024",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="skip results that already exist, to continue a run that was stopped"
+        "--resume",
+        action="store_true",
+        help="skip results that already exist, to continue a run that was stopped; files that are empty, damaged or "
+        "painted from another content are painted again",
     )
 
 
@@ -108,7 +114,10 @@ def _add_refine_options(group: argparse._ArgumentGroup) -> None:
 def _add_region_options(group: argparse._ArgumentGroup) -> None:
     add_size_options(group, "contents")
     group.add_argument(
-        "--content-mask", metavar="M", help="mask picture: white is repainted, black stays as in the content"
+        "--content-mask",
+        type=input_path,
+        metavar="M",
+        help="mask picture: white is repainted, black stays as in the content",
     )
     add_style_mask_option(group)
 
@@ -118,8 +127,23 @@ class StyleMix(NamedTuple):
 
     styles: list[Path]
     masks: list[str]
-    results: list[tuple[Path, Path]]
-    """(content, output) of each result."""
+    results: list[Result]
+
+
+class Plan(NamedTuple):
+    """What a run paints, the number of results that were asked for, and a line for each part that it cannot paint."""
+
+    mixes: list[StyleMix]
+    total: int
+    failures: list[str]
+
+
+class Pixels(NamedTuple):
+    """A picture, (1, 3, H, W), with its opacity, (1, 1, H, W), and the digest of the content it comes from."""
+
+    picture: Tensor
+    alpha: Tensor | None
+    digest: str
 
 
 class Job(NamedTuple):
@@ -136,26 +160,35 @@ class Failure(NamedTuple):
     reason: str
 
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Errors of writing that the next picture meets, too."""
+
+
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    ranks, mixes = DistributedContext.from_env(), plan(args)
-    share = share_of(mixes, ranks)
-    remaining = share_of(mixes, ranks, skip_existing=args.resume)
+    ranks, planned = DistributedContext.from_env(), plan(args)
+    share = share_of(planned.mixes, ranks)
+    remaining = share_of(planned.mixes, ranks, skip_done=args.resume)
     total, existing = _result_count(remaining), _result_count(share) - _result_count(remaining)
-    is_single = _result_count(mixes) == 1
-    outcomes = _stylize_all(StylizeJob(args, ranks, is_single), _jobs(remaining, args), total)
+    is_single = planned.total == 1
+    worker = StylizeJob(args, ranks, is_single)
+    failures = planned.failures if ranks.is_main_process else []
+    for line in failures:  # known before the first picture is painted
+        logger.warning("%s", line)
+    outcomes = _stylize_all(worker, _jobs(remaining, args), total)
     process = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
-    failures = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
+    total += len(failures)
+    failures = [*failures, *(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))]
     if failures:
         count = f"{len(failures)} of {total} pictures failed"
         raise ImageError(f"{process}{count}, the others are done. The first failure: {failures[0]}")
     if is_single and outcomes:
-        summary = f"{remaining[0].results[0][1]}  {outcomes[0]}"
+        summary = f"{remaining[0].results[0].output}  {outcomes[0]}"
     else:
         skipped = f", {existing} skipped that already existed" if existing else ""
         noun = "picture" if total == 1 else "pictures"
         summary = f"{total} {noun} in {args.output}{skipped}"
-    print(f"{process}{summary}  {time.monotonic() - started:.1f} s")
+    report(f"{process}{summary}  {time.monotonic() - started:.1f} s", args.output)
     return 0
 
 
@@ -163,8 +196,8 @@ def _jobs(mixes: Iterable[StyleMix], args: argparse.Namespace) -> Iterator[Job]:
     """The jobs of all mixes; the jobs of one mix share its styles."""
     for mix in mixes:
         styles = Styles(mix.styles, mix.masks, args)
-        for content, output in mix.results:
-            yield Job(content, output, styles)
+        for result in mix.results:
+            yield Job(result.content, result.output, styles)
 
 
 def _stylize_all(worker: StylizeJob, jobs: Iterable[Job], total: int) -> list[str | Failure]:
@@ -184,10 +217,10 @@ def _result_count(mixes: Sequence[StyleMix]) -> int:
     return sum(len(mix.results) for mix in mixes)
 
 
-def share_of(mixes: Sequence[StyleMix], ranks: DistributedContext, skip_existing: bool = False) -> list[StyleMix]:
+def share_of(mixes: Sequence[StyleMix], ranks: DistributedContext, skip_done: bool = False) -> list[StyleMix]:
     """The results that this process makes: every `world`-th result of all processes.
 
-    Existing results are skipped after the division: processes that look at different times would otherwise divide
+    Results that are done are skipped after the division: processes that look at different times would otherwise divide
     the results differently.
     """
     numbers = itertools.count()
@@ -195,8 +228,8 @@ def share_of(mixes: Sequence[StyleMix], ranks: DistributedContext, skip_existing
         mix._replace(results=[result for result in mix.results if next(numbers) % ranks.world == ranks.rank])
         for mix in mixes
     ]
-    if skip_existing:
-        shares = [mix._replace(results=[result for result in mix.results if not result[1].exists()]) for mix in shares]
+    if skip_done:
+        shares = [mix._replace(results=[result for result in mix.results if not result.is_done()]) for mix in shares]
     return [mix for mix in shares if mix.results]
 
 
@@ -231,10 +264,10 @@ class StylizeJob:
         """The network of the refinement."""
         return load_vgg(normalized=True).to(self.device)
 
-    def read(self, job: Job) -> tuple[Tensor, Tensor | None] | Failure:
-        """The content, (1, 3, H, W), and its opacity, (1, 1, H, W)."""
+    def read(self, job: Job) -> Pixels | Failure:
         try:
             job.styles.read()
+            digest = source_digest(job.content)
             picture, alpha = load_image(job.content), load_alpha(job.content)
             if self.args.size:
                 picture = resize_image(picture, short_side=self.args.size)
@@ -242,19 +275,17 @@ class StylizeJob:
                 alpha = resize_image(alpha, size=(picture.shape[-2], picture.shape[-1]))
             if self.mask is not None:
                 fit_mask(self.mask, picture, "content")
-        except (ValueError, RuntimeError, MemoryError) as error:
+        except Exception as error:
             return self._failure(job, error)
-        return picture, alpha
+        return Pixels(picture, alpha, digest)
 
-    def stylize(
-        self, job: Job, inputs: tuple[Tensor, Tensor | None] | Failure
-    ) -> tuple[Tensor, Tensor | None] | Failure:
-        """The stylized content and its opacity."""
+    def stylize(self, job: Job, inputs: Pixels | Failure) -> Pixels | Failure:
+        """The stylized content."""
         outputs = inputs
         if not isinstance(inputs, Failure):
             try:
-                outputs = self._stylize(job.styles, inputs[0]), inputs[1]
-            except (ValueError, RuntimeError, MemoryError) as error:
+                outputs = inputs._replace(picture=self._stylize(job.styles, inputs.picture))
+            except Exception as error:
                 outputs = self._failure(job, error)
         if self.counter is not None:
             self.counter.finish()
@@ -280,17 +311,22 @@ class StylizeJob:
             **options,
         )  # fmt: skip
 
-    def write(self, job: Job, outputs: tuple[Tensor, Tensor | None] | Failure) -> str | Failure:
-        """Writes the picture and returns its size as text. An error ends the run: all results go to one folder."""
+    def write(self, job: Job, outputs: Pixels | Failure) -> str | Failure:
+        """Writes the picture and returns its size as text."""
         if isinstance(outputs, Failure):
             return outputs
-        picture, alpha = outputs
-        save_image(picture, job.output, alpha=alpha)
+        picture, alpha, digest = outputs
+        try:
+            save_image(picture, job.output, alpha=alpha, text={CONTENT_KEY: digest})
+        except Exception as error:
+            return self._failure(job, error)
         return f"{picture.shape[-1]}x{picture.shape[-2]}"
 
     def _failure(self, job: Job, error: Exception) -> Failure:
-        """Raises the error again if it is not about this picture, or if this is the only picture."""
-        if self.is_single or not (isinstance(error, ValueError) or is_out_of_memory(error)):
+        """Raises the error again if it concerns all pictures (the model, the disk), or if this is the only picture."""
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        is_of_disk = isinstance(cause, OSError) and cause.errno in DISK_ERRORS
+        if self.is_single or is_of_disk or isinstance(error, CheckpointError | BrokenPipeError):
             raise error
         logger.debug("%s failed", job.output, exc_info=True)
         return Failure(explain(error)[1])
@@ -299,7 +335,7 @@ class StylizeJob:
 # Inputs and outputs of the command
 
 
-def plan(args: argparse.Namespace) -> list[StyleMix]:
+def plan(args: argparse.Namespace) -> Plan:
     """All results, with their paths and options checked.
 
     Raises:
@@ -307,39 +343,28 @@ def plan(args: argparse.Namespace) -> list[StyleMix]:
         OutputError: an output cannot be written.
         ValueError: the options do not fit together.
     """
-    contents, styles = find_images(args.content, without=args.output), find_styles(args.style)
-    is_mix = len(styles) == len(args.style)
-    masks = style_masks(args, styles)
-    check_style_weights(args, styles, is_mix)
-    mixes = [(styles, masks)] if is_mix else [([style], [mask]) for style, mask in zip(styles, masks, strict=True)]
-    names = [content.stem if is_mix else f"{content.stem}__{mix[0].stem}" for mix, _ in mixes for content in contents]
-    outputs = _outputs(args.output, names)
-    check_no_input_among(outputs, [*contents, *styles, *masks, args.content_mask or NO_MASK])
-    make_folder(outputs[0].parent)
-    remaining = iter(outputs)
-    return [StyleMix(mix, mix_masks, [(content, next(remaining)) for content in contents]) for mix, mix_masks in mixes]
-
-
-def _outputs(output: str, names: Sequence[str]) -> list[Path]:
-    """The path of each result, no two the same."""
-    folder = Path(output)
-    if len(names) == 1 and not folder.is_dir() and not output.endswith(("/", os.sep)):
-        check_output(folder)
-        return [folder]
-    if not folder.is_dir() and folder.suffix.lower() in WRITE_FORMATS:
-        raise OutputError(f"{folder} is not a folder; a folder is needed for {len(names)} results. Name a folder.")
-    return [folder / name for name in distinct_names(names)]
-
-
-def distinct_names(stems: Iterable[str], suffix: str = ".png") -> Iterator[str]:
-    """File names, numbered where stems repeat. Case is ignored, since some file systems ignore it.
-
-    >>> list(distinct_names(["sea", "hill", "Sea"]))
-    ['sea.png', 'hill.png', 'Sea-2.png']
-    """
-    taken: set[str] = set()
-    for stem in stems:
-        numbered = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
-        name = next(name for name in numbered if name.casefold() not in taken)
-        taken.add(name.casefold())
-        yield name + suffix
+    found, failures = search_images(args.content, without=args.output)
+    styles = find_styles(args.style, without=args.output)
+    one_by_one = len(args.style) == 1 and styles[0].root is not None
+    if one_by_one:
+        styles = without_results(styles, args.output)
+    paths = [style.path for style in styles]
+    masks = style_masks(args, paths)
+    check_style_weights(args, paths, not one_by_one or len(paths) == 1)
+    contents = without_results(found, args.output)
+    results = place_results(contents, styles, args.output, one_by_one)
+    outputs = [result.output for mix in results for result in mix]
+    check_no_input_among(
+        outputs, [*(content.path for content in contents), *paths, *masks, args.content_mask or NO_MASK]
+    )
+    mixes = [([path], [mask]) for path, mask in zip(paths, masks, strict=True)] if one_by_one else [(paths, masks)]
+    if outputs and not is_stream(outputs[0]):
+        make_folder(outputs[0].parent if [Path(args.output)] == outputs else Path(args.output))
+    for folder in {path.parent for path in outputs}:
+        remove_leftovers(folder)
+    refused = {path: line for path in outputs if len(outputs) > 1 and (line := refusal(path))}
+    return Plan(
+        [StyleMix(*mix, [result for result in some if result.output not in refused])
+         for mix, some in zip(mixes, results, strict=True)],
+        len(outputs), [*failures, *refused.values()],
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoints.model_file import find_model
 from ..inference.stylize import stylize
 from ..inference.temporal import DEFAULT_STEADY, TemporalSmoother
+from ..io.files import is_stream
 from ..io.video_reader import Clip, Frame, open_clip
 from ..io.video_writer import DEFAULT_CRF, LARGEST_CRF, Writer, check_clip_output, open_writer
 from ..ops.resize import resize_image
@@ -26,8 +27,6 @@ from .options import (
     add_size_options,
     add_style_mask_option,
     add_stylize_options,
-    check_folder,
-    check_no_input_among,
     check_style_weights,
     find_styles,
     fraction,
@@ -36,6 +35,7 @@ from .options import (
     positive_number,
     style_masks,
 )
+from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
 EXAMPLES = """\
 examples:
@@ -48,14 +48,19 @@ A small and short preview:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("content", metavar="IN", help="video to repaint: mp4, mov, mkv, webm, gif, ...")
     parser.add_argument(
-        "--style", action="append", required=True, metavar="S",
+        "content",
+        type=input_path,
+        metavar="IN",
+        help="video to repaint: mp4, mov, mkv, webm, gif, ...; - is standard input",
+    )
+    parser.add_argument(
+        "--style", action="append", required=True, type=input_path, metavar="S",
         help="style picture; give the option several times to mix styles",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT",
-        help="video to write: .mp4, .mov or .mkv (H.264), or .webm (VP9)",
+        "-o", "--output", required=True, type=output_path, metavar="OUT",
+        help="video to write: .mp4, .mov or .mkv (H.264), or .webm (VP9); - is standard output, as .mkv",
     )  # fmt: skip
     _add_clip_options(parser.add_argument_group("video"))
     add_stylize_options(parser.add_argument_group("style transfer"))
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         with open_writer(args.output, clip, crf=args.crf, seconds=args.seconds) as writer:
             _stylize_frames(VideoJob(args, device, clip, styles, writer))
     size, frames = f"{writer.size[1]}x{writer.size[0]}", f"{writer.frames} frame{'s' if writer.frames > 1 else ''}"
-    print(f"{args.output}  {size}, {frames}, {time.monotonic() - started:.1f} s")
+    report(f"{args.output}  {size}, {frames}, {time.monotonic() - started:.1f} s", args.output)
     return 0
 
 
@@ -111,12 +116,13 @@ def plan(args: argparse.Namespace) -> Styles:
         OutputError: the output cannot be written.
         ValueError: the options do not fit together.
     """
-    paths = find_styles(args.style, allow_many=False)
+    paths = [style.path for style in find_styles(args.style, allow_many=False)]
     masks = style_masks(args, paths)
     check_style_weights(args, paths)
     output = Path(args.output)
     check_clip_output(output)
-    check_folder(output.parent)
+    if not is_stream(output):
+        check_folder(output.parent)
     check_no_input_among([output], [args.content, *paths, *masks], "files")
     find_model(args.model)
     return Styles(paths, masks, args)

@@ -7,8 +7,11 @@ import glob
 import itertools
 import os
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image
 
 from ..errors import ImageError
 from .files import StrPath, error_reason, is_stream
@@ -16,12 +19,11 @@ from .formats import is_picture_name
 
 
 class FoundImage(NamedTuple):
-    """A picture file, and its place below the folder or glob that it was found in: for a named file its name."""
+    """A picture file, its place in the folder that was searched, and this folder; of a named file its name and None."""
 
     path: Path
     place: Path
-    root: Path
-    """The folder that `place` is relative to."""
+    root: Path | None
 
 
 class FoundImages(NamedTuple):
@@ -61,7 +63,7 @@ def search_images(patterns: Sequence[StrPath], without: StrPath | None = None) -
     for pattern in [patterns] if isinstance(patterns, str | os.PathLike) else patterns:
         path = Path(pattern)
         if os.path.isfile(pattern) or is_stream(pattern):
-            images = [FoundImage(path, Path(path.name), path.parent)]
+            images = [FoundImage(path, Path(path.name), None)]
         else:
             images = _search(path, without, unreadable)
         for image in images:
@@ -143,3 +145,45 @@ def find_files(root: Path, parts: Sequence[str] = ("**", "*")) -> tuple[list[Pat
 def _matches(name: str, part: str) -> bool:
     """Whether a name matches a part of a glob pattern; hidden names are matched only by patterns with their dot."""
     return fnmatch.fnmatch(name, part) and (part.startswith(".") or not name.startswith("."))
+
+
+# Results of earlier runs
+
+CONTENT_KEY = "adaattn:content"
+"""Key of the text in a PNG file that holds the digest of the content it was painted from."""
+_SAMPLE = 1 << 16
+
+
+def source_digest(path: StrPath) -> str:
+    """A digest that tells pictures apart: of the name, the size, and the first and last 64 KiB of the file."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        first = file.read(_SAMPLE)
+        file.seek(max(0, size - _SAMPLE))
+        last = file.read(_SAMPLE)
+    return sha256(f"{os.path.basename(path)} {size} ".encode("utf-8", "surrogateescape") + first + last).hexdigest()[
+        :16
+    ]
+
+
+def content_digest(path: StrPath) -> str | None:
+    """The digest of the content that a PNG file was painted from; None if the file does not tell."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            digest = picture.info.get(CONTENT_KEY)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return digest if isinstance(digest, str) else None
+
+
+def is_whole(path: StrPath) -> bool:
+    """Whether `path` is a picture without damage: of a PNG file the checksums are compared, others are decoded."""
+    try:
+        with Image.open(path) as picture:
+            picture.verify() if picture.format == "PNG" else picture.load()
+    except Image.DecompressionBombError:  # too large for Pillow's own limit: it could be opened
+        return True
+    except Exception:  # the codecs raise many kinds
+        return False
+    return True

@@ -6,6 +6,7 @@ in this module only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from PIL.Image import Transpose
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from ..errors import ImageError, ImageOutputError
 from ..ops.resize import MIN_SIDE
 from ..runtime.remarks import remark
 from .decoding import CODEC_ERRORS, decode
-from .files import StrPath, atomic_path, check_output_path, error_reason
+from .files import StrPath, atomic_path, check_output_path, error_reason, is_stream
 from .formats import ALPHA_FORMATS, WRITE_FORMATS
 from .tiff import unit_grey
 
@@ -253,7 +254,14 @@ def _channels(picture: Image.Image) -> Tensor:
     return rearrange(torch.from_numpy(array), "h w c -> 1 c h w").contiguous().float() / 255
 
 
-def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, quality: int = 95) -> None:
+def save_image(
+    image: Tensor,
+    path: StrPath,
+    *,
+    alpha: Tensor | None = None,
+    quality: int = 95,
+    text: Mapping[str, str] | None = None,
+) -> None:
     """Writes one picture with 8 bits per channel in the format of the suffix; the file is complete or not there.
 
     Args:
@@ -261,6 +269,7 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
         path: ends in .png, .jpg, .jpeg, .webp, .tif, .tiff or .bmp.
         alpha: (1, 1, H, W) float in [0, 1], where 1 is opaque; ignored for JPEG and BMP, which have no alpha.
         quality: 1 to 100, for JPEG (with colour at full resolution, 4:4:4) and WebP.
+        text: values by keyword that a PNG file stores; ignored for other formats.
 
     Raises:
         ImageError: an image or format that cannot be written; an ImageOutputError where the file system refuses.
@@ -278,6 +287,10 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
         "quality": quality,
         "subsampling": 0,
     }  # PNG, WebP and BMP ignore options that they do not have
+    if name == "PNG" and text:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        for keyword, value in text.items():
+            options["pnginfo"].add_text(keyword, value)
     encoded = BytesIO()  # in memory first, so that an error below is about the disk and not about the encoder
     try:
         Image.fromarray(pixels).save(encoded, name, **({"compression": "tiff_deflate"} if name == "TIFF" else options))
@@ -291,7 +304,7 @@ def save_image(image: Tensor, path: StrPath, *, alpha: Tensor | None = None, qua
 
 def output_format(path: StrPath) -> str:
     """Pillow's name of the format `save_image` writes there; what would fail later (suffix, folder) is an error now."""
-    suffix = Path(path).suffix.lower()
+    suffix = ".png" if is_stream(path) else Path(path).suffix.lower()
     if suffix not in WRITE_FORMATS:
         raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(WRITE_FORMATS)} is needed. Rename the output.")
     check_output_path(path, ImageOutputError)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import ImageError
-from .files import StrPath, atomic_path
+from .files import StrPath, atomic_path, is_stream
 from .images import to_numpy
 from .video_reader import _BT601, _BT709, _LIMITED, Clip, Frame, Sound, video_package
 
@@ -34,9 +34,14 @@ _PASS_DURATIONS = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: otherwise the duration
 
 def check_clip_output(path: StrPath) -> None:
     """Raises an ImageError if the suffix of `path` is not a known video format; the folder is checked later."""
-    suffix = Path(path).suffix.lower()
+    suffix = container_suffix(path)
     if suffix not in FORMATS:
         raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(FORMATS)} is needed. Rename the output.")
+
+
+def container_suffix(path: StrPath) -> str:
+    """The suffix that names the container format; a stream without a suffix gets Matroska."""
+    return Path(path).suffix.lower() or (".mkv" if is_stream(path) else "")
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def open_writer(path: StrPath, clip: Clip, *, crf: int = DEFAULT_CRF, seconds: f
     """
     check_clip_output(path)
     with atomic_path(path) as temporary:
-        writer = Writer(temporary, clip, crf=crf, seconds=seconds)
+        writer = Writer(temporary, clip, suffix=container_suffix(path), crf=crf, seconds=seconds)
         try:
             yield writer
             writer.finish()
@@ -66,10 +71,9 @@ def open_writer(path: StrPath, clip: Clip, *, crf: int = DEFAULT_CRF, seconds: f
 class Writer:
     """Encodes frames and copies the sound up to the time of each frame; see `open_writer`."""
 
-    def __init__(self, path: Path, clip: Clip, *, crf: int, seconds: float | None) -> None:
+    def __init__(self, path: Path, clip: Clip, *, suffix: str, crf: int, seconds: float | None) -> None:
         self.clip, self.crf = clip, crf
-        self.suffix = path.suffix.lower()
-        self.format = FORMATS[self.suffix]
+        self.suffix, self.format = suffix, FORMATS[suffix]
         options = FASTSTART if self.format in ("mp4", "mov") else {}
         self.container = video_package("av").open(str(path), "w", format=self.format, options=options)
         self.stream: VideoStream | None = None
