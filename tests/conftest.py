@@ -1,4 +1,4 @@
-"""Fixtures that are too dear to make twice."""
+"""Fixtures that are too dear to make twice, or that every test needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adaattn_core.runtime import remarks
 from tests.helpers.golden_oracle import write_published_files
 
 
@@ -24,3 +25,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.link(folder / "AdaAttN" / f"latest_net_{name}.pth", folder / "region" / f"latest_net_{renamed}.pth")
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def remarks_of_other_tests_are_forgotten() -> None:
+    """Each remark is logged once in a process, and tests name their files alike."""
+    remarks._said.clear()

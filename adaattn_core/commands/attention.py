@@ -14,7 +14,7 @@ from ..errors import OutputError
 from ..inference.stages import extract_features
 from ..io.files import atomic_path, is_stream
 from ..io.image_files import find_images
-from ..io.images import load_image
+from ..io.images import load_over_white
 from ..ops.resize import resize_image
 from ..runtime.progress import StepCounter, progress_bar
 from ..viewer.view_data import view_data
@@ -103,7 +103,7 @@ def _only_picture(pattern: str) -> Path:
 
 def _read(path: Path, short_side: int, *, reduce_only: bool) -> Tensor:
     """A picture, resized to a short side; 0 keeps its size."""
-    picture = load_image(path)
+    picture = load_over_white(path)
     if not short_side or (reduce_only and min(picture.shape[-2:]) <= short_side):
         return picture
     return resize_image(picture, short_side=short_side)

@@ -17,10 +17,11 @@ from ..inference.refine import MAX_STEPS
 from ..inference.stages import ATTENTIONS
 from ..inference.stylize import encode_style
 from ..io.image_files import FoundImage, search_images
-from ..io.images import load_image, load_mask
+from ..io.images import load_color_and_alpha, load_mask
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
+from ..ops.opacity import fill_clear
 from ..ops.resize import MIN_SIDE, resize_image
 from ..runtime.device import PRECISIONS, inference_dtype, pick_device
 from .shared.paths import input_path
@@ -122,7 +123,7 @@ def open_model(args: argparse.Namespace, device: torch.device | None = None) -> 
 
 
 class Styles:
-    """The style pictures of a mix with their masks, read once and encoded once.
+    """The style pictures of a mix with their masks, read once and encoded once. Clear parts of a style are masked.
 
     Args:
         paths: the style pictures.
@@ -146,8 +147,12 @@ class Styles:
             return
         pictures = []
         for path, mask_path in zip(self.paths, self.masks, strict=True):
-            picture = load_image(path)
-            mask = None if mask_path == NO_MASK else fit_mask(load_mask(mask_path), picture, "style")
+            color, alpha = load_color_and_alpha(path)
+            picture, mask = fill_clear(color, alpha), alpha
+            if alpha is not None and not bool((alpha > 0.5).any()):
+                raise ImageError(f"{path} is clear everywhere; a style needs visible parts. Choose another picture.")
+            if mask_path != NO_MASK:
+                mask = fit_mask(load_mask(mask_path), picture, "style") * (1 if alpha is None else alpha)
             if self.args.style_size and min(picture.shape[-2:]) > self.args.style_size:
                 picture = resize_image(picture, short_side=self.args.style_size)
             pictures.append((picture, mask))

@@ -22,14 +22,15 @@ from ..inference.refine import refine
 from ..inference.stylize import stylize
 from ..io.files import is_stream, remove_leftovers
 from ..io.image_files import CONTENT_KEY, search_images, source_digest
-from ..io.images import load_alpha, load_image, load_mask, save_image
+from ..io.images import holds_alpha, load_color_and_alpha, load_mask, save_image
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask
-from ..ops.resize import resize_image
+from ..ops.opacity import over_white, resize_with_alpha, restore_hidden, visible_color
 from ..runtime.distributed import DistributedContext
 from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import StepCounter, progress_bar
+from ..runtime.remarks import remark
 from .errors import explain
 from .options import (
     NO_MASK,
@@ -268,11 +269,12 @@ class StylizeJob:
         try:
             job.styles.read()
             digest = source_digest(job.content)
-            picture, alpha = load_image(job.content), load_alpha(job.content)
+            picture, alpha = load_color_and_alpha(job.content)
+            if alpha is not None and not holds_alpha(job.output):
+                remark(str(job.content), f"{job.output} cannot hold its opacity; it is painted over white")
+                picture, alpha = over_white(picture, alpha), None
             if self.args.size:
-                picture = resize_image(picture, short_side=self.args.size)
-            if alpha is not None:
-                alpha = resize_image(alpha, size=(picture.shape[-2], picture.shape[-1]))
+                picture, alpha = resize_with_alpha(picture, alpha, self.args.size)
             if self.mask is not None:
                 fit_mask(self.mask, picture, "content")
         except Exception as error:
@@ -284,14 +286,20 @@ class StylizeJob:
         outputs = inputs
         if not isinstance(inputs, Failure):
             try:
-                outputs = inputs._replace(picture=self._stylize(job.styles, inputs.picture))
+                outputs = inputs._replace(picture=self._stylize(job.styles, inputs.picture, inputs.alpha))
             except Exception as error:
                 outputs = self._failure(job, error)
         if self.counter is not None:
             self.counter.finish()
         return outputs
 
-    def _stylize(self, styles: Styles, picture: Tensor) -> Tensor:
+    def _stylize(self, styles: Styles, color: Tensor, alpha: Tensor | None) -> Tensor:
+        """The painted colours of a content; hidden ones stay where nothing is painted."""
+        painted = self._paint(styles, visible_color(color, alpha))
+        mask = 1.0 if self.mask is None else fit_mask(self.mask, color, "content")
+        return restore_hidden(painted, color, alpha, self.args.strength * mask)
+
+    def _paint(self, styles: Styles, picture: Tensor) -> Tensor:
         args = self.args
         options = {
             "style_weights": args.style_weights,

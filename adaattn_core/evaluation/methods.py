@@ -20,7 +20,7 @@ from ..errors import ImageError
 from ..inference.stages import Attention
 from ..inference.stylize import stylize
 from ..io.image_files import find_images
-from ..io.images import load_image
+from ..io.images import load_over_white
 from ..models.attention import AdaAttention
 from ..models.model import StyleTransferModel
 from ..ops.resize import resize_image
@@ -164,7 +164,7 @@ class ExistingImages:
         return file_identity(self.files[pair.name])
 
     def stylize(self, pair: Pair, sources: Sources) -> Output:
-        picture, size = load_image(self.files[pair.name]), sources.content.shape[-2:]
+        picture, size = load_over_white(self.files[pair.name]), sources.content.shape[-2:]
         return Output(resize_image(picture, size=(size[0], size[1])), resized=picture.shape[-2:] != size)
 
 
@@ -199,7 +199,7 @@ def attending_at(model: StyleTransferModel, levels: Sequence[str]) -> StyleTrans
 
 def load_reduced(path: Path, size: int) -> Tensor:
     """A picture, reduced to a short side of `size` pixels where it is longer; size 0 keeps it."""
-    picture = load_image(path)
+    picture = load_over_white(path)
     return resize_image(picture, short_side=size) if 0 < size < min(picture.shape[-2:]) else picture
 
 

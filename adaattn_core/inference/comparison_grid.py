@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..models.model import StyleTransferModel
+from ..ops.opacity import fill_clear
 from ..ops.resize import resize_image
 from ..runtime.progress import ProgressCallback, sub_progress
 from .stylize import stylize
@@ -20,6 +21,7 @@ def comparison_sheet(
     contents: Sequence[Tensor],
     styles: Sequence[Tensor],
     *,
+    style_alphas: Sequence[Tensor | None] | None = None,
     gap_px: int = 4,
     refine_steps: int = 0,
     progress: ProgressCallback | None = None,
@@ -29,6 +31,7 @@ def comparison_sheet(
     Args:
         model: from `load_model`.
         contents, styles: at least one of each; (1, 3, H, W) in [0, 1], all of one size.
+        style_alphas: opacity of each style, (1, 1, H, W), or None; clear parts are shown as they are, and not used.
         gap_px: width of the white gap between pictures, in pixels.
 
     Returns:
@@ -37,9 +40,13 @@ def comparison_sheet(
     batch = torch.cat(list(contents))
     left = torch.cat([torch.ones_like(batch[:1]), batch])
     columns = [left]
-    for index, style in enumerate(styles):
+    alphas = [None] * len(styles) if style_alphas is None else style_alphas
+    for index, (style, alpha) in enumerate(zip(styles, alphas, strict=True)):
         part = sub_progress(progress, index / len(styles), (index + 1) / len(styles))
-        columns.append(torch.cat([style, stylize(model, batch, style, refine_steps=refine_steps, progress=part)]))
+        painted = stylize(
+            model, batch, fill_clear(style, alpha), style_masks=[alpha], refine_steps=refine_steps, progress=part
+        )
+        columns.append(torch.cat([style, painted]))
     cells = F.pad(torch.stack(columns), (0, gap_px, 0, gap_px), value=1.0)
     sheet = rearrange(cells, "column row c h w -> 1 c (row h) (column w)")
     return sheet[..., : sheet.shape[-2] - gap_px, : sheet.shape[-1] - gap_px]

@@ -20,6 +20,7 @@ from PIL.Image import Transpose
 from torch import Tensor
 
 from ..errors import ImageError, ImageOutputError
+from ..ops.opacity import over_white
 from ..ops.resize import MIN_SIDE
 from ..runtime.remarks import remark
 from .decoding import CODEC_ERRORS, decode
@@ -50,6 +51,14 @@ def load_image(path: StrPath) -> Tensor:
     return over_white(*load_color_and_alpha(path))
 
 
+def load_over_white(path: StrPath) -> Tensor:
+    """`load_image`, with a remark in the log if the picture has transparent parts."""
+    color, alpha = load_color_and_alpha(path)
+    if alpha is not None:
+        remark(str(path), "its transparent parts count as white")
+    return over_white(color, alpha)
+
+
 def load_color_and_alpha(path: StrPath) -> tuple[Tensor, Tensor | None]:
     """As `load_image`, with the colours as they are under the opacity, and the opacity as `load_alpha` gives it."""
     picture = decode(path)
@@ -70,11 +79,6 @@ def load_alpha(path: StrPath) -> Tensor | None:
 
 def _unless_opaque(alpha: Tensor | None) -> Tensor | None:
     return None if alpha is None or bool((alpha == 1).all()) else alpha
-
-
-def over_white(color: Tensor, alpha: Tensor | None) -> Tensor:
-    """(B, 3, H, W) as it looks over white; without opacity it is the same tensor."""
-    return color if alpha is None else color * alpha + (1 - alpha)
 
 
 def load_mask(path: StrPath) -> Tensor:
@@ -309,3 +313,8 @@ def output_format(path: StrPath) -> str:
         raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(WRITE_FORMATS)} is needed. Rename the output.")
     check_output_path(path, ImageOutputError)
     return WRITE_FORMATS[suffix]
+
+
+def holds_alpha(path: StrPath) -> bool:
+    """Whether `save_image` can write opacity there."""
+    return output_format(path) in ALPHA_FORMATS
