@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .core import images
+from .core import errors, images
 from .pictures import to_image
 from .sockets import schema
 
@@ -55,13 +55,21 @@ class ExamplePicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture: str, frames: int) -> io.NodeOutput:
+        if not 1 <= frames <= MAX_FRAMES:
+            raise ValueError(f"frames is {frames}; 1 to {MAX_FRAMES} are needed")
         image, subject = (pan(part, frames) for part in example(picture))
         shown = to_image(image)
         return io.NodeOutput(shown, subject[:, 0], ui=ui.PreviewImage(shown[:1], cls=cls))
 
 
 def example(name: str) -> tuple[Tensor, Tensor]:
-    """A bundled picture (1, 3, H, W) and the mask of its subject (1, 1, H, W); all white for pictures without one."""
+    """A bundled picture (1, 3, H, W) and the mask of its subject (1, 1, H, W); all white for pictures without one.
+
+    Raises:
+        ValueError: not one of PICTURES. ComfyUI checks only what is typed into a widget, not what is linked to it.
+    """
+    if name not in PICTURES:
+        raise ValueError(f"the picture is {errors.quoted(str(name))}; one of {', '.join(PICTURES)} is needed")
     picture = images.load_image(FOLDER / f"{name}.jpg")
     drawn = FOLDER / "masks" / f"{name}.png"
     return picture, images.load_mask(drawn) if drawn.is_file() else torch.ones_like(picture[:, :1])

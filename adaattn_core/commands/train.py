@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if not is_main_process:  # only the main process reports
         logging.getLogger("adaattn_core").setLevel(logging.DEBUG if args.verbose else logging.ERROR)
     try:
-        model = train(config, resume=args.resume, progress=sys.stderr.isatty())
+        model = train(config, resume=args.resume)
     except KeyboardInterrupt as stop:
         has_save = (Path(config.output) / CHECKPOINT).is_file()
         state = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"

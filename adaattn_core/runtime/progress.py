@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TextIO, TypeAlias
 
 from tqdm import tqdm
 
@@ -13,7 +14,28 @@ ProgressCallback = Callable[[float], None]
 """Called with the completed fraction of the work, rising to 1. An exception it raises ends the work."""
 
 
-def progress_bar(total: int | None, initial: int = 0, unit: str = "step", enabled: bool | None = None) -> ProgressBar:
+LINE_SECONDS = 60.0
+"""Time between two lines in a pipe or a file."""
+LINE_FORMAT = "{n_fmt} of {total_fmt}{unit}s{postfix}, {elapsed} elapsed, {remaining} left"
+
+
+class Lines:
+    """The file of a progress line that cannot be written over: each state of it is a line of its own."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.file.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def progress_bar(
+    total: int | None, initial: int = 0, unit: str = "step", enabled: bool | None = None, piped: bool = False
+) -> ProgressBar:
     """A progress line on stderr, to be used in a `with` block.
 
     Args:
@@ -21,7 +43,13 @@ def progress_bar(total: int | None, initial: int = 0, unit: str = "step", enable
         initial: units completed earlier, which the rate leaves out.
         unit: name of one unit.
         enabled: None shows the line if stderr is a terminal.
+        piped: where it is none, write a line every LINE_SECONDS instead.
     """
+    if piped and enabled is None and not sys.stderr.isatty():
+        return tqdm(
+            total=total, initial=initial, unit=f" {unit}", file=Lines(sys.stderr), bar_format=LINE_FORMAT,
+            miniters=1, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, delay=LINE_SECONDS,
+        )  # fmt: skip
     disable = None if enabled is None else not enabled  # tqdm's None: hidden unless stderr is a terminal
     return tqdm(total=total, initial=initial, unit=f" {unit}", disable=disable, dynamic_ncols=True, mininterval=0.2)
 

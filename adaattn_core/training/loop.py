@@ -30,7 +30,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     Args:
         config: the settings.
         resume: continue the run in the output folder.
-        progress: show a progress line if stderr is a terminal.
+        progress: show a progress line if stderr is a terminal, otherwise write one a minute to it.
 
     Returns:
         the path of the model file.
@@ -56,7 +56,7 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
                 _run_steps(trainer, progress)
             else:
                 log.warning(
-                    "the run in %s is finished: all %d steps are done, nothing is left to do",
+                    "the run in %s is finished: all %d steps are done, nothing is left to do. Raise --steps to go on",
                     config.output, trainer.total,
                 )  # fmt: skip
     except PeerError as error:
@@ -90,7 +90,9 @@ def _run_steps(trainer: Trainer, progress: bool) -> None:
         board = TensorBoardLogger(trainer.folder, trainer.step, config.batch) if writes and config.tensorboard else None
         with (
             RunLogger(trainer.folder, trainer.step, board) if writes else nullcontext() as logger,
-            progress_bar(trainer.total, trainer.step, enabled=None if progress and writes else False) as bar,
+            progress_bar(
+                trainer.total, trainer.step, enabled=None if progress and writes else False, piped=True
+            ) as bar,
             closing(
                 batches(trainer.pairs, trainer.step, config.workers, distributed.rank, distributed.world)
             ) as loaded,

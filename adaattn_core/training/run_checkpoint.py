@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
@@ -17,6 +16,7 @@ import torch
 
 from ..errors import CheckpointError, DataError
 from ..io.files import atomic_path
+from ..runtime.memory import is_out_of_memory
 from .config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         missing = REQUIRED_KEYS - state.keys()
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch raises errors of many kinds on damaged data
+        if is_out_of_memory(error):
+            raise
         earlier = max(_previous_checkpoints(path), key=_modified, default=None)
         advice = f"Start a new run, from {path.parents[1] / MODEL} with --init."
         if earlier:
@@ -121,7 +123,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def check_same_settings(config: TrainConfig, saved: str) -> None:
     """Check that a run with these settings computes the same as the run that wrote the checkpoint.
 
-    A setting that did not exist when the checkpoint was written counts as its default.
+    A setting that did not exist when the checkpoint was written counts as its default. `steps` may be raised, which is
+    logged.
 
     Args:
         config: the settings of the run that resumes.
@@ -133,16 +136,22 @@ def check_same_settings(config: TrainConfig, saved: str) -> None:
     now = json.loads(json.dumps(asdict(config)))
     defaults = {field.name: field.default for field in fields(config) if field.default is not MISSING}
     before = json.loads(json.dumps(defaults)) | json.loads(saved)
+    more_steps = config.steps > before["steps"]
     changed = [
         f"{name} {before.get(name)} -> {value}"
         for name, value in now.items()
-        if name not in CHANGEABLE_SETTINGS and before.get(name) != value
+        if name not in CHANGEABLE_SETTINGS and before.get(name) != value and not (name == "steps" and more_steps)
     ]
     if changed:
         raise CheckpointError(
             f"the run in {config.output} was started with other settings ({'; '.join(changed)}). "
             "Resume with the same, or start a new run from its weights with --init."
         )
+    if more_steps:
+        log.warning(
+            "steps %d -> %d: the run goes on, and its learning rate falls as in a run of %d steps from here on",
+            before["steps"], config.steps, config.steps,
+        )  # fmt: skip
 
 
 def check_same_data(config: TrainConfig, state: Mapping[str, Any], vgg: str, counts: Mapping[str, int]) -> None:

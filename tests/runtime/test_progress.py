@@ -6,6 +6,7 @@ import io
 import sys
 
 import pytest
+import tqdm.std
 
 from adaattn_core.runtime.progress import StepCounter, progress_bar, sub_progress
 
@@ -83,3 +84,35 @@ def test_a_fraction_moves_the_line_by_whole_steps_of_one_job_after_the_other(mon
         counter(0.6)
         counts.append(bar.n)
     assert counts == [0, 1, 1, 3, 4, 6]
+
+
+def test_a_pipe_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 25 seconds here: lines after 75 and 150 seconds, and none for a short run."""
+    now = 1000.0
+    monkeypatch.setattr(tqdm.std, "time", lambda: now)
+    pipe = stderr_as(io.StringIO(), monkeypatch)
+    with progress_bar(100, initial=10, piped=True) as bar:
+        for step in range(6):
+            now += 25
+            bar.set_postfix_str(f"loss 0.{step}", False)
+            bar.update()
+            assert len(pipe.getvalue().splitlines()) == (step + 1) // 3
+    first, second, *last = pipe.getvalue().splitlines()
+    assert first.startswith("13 of 100 steps, loss 0.2, ") and "elapsed" in first and "left" in first
+    assert second.startswith("16 of 100 steps, loss 0.5, ")
+    assert [line for line in last if not line.startswith("16 of 100")] == []
+    assert "\r" not in pipe.getvalue() and "\x1b" not in pipe.getvalue()
+
+
+def test_a_short_run_writes_nothing_to_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = stderr_as(io.StringIO(), monkeypatch)
+    with progress_bar(2, piped=True) as bar:
+        bar.update(2)
+    assert pipe.getvalue() == ""
+
+
+def test_a_terminal_gets_the_same_line_with_and_without_piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stderr_as(Terminal(), monkeypatch)
+    with progress_bar(2, piped=True) as bar:
+        bar.update(2)
+    assert "2/2" in terminal.getvalue()

@@ -127,12 +127,12 @@ def test_an_unusable_run_folder_is_reported_before_the_work(
 
 
 def test_a_run_resumes_only_with_its_own_settings(configure: Configure) -> None:
-    config = configure(steps=1, distill_steps=0, reconstruct_steps=0)
+    config = configure(steps=2, distill_steps=0, reconstruct_steps=0)
     train(config)
     with pytest.raises(CheckpointError) as caught:
-        train(replace(config, lr=1.0, steps=2), resume=True)
+        train(replace(config, lr=1.0, steps=1), resume=True)
     assert str(caught.value) == (
-        f"the run in {config.output} was started with other settings (steps 1 -> 2; lr 0.0001 -> 1.0). "
+        f"the run in {config.output} was started with other settings (steps 2 -> 1; lr 0.0001 -> 1.0). "
         "Resume with the same, or start a new run from its weights with --init."
     )
     train(replace(config, workers=1, checkpoint_every=7, vgg="elsewhere"), resume=True)  # these may change
@@ -195,6 +195,26 @@ def test_a_setting_missing_from_an_old_checkpoint_counts_as_its_default(configur
         check_same_settings(replace(config, weight_decay=0.5), saved)
 
 
+def test_a_finished_run_goes_on_with_more_steps(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    config = configure(steps=1, distill_steps=0, reconstruct_steps=1)
+    train(config)
+    caplog.clear()
+    train(replace(config, steps=3), resume=True)
+    assert (
+        "steps 1 -> 3: the run goes on, and its learning rate falls as in a run of 3 steps from here on" in caplog.text
+    )
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 4
+    with pytest.raises(CheckpointError, match=r"other settings \(steps 3 -> 2\)"):
+        train(replace(config, steps=2), resume=True)
+
+
+def test_steps_of_earlier_stages_may_not_be_raised(configure: Configure) -> None:
+    config = configure(steps=1, distill_steps=0, reconstruct_steps=1)
+    train(config)
+    with pytest.raises(CheckpointError, match=r"other settings \(reconstruct_steps 1 -> 2\)"):
+        train(replace(config, reconstruct_steps=2), resume=True)
+
+
 def test_a_checkpoint_of_another_model_is_refused(configure: Configure, tmp_path: Path) -> None:
     narrow, wide = (ModelConfig(channels=(c, c, c, c, c)) for c in (8, 16))
     for name, model_config in (("narrow", narrow), ("wide", wide)):
@@ -211,7 +231,13 @@ def test_a_checkpoint_of_another_model_is_refused(configure: Configure, tmp_path
 
 
 def damaged(whole: bytes) -> dict[str, bytes]:
-    return {"half": whole[: len(whole) // 2], "nothing": b"", "text": b"no checkpoint", "no end": whole[:-10]}
+    return {
+        "half": whole[: len(whole) // 2],
+        "nothing": b"",
+        "text": b"no checkpoint",
+        "stop": b".",
+        "no end": whole[:-10],
+    }
 
 
 @pytest.mark.parametrize("damage", damaged(b""))
