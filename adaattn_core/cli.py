@@ -1,7 +1,7 @@
 """The command line `adaattn`: its commands, exit codes and one-line errors.
 
-Exit codes: 0 success, 1 failure during the work, 2 wrong input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM
-(`train`, which saves first).
+Exit codes: 0 success, 1 failure during the work, 2 wrong input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM, 129
+by SIGHUP (a closed terminal).
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import NoReturn, Protocol
 
 from . import __version__
 from .commands import attention, bench, compare, convert, evaluate, info, stylize, train, video
-from .commands.errors import FAILED, INTERRUPTED, WRONG_INPUT, explain
+from .commands.errors import FAILED, WRONG_INPUT, explain
 from .errors import printable
+from .runtime.signals import GracefulShutdown, Terminated, exit_code
+from .runtime.standard_streams import open_closed_streams
 
 
 class Command(Protocol):
@@ -86,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; None takes those of the process.
     """
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot encode must not raise an error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -101,11 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not args.verbose:  # warnings of libraries are for programmers and take several lines
                 warnings.simplefilter("ignore")
-            code: int = args.run(args)
+            with GracefulShutdown():
+                code: int = args.run(args)
         print(end="", flush=True)  # a closed pipe raises its error here
-    except KeyboardInterrupt:
-        print("adaattn: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # the terminal may be gone
+            print("adaattn:", "terminated" if isinstance(stop, Terminated) else "interrupted", file=sys.stderr)
+        return exit_code(stop)
     except BrokenPipeError:
         return _leave_closed_pipe()
     except Exception as error:

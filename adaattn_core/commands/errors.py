@@ -9,8 +9,6 @@ from ..runtime.memory import is_out_of_memory
 
 WRONG_INPUT = 2
 FAILED = 1
-INTERRUPTED = 130
-TERMINATED = 143
 
 OUT_OF_MEMORY = (
     "out of memory. Make the pictures smaller (--size; in training --crop or --batch), or use --max-memory-gb or "

@@ -51,7 +51,7 @@ from ..io.files import atomic_path
 from ..io.image_files import find_images
 from ..runtime.device import PRECISIONS, pick_device
 from ..runtime.progress import progress_bar
-from .errors import INTERRUPTED
+from ..runtime.signals import exit_code
 from .options import fraction, integer, open_model, pixels_or_zero, positive_integer, positive_number
 from .shared.paths import make_folder
 
@@ -140,12 +140,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         with progress_bar(len(pairs) * len(methods), unit="picture") as bar:
             evaluation.run(bar)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(
             f"adaattn: interrupted; measurements are kept in {args.output}. Run the same command to continue.",
             file=sys.stderr,
         )
-        return INTERRUPTED
+        return exit_code(stop)
     overall = {"artfid": _art_fids(evaluation, args)} if args.artfid else {}
     report = summarize(evaluation, args.seed, _peaks(evaluation), overall, _settings(args, started))
     _write(args.output / "report.json", json.dumps(report, indent=1) + "\n")

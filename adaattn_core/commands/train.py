@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..runtime.distributed import DistributedContext, PeerError
-from ..runtime.signals import Terminated
+from ..runtime.signals import exit_code
 from ..training.config import TrainConfig
 from ..training.loop import train
 from ..training.run_checkpoint import CHECKPOINT
-from .errors import FAILED, INTERRUPTED, TERMINATED
+from .errors import FAILED
 
 EXAMPLES = """\
 Ctrl-C and SIGTERM save the run and end it with exit code 130 or 143.
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         state = f"what is done is in {config.output}. Go on with --resume" if has_save else "no step was done yet"
         if is_main_process:
             print(f"adaattn: stopped; {state}.", file=sys.stderr)
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+        return exit_code(stop)
     except PeerError:
         return FAILED
     if is_main_process:

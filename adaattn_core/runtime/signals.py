@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and SIGTERM (job queues, containers, shutdowns) end a run in the same way."""
+"""Signals: Ctrl-C, SIGTERM (job queues, containers, shutdowns) and SIGHUP (a closed terminal) end a run alike."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+_TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM was received; like Ctrl-C it is not an Exception, so handlers of errors do not catch it."""
+    """SIGTERM or SIGHUP was received; like Ctrl-C it is not an Exception, so handlers of errors do not catch it."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """The exit code of a process that a signal has ended, as shells report it: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 class GracefulShutdown:
-    """In a `with` block, Ctrl-C raises KeyboardInterrupt and SIGTERM raises Terminated.
+    """In a `with` block, Ctrl-C raises KeyboardInterrupt, and SIGTERM and SIGHUP raise Terminated.
 
-    After `defer`, both wait for `resume`. Outside the main thread, where Python sets no handlers, nothing changes.
+    After `defer`, all wait for `resume`. Signals that the process was started to ignore (nohup, jobs in the background)
+    stay ignored, and once a run is being terminated, further SIGTERM and SIGHUP do not disturb it: supervisors and
+    terminals send both, or one twice. Outside the main thread, where Python sets no handlers, nothing changes.
 
     Args:
         by_agreement: signals only set `asked`; several processes exchange it and then call `stop` together.
@@ -30,9 +43,9 @@ class GracefulShutdown:
 
     def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {
-                number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            for number in (signal.SIGINT, *_TERMINATING):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -55,12 +68,14 @@ class GracefulShutdown:
         """Raise the exception of a signal.
 
         Raises:
-            Terminated: SIGTERM.
-            KeyboardInterrupt: any other signal.
+            Terminated: SIGTERM or SIGHUP.
+            KeyboardInterrupt: Ctrl-C.
         """
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise Terminated(number) if number in _TERMINATING else KeyboardInterrupt
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.asked in _TERMINATING and number in _TERMINATING:
+            return
         self.asked = number
         if not self.is_held:
             self.stop(number)
