@@ -57,8 +57,8 @@ _MODULES = {
     "save_model": "checkpoints.model_file",
     "stylize": "inference.stylize",
 }
-"""Public name -> the module that defines it, which is imported when the name is first used: the command line starts, and
-can be interrupted, before torch is there."""
+"""Public name -> the module that defines it, imported when the name is first used: the command line starts, and can be
+interrupted, before torch is there."""
 
 
 _PACKAGES = ("checkpoints", "errors", "inference", "io", "models", "ops", "runtime")

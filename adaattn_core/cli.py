@@ -1,7 +1,7 @@
 """The command line `adaattn`: its commands, exit codes and one-line errors.
 
-Exit codes: 0 success, 1 failure during the work, 2 wrong input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM, 129
-by SIGHUP (a closed terminal).
+Exit codes: 0 success, 1 failure during the work, 2 wrong input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM,
+129 by SIGHUP (a closed terminal).
 """
 
 from __future__ import annotations
