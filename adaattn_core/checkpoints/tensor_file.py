@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, quoted
+from ..io.file_kinds import HEAD_BYTES, is_torch_archive, wrong_kind
 
 MAX_HEADER_BYTES = 4 * 2**20
 """Longest description of the tensors in a file: names, shapes and metadata. VGG-19's takes 10 kB."""
@@ -66,12 +67,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         with _open_safetensors(path) as file:
             return {name: _safetensor(file, name, path) for name in file.keys()}  # noqa: SIM118 (not a dict)
     _check_exists(path)
-    with path.open("rb") as stream:
-        is_zip = stream.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
-        stream.seek(0)
-        check = _check_zip if is_zip else _check_legacy
-        check(stream, path)
-    return _state_dict(path, is_zip)
+    try:
+        with path.open("rb") as stream:
+            is_zip = stream.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
+            stream.seek(0)
+            check = _check_zip if is_zip else _check_legacy
+            check(stream, path)
+        return _state_dict(path, is_zip)
+    except CheckpointError as error:
+        raise _named_kind(path) or error from error
 
 
 def checked_float32(tensor: Tensor, name: str, source: str) -> Tensor:
@@ -107,9 +111,27 @@ def _open_safetensors(path: str | Path) -> safe_open:
             )
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
+        raise _named_kind(Path(path)) or CheckpointError(
             f"{path} is truncated or no safetensors file. Get it again, or use adaattn convert."
         ) from error
+
+
+def _named_kind(path: Path) -> CheckpointError | None:
+    """An error that says what a file is which could not be read as weights, if that can be told.
+
+    Never asked before reading fails: the first bytes of weights are a length, and may look like anything.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(ZIP_SIGNATURE) and is_torch_archive(path):
+        if path.suffix != ".safetensors":
+            return None
+        advice = "Name it .pth, and make a model file of it with adaattn convert."
+        return CheckpointError(f"{path} is a PyTorch checkpoint and no safetensors file. {advice}")
+    if head[8:10] == b'{"' and path.suffix != ".safetensors":
+        return CheckpointError(f"{path} is a safetensors file. Name it .safetensors.")
+    kind = wrong_kind(head)
+    return CheckpointError(f"{path} {kind}") if kind else None
 
 
 def _safetensor(file: safe_open, name: str, path: Path) -> Tensor:
