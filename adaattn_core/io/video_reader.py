@@ -14,42 +14,54 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from ..errors import ImageError
 from ..ops.resize import MIN_SIDE
+from .clip_pixels import ClipPixels
 from .files import StrPath
-from .images import from_numpy
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.container.core import Chapter
     from av.packet import Packet
+    from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
 
-_BT709, _BT601, _LIMITED, _UNKNOWN = 1, 5, 1, 2
 MICROSECONDS = 10**6
+_KINDS = ("video", "audio", "subtitle", "attachment", "data")
+_TEXT = "SubtitleHandler"
+"""Name of the data track by which an MP4 file stores its chapters."""
+_INTERLEAVED = 10
+"""Seconds by which the tracks of a file may be apart."""
+_TECHNICAL = re.compile(
+    r"(?i)encoder|major_brand|minor_version|compatible_brands|duration|handler_name|vendor_id|alpha_mode|bps|number_of_|"
+    r"_statistics|filename|mimetype"
+)
 
 
 def video_package(name: Literal["av", "cv2"]) -> ModuleType:
     """A package of the extra [video], imported when it is first used.
 
     Raises:
-        ValueError: the package is not installed.
+        ValueError: the package is not installed, or too old.
     """
     try:
         if name == "av":
             import av
 
+            if not hasattr(av.VideoFrame, "color_trc"):
+                raise ValueError(f"PyAV {av.__version__} is installed; 17 or newer is needed: pip install -U av")
             return av
         import cv2
 
@@ -81,7 +93,7 @@ class Clip:
 
     Attributes:
         size: (height, width) of the upright frames; phones store frames rotated, with the rotation as metadata.
-        turns: quarter turns to the left that make a stored frame upright.
+        pixels: the conversion of its frames: upright, in the colours of BT.709, over white.
         rate: average number of frames per second.
         time_base: the unit of timestamps in seconds.
         start: seconds at which the file starts on its own clock; timestamps are counted from there.
@@ -99,9 +111,8 @@ class Clip:
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise ImageError(f"{path} holds no frame; at least one is needed. Export the clip again.")
-            self.turns = round(self._first.picture.rotation / 90) % 4
-            height, width = self._first.picture.height, self._first.picture.width
-            self.size = (width, height) if self.turns % 2 else (height, width)
+            self.pixels = ClipPixels(path, self._first.picture)
+            self.size = self.pixels.size
             if min(self.size) < MIN_SIDE:
                 size, needed = f"{self.size[1]}x{self.size[0]}", f"at least {MIN_SIDE}x{MIN_SIDE} are needed"
                 raise ImageError(f"{path} is {size} pixels; {needed}. Resize the clip first.")
@@ -150,15 +161,7 @@ class Clip:
 
     def image(self, frame: Frame) -> Tensor:
         """The upright frame as (1, 3, H, W) in [0, 1], in the size of the clip."""
-        picture = frame.picture
-        space = picture.colorspace
-        if space == _UNKNOWN:  # the guess that players make
-            space = _BT709 if picture.width >= 1280 or picture.height > 576 else _BT601
-        height, width = self.size[::-1] if self.turns % 2 else self.size
-        pixels = picture.to_ndarray(
-            format="rgb24", width=width, height=height, src_colorspace=space, dst_colorspace=_BT601
-        )
-        return from_numpy(np.ascontiguousarray(np.rot90(pixels, self.turns)))
+        return self.pixels.image(frame.picture)
 
     def _find_stream(self) -> VideoStream:
         cover = video_package("av").stream.Disposition.attached_pic
@@ -174,13 +177,14 @@ class Clip:
         last, number, end = -step, 0, Fraction(0)
         audio = [stream for stream in self.container.streams.audio if stream.codec_context]
         decoding_error = video_package("av").error.FFmpegError
+        decoder = self._alpha_decoder() or self.stream
         try:
             for packet in self.container.demux(self.stream, *audio):
                 if packet.pts is not None:
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
                 if packet.stream.index != self.stream.index:
                     continue  # audio is read only for its end time
-                for picture in self.stream.decode(packet):
+                for picture in decoder.decode(packet):
                     number += 1
                     last = last + step if picture.pts is None else max(picture.pts - offset, last + 1)
                     yield Frame(picture, last, getattr(picture, "duration", 0) or 0)
@@ -189,6 +193,16 @@ class Clip:
         length = Fraction(self.container.duration or 0, MICROSECONDS)
         if number and end - self.start < length - max(Fraction(1, 5), length / 10):
             raise self._damaged(f"cut short after frame {number}", last, f"{float(length):.1f} s were announced")
+
+    def _alpha_decoder(self) -> VideoCodecContext | None:
+        """The decoder of VP8 and VP9 that reads transparency, which FFmpeg's own leave out; None for other clips."""
+        names = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+        name = names.get(self.stream.codec_context.codec.canonical_name)
+        if name is None or self.stream.metadata.get("alpha_mode", "0") == "0":
+            return None
+        decoder: VideoCodecContext = video_package("av").CodecContext.create(name, "r")
+        decoder.extradata = self.stream.codec_context.extradata
+        return decoder
 
     def _damaged(self, damage: str, time: int, reason: str | None) -> ImageError:
         seconds = float(max(0, time) * self.time_base)
@@ -215,16 +229,36 @@ def _exact(seconds: float | None) -> Fraction | None:
     return None if seconds is None else Fraction(seconds).limit_denominator(MICROSECONDS)
 
 
-class Sound:
-    """The encoded packets of the first audio stream of a clip, read through a second handle of the file."""
+class Tracks:
+    """What a clip holds beside its pictures, read through a second handle of the file: sound and subtitles as encoded
+    packets, attached files, chapters and tags.
+
+    Attributes:
+        streams: sound, then subtitles.
+        others: tracks that are not copied, by kind.
+    """
 
     def __init__(self, clip: Clip, seconds: float | None) -> None:
         self.path, self.start, self.end = clip.path, clip.start, _exact(seconds)
         self.container = _open(clip.path)
-        streams = [stream for stream in self.container.streams.audio if stream.codec_context]
-        self.stream: AudioStream | None = streams[0] if streams else None
+        by_type = {kind: [stream for stream in self.container.streams if stream.type == kind] for kind in _KINDS}
+        self.streams: list[Stream] = [
+            stream for kind in ("audio", "subtitle") for stream in by_type[kind] if stream.codec_context
+        ]
+        self.attachments: list[Any] = by_type["attachment"]
+        cover = video_package("av").stream.Disposition.attached_pic
+        covers = [stream for stream in by_type["video"] if stream.disposition & cover]
+        chapters = self.container.chapters()
+        data = [stream for stream in by_type["data"] if not (chapters and stream.metadata.get("handler_name") == _TEXT)]
+        unread = [stream for stream in by_type["audio"] + by_type["subtitle"] if not stream.codec_context]
+        self.others = {
+            "cover picture": len(covers), "further video track": len(by_type["video"]) - len(covers) - 1,
+            "data track": len(data), "track of an unknown codec": len(unread),
+        }  # fmt: skip
+        self.chapters = [entry for chapter in chapters if (entry := self._moved(chapter))]
+        self.tags = _without_technical(self.container.metadata)
         self._pending: Packet[Any] | None = None
-        self._packets = self.container.demux(self.stream) if self.stream else iter(())
+        self._packets = self.container.demux(*self.streams) if self.streams else iter(())
 
     def until(self, time: Fraction | None) -> Iterator[Packet[Any]]:
         """The next packets that start before `time` (in seconds); all remaining packets if it is None."""
@@ -234,8 +268,10 @@ class Sound:
                 return
             starts = Fraction(packet.pts or 0) * packet.time_base
             if self.end is not None and starts >= self.end:
-                self._packets = iter(())
-                return
+                if starts >= self.end + _INTERLEAVED:
+                    self._packets = iter(())
+                self._pending = None
+                continue
             self._pending = packet if time is not None and starts >= time else None
             if self._pending:
                 return
@@ -250,3 +286,25 @@ class Sound:
             offset = round(self.start / packet.time_base)
             packet.pts, packet.dts = (packet.pts or 0) - offset, (packet.dts or 0) - offset
         return packet
+
+    def _moved(self, chapter: Chapter) -> Chapter | None:
+        """A chapter in milliseconds on the clock of the clip; None if it begins after the end."""
+        base = chapter["time_base"] or Fraction(1)
+        start, end = (max(Fraction(0), chapter[name] * base - self.start) for name in ("start", "end"))
+        if self.end is not None and start >= self.end:
+            return None
+        end = end if self.end is None else min(end, self.end)
+        times: Chapter = {"id": chapter["id"], "start": round(start * 1000), "end": round(end * 1000),
+                          "time_base": Fraction(1, 1000), "metadata": chapter["metadata"]}  # fmt: skip
+        return times
+
+
+def _without_technical(metadata: dict[str, str]) -> dict[str, str]:
+    """The tags that people write; those that a container or an encoder writes about itself are left out."""
+    return {key: value for key, value in metadata.items() if not _TECHNICAL.match(key)}
+
+
+def track_tags(stream: Stream) -> dict[str, str]:
+    """Language and title of a track; an undetermined language counts as none."""
+    tags = {key.lower(): value for key, value in _without_technical(stream.metadata).items()}
+    return {key: tags[key] for key in ("language", "title") if tags.get(key, "und") != "und"}

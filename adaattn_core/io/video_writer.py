@@ -1,9 +1,10 @@
-"""Frames to video files, with the timestamps and the sound of the clip that they come from."""
+"""Frames to video files, with the timestamps, the sound, the subtitles and the tags of their clip."""
 
 from __future__ import annotations
 
 import io
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -13,22 +14,33 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import ImageError
+from .clip_pixels import BT601, BT709
 from .files import StrPath, atomic_path, is_stream
 from .images import to_numpy
-from .video_reader import _BT601, _BT709, _LIMITED, Clip, Frame, Sound, video_package
+from .video_reader import Clip, Frame, Tracks, track_tags, video_package
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffix -> FFmpeg's name of the container format."""
+_PICTURE_SUBTITLES = {"hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}
+"""Subtitles of discs, which Matroska holds; FFmpeg names only codecs that it can also encode."""
+_QUICKTIME_LANGUAGES = {
+    "deu": "ger", "fra": "fre", "zho": "chi", "nld": "dut", "ces": "cze", "ell": "gre", "fas": "per", "isl": "ice",
+    "ron": "rum", "slk": "slo", "msa": "may", "mkd": "mac", "hye": "arm", "kat": "geo", "eus": "baq", "cym": "wel",
+    "sqi": "alb", "mya": "bur", "bod": "tib",
+}  # fmt: skip
+"""ISO 639-2 codes for terminology -> for bibliography, which FFmpeg's table of QuickTime languages has."""
 FASTSTART = {"movflags": "+faststart"}
 """Puts the index at the start of the file, so that a player can start before it has the whole file."""
 DEFAULT_CRF = 18
 LARGEST_CRF = 51
+_LIMITED = 1  # AVCOL_RANGE_MPEG
 _PASS_DURATIONS = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: otherwise the duration of the last frame is lost
 
 
@@ -77,8 +89,8 @@ class Writer:
         options = FASTSTART if self.format in ("mp4", "mov") else {}
         self.container = video_package("av").open(str(path), "w", format=self.format, options=options)
         self.stream: VideoStream | None = None
-        self.sound = Sound(clip, seconds)
-        self.audio: AudioStream | None = None
+        self.path, self.tracks = path, Tracks(clip, seconds)
+        self.copies: dict[int, Stream] = {}
         self.frames = 0
         self.size = (0, 0)
         """(height, width) of the file, known after the first frame."""
@@ -96,14 +108,14 @@ class Writer:
         if self.stream is None:
             self.size = height, width
             self.stream = self._add_stream(height, width)
-            self.audio = self._add_sound()
+            self._add_tracks()
         picture = video_package("av").VideoFrame.from_ndarray(to_numpy(image[..., :height, :width]), format="rgb24")
         # Differs from the default, BT.601: players assume BT.709 for large frames, and the file declares BT.709.
         picture = picture.reformat(
-            format="yuv420p", src_colorspace=_BT601, dst_colorspace=_BT709, dst_color_range=_LIMITED
+            format="yuv420p", src_colorspace=BT601, dst_colorspace=BT709, dst_color_range=_LIMITED
         )
         picture.pts, picture.time_base, picture.duration = frame.time, self.clip.time_base, frame.duration
-        self._copy_sound(frame.time * self.clip.time_base)
+        self._copy_tracks(frame.time * self.clip.time_base)
         self.container.mux(self.stream.encode(picture))
         self.frames += 1
 
@@ -111,14 +123,16 @@ class Writer:
         """Writes the frames that the encoder still holds, the rest of the sound, and the index."""
         if self.stream is not None:
             self.container.mux(self.stream.encode())
-            self._copy_sound(None)
+            self._copy_tracks(None)
         self.container.close()
+        if self.stream is not None:
+            self._warn_lost_tags(self.path)
 
     def close(self) -> None:
         """Closes all files, after `finish` or instead of it."""
         with suppress(Exception):  # an earlier error is already being raised
             self.container.close()
-        self.sound.container.close()
+        self.tracks.container.close()
 
     def _add_stream(self, height: int, width: int) -> VideoStream:
         # No B frames, whose storage order differs from their display order: MP4 would then store wrong durations for
@@ -131,36 +145,92 @@ class Writer:
         context = stream.codec_context
         context.time_base = self.clip.time_base
         context.flags |= _PASS_DURATIONS
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = _LIMITED
         aspect = self.clip.stream.sample_aspect_ratio
         if aspect:  # the aspect ratio of a pixel, which stylization does not change
-            context.sample_aspect_ratio = 1 / aspect if self.clip.turns % 2 else aspect
+            context.sample_aspect_ratio = 1 / aspect if self.clip.pixels.orientation.is_transposed else aspect
         return stream
 
-    def _add_sound(self) -> AudioStream | None:
-        stream = self.sound.stream
-        if stream is None:
-            return None
-        names = {stream.codec_context.name, stream.codec_context.codec.canonical_name}
-        if not names & self.container.supported_codecs:
-            alternatives = [suffix for suffix, name in FORMATS.items() if names & _sound_codecs(name)]
-            advice = f"use {' or '.join(alternatives)}" if alternatives else "no other output format can hold it either"
-            codec = stream.codec_context.codec.canonical_name
-            logger.warning("the sound is left out: a %s file cannot hold %s; %s.", self.suffix, codec, advice)
-            return None
-        added: AudioStream = self.container.add_stream_from_template(stream)
-        return added
+    def _add_tracks(self) -> None:
+        """Adds what the clip holds beside its pictures; a line says what the format cannot hold."""
+        counts = Counter(stream.type for stream in self.tracks.streams)
+        numbers: Counter[str] = Counter()
+        for stream in self.tracks.streams:
+            numbers[stream.type] += 1
+            if _holds(self.container, stream):
+                copy = self.container.add_stream_from_template(stream)
+                _copy_tags(stream, copy, self.suffix)
+                self.copies[stream.index] = copy
+            else:
+                noun = "the sound is" if stream.type == "audio" else "the subtitles are"
+                if counts[stream.type] > 1:
+                    language = stream.language or "no language"
+                    noun = f"{stream.type} track {numbers[stream.type]} of {counts[stream.type]} ({language}) is"
+                self._warn_left_out(noun, stream)
+        _copy_tags(self.clip.stream, self.stream, self.suffix)
+        for attachment in self.tracks.attachments:
+            if self.format == "matroska":
+                mimetype = attachment.mimetype or "application/octet-stream"
+                self.container.add_attachment(
+                    attachment.metadata.get("filename", "attachment"), mimetype, attachment.data
+                )
+        self.container.metadata.update(self.tracks.tags)
+        if self.tracks.chapters:
+            self.container.set_chapters(self.tracks.chapters)
+        others = {**self.tracks.others}
+        if self.format != "matroska":
+            others["attached file"] = len(self.tracks.attachments)
+        for noun, count in others.items():
+            if count:
+                logger.warning("%d %s%s left out of the result.", count, noun, " is" if count == 1 else "s are")
 
-    def _copy_sound(self, time: Fraction | None) -> None:
-        if self.audio is not None:
-            for packet in self.sound.until(time):
-                packet.stream = self.audio
+    def _warn_left_out(self, noun: str, stream: Stream) -> None:
+        alternatives = []
+        for suffix, name in FORMATS.items():
+            with video_package("av").open(io.BytesIO(), "w", format=name) as container:
+                if _holds(container, stream):
+                    alternatives.append(suffix)
+        advice = f"use {' or '.join(alternatives)}" if alternatives else "no other output format can hold it either"
+        codec = stream.codec_context.codec.canonical_name
+        logger.warning("%s left out: a %s file cannot hold %s; %s.", noun, self.suffix, codec, advice)
+
+    def _copy_tracks(self, time: Fraction | None) -> None:
+        for packet in self.tracks.until(time):
+            copy = self.copies.get(packet.stream.index)
+            if copy is not None:
+                packet.stream = copy
                 self.container.mux(packet)
 
+    def _warn_lost_tags(self, path: Path) -> None:
+        """Says which tags, languages, titles and chapters are not in the file that was written."""
+        with video_package("av").open(str(path)) as written:
+            kept = {key.lower() for key in written.metadata}
+            lost = sorted(key for key in self.tracks.tags if key.lower() not in kept)
+            for old, new in self.copies.items():
+                source, copy = self.tracks.container.streams[old], written.streams[new.index]
+                missing = track_tags(source).keys() - track_tags(copy).keys()
+                lost += [f"the {name} of track {new.index}" for name in sorted(missing)]
+            if len(written.chapters()) < len(self.tracks.chapters):
+                lost.append("chapters")
+        if lost:
+            names = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
+            logger.warning("left out, since a %s file cannot hold them: %s.", self.suffix, names)
 
-def _sound_codecs(name: str) -> set[str]:
-    """Names of the codecs that a container format can hold."""
-    with video_package("av").open(io.BytesIO(), "w", format=name) as container:
-        codecs: set[str] = container.supported_codecs
-    return codecs
+
+def _copy_tags(source: Stream, copy: Stream | None, suffix: str) -> None:
+    """Copies language, title and role (default, forced, for the deaf) of a track."""
+    if copy is None:
+        return
+    tags = track_tags(source)
+    if suffix == ".mov" and "language" in tags:
+        tags["language"] = _QUICKTIME_LANGUAGES.get(tags["language"], tags["language"])
+    copy.metadata.update(tags)
+    copy.disposition = source.disposition
+
+
+def _holds(container: OutputContainer, stream: Stream) -> bool:
+    """Whether a container format can hold the encoded packets of a stream."""
+    names = {stream.codec_context.name, stream.codec_context.codec.canonical_name}
+    codecs = container.supported_codecs | (_PICTURE_SUBTITLES if container.format.name == "matroska" else set())
+    return bool(names & codecs)
