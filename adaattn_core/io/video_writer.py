@@ -226,7 +226,7 @@ def _copy_tags(source: Stream, copy: Stream | None, suffix: str) -> None:
     if suffix == ".mov" and "language" in tags:
         tags["language"] = _QUICKTIME_LANGUAGES.get(tags["language"], tags["language"])
     copy.metadata.update(tags)
-    copy.disposition = source.disposition
+    copy.disposition = source.disposition.value  # type: ignore[assignment]  # PyAV 17 takes only numbers
 
 
 def _holds(container: OutputContainer, stream: Stream) -> bool:

@@ -38,7 +38,7 @@ def add_extras(source: str, target: str) -> None:
             copies[stream.index].metadata.update(stream.metadata)
         text = made.add_mux_stream("subrip")
         text.metadata.update({"language": "fra", "title": "les mots"})
-        text.disposition = av.stream.Disposition.forced
+        text.disposition = av.stream.Disposition.forced.value
         made.add_attachment("letters.ttf", "application/x-truetype-font", b"letters")
         made.metadata.update({"title": "my holiday", "artist": "me", "weather": "fine"})
         made.set_chapters([
@@ -59,7 +59,7 @@ def contents(path: str) -> dict[str, Any]:
         streams = list(container.streams)
         return {
             "languages": [stream.language for stream in streams if stream.type == "audio"],
-            "subtitles": [(stream.language, stream.metadata.get("title"), bool(stream.disposition & 64))
+            "subtitles": [(stream.language, stream.metadata.get("title"), bool(stream.disposition.value & 64))
                           for stream in streams if stream.type == "subtitle"],
             "attached": [(stream.metadata["filename"], stream.data)
                          for stream in streams if stream.type == "attachment"],
