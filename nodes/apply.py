@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import bridge
 from .core import ProgressCallback, batching, chunked, memory_budget, stages, validation
-from .pictures import fit_content_mask, fit_style_mask, to_mask
+from .pictures import both, fit_content_mask, fit_style_mask, to_mask
 from .sockets import (
     AttentionType,
     FeaturesType,
@@ -87,7 +87,7 @@ class Apply(io.ComfyNode):
             encoded = stages.encode_style_features(
                 attention.module,
                 bridge.to_device(style, device).as_dict(),
-                mask=fit_style_mask(style_mask, style.picture),
+                mask=both(fit_style_mask(style_mask, style.picture), style.alpha),
                 attention=attention_mode,
                 seed=sample_seed,
             )
@@ -106,6 +106,10 @@ class Apply(io.ComfyNode):
                 run, content.picture, sizes=memory_budget.fastest_sizes(device), progress=bridge.NodeProgress()
             )
         stylized = batching.concat_batches(parts)._replace(
-            content=content.picture, strength=parts[0].strength, mask=mask, attention=attention.attention
-        )
+            content=content.picture,
+            strength=parts[0].strength,
+            mask=mask,
+            attention=attention.attention,
+            alpha=content.alpha,
+        )  # fmt: skip
         return io.NodeOutput(stylized, to_mask(mask, content.picture))

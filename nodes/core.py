@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from adaattn_core.io import images
     from adaattn_core.models import config, encoder, model
-    from adaattn_core.ops import masks, resize
+    from adaattn_core.ops import layout, masks, opacity, resize
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
 else:
     from ..adaattn_core import encode_style, errors, stylize
@@ -40,7 +40,7 @@ else:
     )
     from ..adaattn_core.io import images
     from ..adaattn_core.models import config, encoder, model
-    from ..adaattn_core.ops import masks, resize
+    from ..adaattn_core.ops import layout, masks, opacity, resize
     from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
 
 __all__ = [
@@ -53,11 +53,13 @@ __all__ = [
     "encoder",
     "errors",
     "images",
+    "layout",
     "masks",
     "memory_budget",
     "mixing",
     "model",
     "model_file",
+    "opacity",
     "published",
     "refine",
     "resize",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import bridge
 from .core import ProgressCallback, batching, memory_budget, stages, validation
-from .pictures import to_image, to_pictures
+from .pictures import to_image, to_pictures, with_alpha
 from .sockets import DecoderType, FusedType, keep_color, schema
 
 
@@ -44,9 +44,9 @@ class Decode(io.ComfyNode):
         content: Tensor | None = None,
     ) -> io.NodeOutput:
         stages.check_decoder(fused, decoder.attention)
-        picture = None if content is None else to_pictures(content, "content").clamp(0, 1)
-        if picture is not None:
-            picture = validation.expand_to_batch(picture, fused.content)
+        picture = None
+        if content is not None:
+            picture = validation.expand_to_batch(to_pictures(content, "content"), fused.content).clamp(0, 1)
         image, progress = bridge.empty_image(fused.content), bridge.NodeProgress()
         with bridge.loaded([decoder], fused.content) as device:
 
@@ -59,4 +59,4 @@ class Decode(io.ComfyNode):
                 progress.show(result[:1])
 
             batching.run_batched(run, fused.content, progress=progress)
-        return io.NodeOutput(image)
+        return io.NodeOutput(with_alpha(image, fused.alpha))

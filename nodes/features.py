@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import ProgressCallback, batching, memory_budget, stages
-from .pictures import to_pictures
+from .core import ProgressCallback, batching, memory_budget, opacity, stages
+from .pictures import to_alpha, to_pictures
 from .sockets import EncoderType, FeaturesType, schema
 
 
@@ -38,7 +38,8 @@ class ExtractFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
-        pictures = to_pictures(image, "image")
+        color, alpha = to_pictures(image, "image"), to_alpha(image)
+        pictures = opacity.visible_color(color, alpha)
 
         def run(
             items: slice, sizes: memory_budget.ChunkSizes, _progress: ProgressCallback | None
@@ -50,4 +51,7 @@ class ExtractFeatures(io.ComfyNode):
 
         with bridge.loaded([encoder], pictures):
             parts = batching.run_batched(run, pictures, progress=bridge.NodeProgress())
-        return io.NodeOutput(batching.concat_batches(parts))
+        features = batching.concat_batches(parts)
+        if alpha is not None:  # with the colours that are hidden: what is not painted shows them
+            features = bridge.to_output_device(features._replace(picture=color.clamp(0, 1), alpha=alpha))
+        return io.NodeOutput(features)

@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import ProgressCallback, refine
-from .pictures import fit_content_mask, to_image, to_pictures
+from .core import ProgressCallback, opacity, refine
+from .pictures import fit_content_mask, to_alpha, to_image, to_pictures, to_style, with_alpha, with_hidden
 from .sockets import keep_color, schema
 
 STEPS = 60
@@ -75,15 +75,19 @@ class Refine(io.ComfyNode):
         mask: Tensor | None = None,
         keep_color: bool = False,
     ) -> io.NodeOutput:
-        pictures, contents = to_pictures(image, "image"), to_pictures(content, "content")
+        pictures = opacity.visible_color(to_pictures(image, "image"), to_alpha(image))
+        contents = opacity.visible_color(to_pictures(content, "content"), to_alpha(content))
         contents = contents.expand(len(pictures), -1, -1, -1) if len(contents) == 1 else contents
         fitted = fit_content_mask(mask, contents, name="mask")
+        picture, part = to_style(style, None)
         progress = bridge.NodeProgress()
         result = refined(
-            pictures, contents, [to_pictures(style, "style")], progress, progress, steps=steps,
-            content_weight=content_weight, content_mask=fitted, keep_color=keep_color,
+            pictures, contents, [picture], progress, progress, steps=steps, content_weight=content_weight,
+            content_mask=fitted, style_masks=[part], keep_color=keep_color,
         )  # fmt: skip
-        return io.NodeOutput(result)
+        if to_alpha(image) is None:
+            return io.NodeOutput(with_hidden(result, content, fitted, 1.0 if steps else 0.0))
+        return io.NodeOutput(with_alpha(result, to_alpha(image)))
 
 
 def refined(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import batching, encode_style, resize, stages, stylize, sub_progress
+from .core import batching, encode_style, opacity, resize, stages, stylize, sub_progress
 from .loaders import model_input
-from .pictures import fit_content_mask, fit_style_mask, to_image, to_pictures
+from .pictures import fit_content_mask, to_alpha, to_image, to_pictures, to_style, with_hidden
 from .refine import MAX_STEPS, refined
 from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
 
@@ -96,15 +97,16 @@ class Stylize(io.ComfyNode):
         refine_steps: int = 0,
         **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
     ) -> io.NodeOutput:
-        pictures = to_pictures(content, "content")
+        pictures = opacity.visible_color(to_pictures(content, "content"), to_alpha(content))
         mask = fit_content_mask(
             content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
         more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
         weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
         images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
-        styles = [reduced(to_pictures(image, "style"), style_size) for image in images]
-        style_masks = [fit_style_mask(style_mask, styles[0]), *[None] * len(more)]
+        shrink = partial(reduced, short_side=style_size)
+        of_styles = zip(images, [style_mask, *[None] * len(more)], strict=True)
+        styles, style_masks = zip(*(to_style(image, part, shrink) for image, part in of_styles), strict=True)
         model = files.read_model(model_name, bridge.find_file)
         image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
         options: dict[str, Any] = {
@@ -132,7 +134,7 @@ class Stylize(io.ComfyNode):
                 to_pictures(image, "image"), pictures, styles, share, progress, steps=refine_steps,
                 style_masks=style_masks, **options,
             )  # fmt: skip
-        return io.NodeOutput(image)
+        return io.NodeOutput(with_hidden(image, content, mask, strength))
 
 
 def is_large(pictures: Tensor) -> bool:

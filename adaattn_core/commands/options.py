@@ -20,6 +20,7 @@ from ..io.image_files import FoundImage, search_images
 from ..io.images import load_color_and_alpha, load_mask
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
+from ..ops.layout import counted
 from ..ops.masks import fit_mask
 from ..ops.opacity import fill_clear
 from ..ops.resize import MIN_SIDE, resize_image
@@ -200,8 +201,8 @@ def style_masks(args: argparse.Namespace, styles: Sequence[Path]) -> list[str]:
     masks: list[str] = args.style_mask or [NO_MASK] * len(styles)
     if len(masks) != len(styles):
         raise ValueError(
-            f"{len(masks)} style masks came for {len(styles)} styles; one is needed for each style. "
-            f"Give {NO_MASK!r} for a style without a mask."
+            f"{counted(len(masks), 'style mask')} came for {counted(len(styles), 'style')}; one is needed for each "
+            f"style. Give {NO_MASK!r} for a style without a mask."
         )
     return masks
 
@@ -211,7 +212,7 @@ def check_style_weights(args: argparse.Namespace, styles: Sequence[Path], is_mix
     if args.style_weights and not (is_mix and len(args.style_weights) == len(styles)):
         purpose = "to mix" if is_mix else "to use one by one"
         raise ValueError(
-            f"{len(args.style_weights)} style weights came for {len(styles)} styles {purpose}; "
+            f"{counted(len(args.style_weights), 'style weight')} came for {counted(len(styles), 'style')} {purpose}; "
             "one is needed for each --style to mix. Add or remove weights."
         )
 

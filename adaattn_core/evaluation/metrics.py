@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
 from torch import Tensor
 
+from ..ops.layout import pictures_in_words
+
 Statistics = Mapping[str, Tensor]
 """Level name -> the statistics of that level, (B, ...)."""
 
@@ -296,4 +298,5 @@ def bootstrap_interval(
 
 def _check_same_size(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"the pictures are {tuple(a.shape)} and {tuple(b.shape)}; equal sizes are needed. Resize one.")
+        came = f"{pictures_in_words(a.shape)}, the other {pictures_in_words(b.shape)}"
+        raise ValueError(f"one is {came}; equal sizes are needed. Resize one.")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.fusion import FusedFeatures
+from ..ops.layout import counted
 from ..ops.masks import resize_mask
 from .stages import StylizedFeatures
 from .validation import normalize_weights
@@ -42,7 +43,8 @@ def mix_paintings(
     weights = normalize_weights(weights, len(paintings))
     masks = list(masks) if masks is not None else [None] * len(paintings)
     if len(masks) != len(paintings):
-        raise ValueError(f"{len(masks)} masks came for {len(paintings)} paintings; give one (or None) for each")
+        came = f"{counted(len(masks), 'mask')} came for {counted(len(paintings), 'painting')}"
+        raise ValueError(f"{came}; give one (or None) for each")
     for number, other in enumerate(paintings[1:], 2):
         _check_same_content(paintings[0], other, number)
     products = [_multiply(painting.mask, mask) for painting, mask in zip(paintings, masks, strict=True)]

@@ -29,13 +29,14 @@ from ..checkpoints.vgg import load_vgg
 from ..models.attention import attention_target
 from ..models.encoder import LEVELS, Features, VGGEncoder
 from ..ops.color import keep_color as keep_content_color
+from ..ops.layout import counted
 from ..ops.masks import fit_mask, resize_mask
 from ..ops.resize import MIN_SIDE, resize_image
 from ..ops.statistics import normalize_channels, position_weights, weighted_mean_std
 from ..runtime.device import disable_tf32, fastest_dtype
 from ..runtime.memory import empty_cache, is_out_of_memory
 from ..runtime.progress import ProgressCallback, sub_progress
-from .validation import check_picture, check_unit, normalize_weights
+from .validation import check_picture, check_unit, normalize_weights, style_masks_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -138,9 +139,7 @@ def refine(
     _check_pictures(image, content, styles)
     check_steps(steps)
     _check_numbers(strength, content_weight, temperature)
-    masks = list(style_masks) if style_masks is not None else [None] * len(styles)
-    if len(masks) != len(styles):
-        raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one (or None) for each")
+    masks = style_masks_or_none(style_masks, len(styles))
     fitted = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     style_fits = [None if m is None else fit_mask(m, s, "style") for m, s in zip(masks, styles, strict=True)]
     if steps == 0:
@@ -175,12 +174,14 @@ def _check_pictures(image: Tensor, content: Tensor, styles: Sequence[Tensor]) ->
     for picture, role in ((image, "image"), (content, "content"), *((style, "style") for style in styles)):
         check_picture(picture, role)
     if image.shape != content.shape:
-        came, needed = (f"{len(x)} of {x.shape[-1]}x{x.shape[-2]} pixels" for x in (image, content))
+        came, needed = (f"{counted(len(x), 'picture')} of {x.shape[-1]}x{x.shape[-2]} pixels" for x in (image, content))
         raise ValueError(f"the image to refine is {came}, the content {needed}; give a result of that content")
     for style in styles:
         if len(style) not in (1, len(content)):
             more = f", or {len(content)}" if len(content) > 1 else ""
-            raise ValueError(f"{len(style)} styles came for {len(content)} contents; give 1 style{more}")
+            raise ValueError(
+                f"{counted(len(style), 'style')} came for {counted(len(content), 'content')}; give 1 style{more}"
+            )
 
 
 def check_steps(steps: int) -> None:

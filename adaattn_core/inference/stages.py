@@ -52,13 +52,14 @@ class ImageFeatures(NamedTuple):
     """Pictures and their features.
 
     picture: (B, 3, H, W). names, levels: what attention reads of each level, see `VGGEncoder.encode`. encoder: which
-    encoder computed them.
+    encoder computed them. alpha: opacity of the pictures, (B, 1, H, W), or None; for the caller, not read here.
     """
 
     picture: Tensor
     names: tuple[str, ...]
     levels: tuple[Tensor, ...]
     encoder: ModelFingerprint = UNKNOWN
+    alpha: Tensor | None = None
 
     def as_dict(self) -> Features:
         """Level name -> features, as the parts of the model take them."""
@@ -70,7 +71,7 @@ class StylizedFeatures(NamedTuple):
 
     fused: the decoder's input. own: the content's own features, fused the same way; None where the strength is 1.
     content: (B, 3, H, W). strength: (1 or B, 1, 1 or H, 1 or W). mask: where the result shows, None for everywhere.
-    attention: which attention computed them.
+    attention: which attention computed them. alpha: opacity of the contents, (B, 1, H, W), or None; for the caller.
     """
 
     fused: FusedFeatures
@@ -79,6 +80,7 @@ class StylizedFeatures(NamedTuple):
     strength: Tensor
     mask: Tensor | None = None
     attention: ModelFingerprint = UNKNOWN
+    alpha: Tensor | None = None
 
 
 def extract_features(

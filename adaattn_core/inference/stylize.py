@@ -22,7 +22,7 @@ from .chunked import TransferOptions
 from .memory_budget import DEFAULT_SIZES, ChunkSizes, content_budget, style_budget
 from .refine import check_steps, refine
 from .stages import Attention, clamp_pictures, decode, encode, encode_style_features, transfer
-from .validation import check_picture, check_style_batches, normalize_weights
+from .validation import check_picture, check_style_batches, normalize_weights, style_masks_or_none
 
 DECODING_STARTS = 0.9
 """Share of the time a picture takes that is over when only the decoder is left; for the progress bar."""
@@ -156,9 +156,7 @@ def _checked_masks(
     Raises:
         ValueError: another number of masks than styles, or a mask for a style that is already encoded.
     """
-    masks = [None] * len(styles) if masks is None else masks
-    if len(masks) != len(styles):
-        raise ValueError(f"{len(masks)} style masks came for {len(styles)} styles; give one (or None) for each")
+    masks = style_masks_or_none(masks, len(styles))
     for style, mask in zip(styles, masks, strict=True):
         if mask is not None and not isinstance(style, Tensor):
             raise ValueError("a style mask came with an already encoded style; give the mask to encode_style instead")

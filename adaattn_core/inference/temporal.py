@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..io.video_reader import video_package
+from ..ops.layout import pictures_in_words
 
 DEFAULT_STEADY = 0.7
 """Measured (docs/notes/performance-diary.md): it halves the flicker, and moving objects leave no visible trail."""
@@ -72,8 +73,8 @@ class TemporalSmoother:
         if not self.steady:
             return stylized
         if content.shape != stylized.shape or content.shape[:2] != (1, 3):
-            shapes = f"content is {tuple(content.shape)}, stylized is {tuple(stylized.shape)}"
-            raise ValueError(f"{shapes}; both need the same shape (1, 3, H, W). Give one frame at a time.")
+            came = f"content is {pictures_in_words(content.shape)}, stylized is {pictures_in_words(stylized.shape)}"
+            raise ValueError(f"{came}; 1 picture with 3 channels is needed of both. Give one frame at a time.")
         result = stylized
         if self.previous is not None and self.previous[0].shape == content.shape:
             result = self._blend(content, stylized, *self.previous)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..models.encoder import check_images
 from ..models.fusion import StyleFeatures
+from ..ops.layout import counted, is_clamped, range_problem, value_range
+from ..runtime.remarks import remark
 
 
 def expand_to_batch(picture: Tensor, content: Tensor) -> Tensor:
     """A picture for each content.
 
     Raises:
-        ValueError: the picture has another size, or another batch size that is not 1.
+        ValueError: it is no picture, has another size, or another batch size that is not 1.
     """
+    check_picture(picture, "content image")
     if picture.shape[1:] != content.shape[1:] or len(picture) not in (1, len(content)):
-        came, needed = (f"{one.shape[-1]}x{one.shape[-2]} pixels, batch {len(one)}" for one in (picture, content))
+        came, needed = (
+            f"{counted(len(one), 'picture')} of {one.shape[-1]}x{one.shape[-2]} pixels" for one in (picture, content)
+        )
         raise ValueError(
             f"the content image is {came}; the painting is {needed}. Give the content that was painted, or one picture "
             "of its size."
@@ -37,7 +41,8 @@ def check_style_batch(style_batch: int, content_batch: int) -> None:
     """ValueError unless a style has one picture, or one for each content."""
     if style_batch not in (1, content_batch):
         more = f", or {content_batch}" if content_batch > 1 else ""
-        raise ValueError(f"the style has {style_batch} pictures and the content {content_batch}; give 1 style{more}")
+        came = f"the style has {counted(style_batch, 'picture')} and the content {content_batch}"
+        raise ValueError(f"{came}; give 1 style{more}")
 
 
 def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float]:
@@ -46,15 +51,33 @@ def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float
         raise ValueError("no style came; at least one is needed")
     weights = [1.0] * count if weights is None else [float(weight) for weight in weights]
     if len(weights) != count:
-        raise ValueError(f"{len(weights)} style weights came for {count} styles; give one for each")
+        raise ValueError(
+            f"{counted(len(weights), 'style weight')} came for {counted(count, 'style')}; give one for each"
+        )
     total = sum(weights)
     if min(weights) < 0 or not total > 0 or not math.isfinite(total):
         raise ValueError(f"style weights are {weights}; they must not be negative, and one must be above 0")
     return [weight / total for weight in weights]
 
 
+def style_masks_or_none(masks: Sequence[Tensor | None] | None, styles: int) -> list[Tensor | None]:
+    """A mask, or None, for each style.
+
+    Raises:
+        ValueError: another number of masks than styles.
+    """
+    if masks is None:
+        return [None] * styles
+    if len(masks) != styles:
+        came = f"{counted(len(masks), 'style mask')} came for {counted(styles, 'style')}"
+        raise ValueError(f"{came}; give one (or None) for each")
+    return list(masks)
+
+
 def check_picture(picture: Tensor, role: str) -> None:
-    """ValueError unless (B, 3, H, W), floating point, finite, at least 16 pixels a side.
+    """ValueError unless (B, 3, H, W), floating point, in [0, 1], at least 16 pixels a side.
+
+    Values that are a little outside, as bicubic resizing makes them, are left to `clamp_pictures`; a remark says so.
 
     Args:
         picture: what to check.
@@ -65,8 +88,12 @@ def check_picture(picture: Tensor, role: str) -> None:
         raise ValueError(
             f"the {role} has dtype {picture.dtype}; floating point in [0, 1] is needed. Divide by 255 first."
         )
-    if not bool(torch.isfinite(picture).all()):
-        raise ValueError(f"the {role} holds NaN or infinite values; numbers in [0, 1] are needed")
+    low, high = value_range(picture)
+    problem = range_problem(low, high)
+    if problem:
+        raise ValueError(f"the {role} {problem}")
+    if is_clamped(low, high):
+        remark(f"the {role}", f"values from {low:.3g} to {high:.3g} are clamped to [0, 1]")
 
 
 def check_unit(name: str, value: float) -> None:

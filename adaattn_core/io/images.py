@@ -20,6 +20,7 @@ from PIL.Image import Transpose
 from torch import Tensor
 
 from ..errors import ImageError, ImageOutputError
+from ..ops.layout import pictures_in_words, range_problem, value_range
 from ..ops.opacity import over_white
 from ..ops.resize import MIN_SIDE
 from ..runtime.remarks import remark
@@ -151,7 +152,9 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
         ValueError: another shape, data type or range.
     """
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or array.size == 0:
-        raise ValueError(f"array is {array.shape}; (H, W, 3) or (H, W) is needed.")
+        channels_first = (*array.shape[:-3], array.shape[-1], *array.shape[-3:-1]) if array.ndim > 2 else array.shape
+        came = pictures_in_words((1, *channels_first) if array.ndim == 3 else channels_first)
+        raise ValueError(f"array is {came}; 1 picture, (H, W, 3) or (H, W), is needed.")
     values = array.astype(np.float32)
     if array.dtype in (np.uint8, np.uint16):
         values /= np.iinfo(array.dtype).max
@@ -172,7 +175,7 @@ def to_numpy(image: Tensor) -> NDArray[np.uint8]:
         ImageError: another shape or data type, or values that are not finite.
     """
     if image.shape[:-2] not in ((3,), (1, 3)) or image.numel() == 0:
-        raise ImageError(f"image is {tuple(image.shape)}; one picture, (1, 3, H, W) or (3, H, W), is needed.")
+        raise ImageError(f"image is {pictures_in_words(image.shape)}; 1 picture with 3 channels is needed.")
     return _to_bytes(image)
 
 
@@ -269,7 +272,7 @@ def save_image(
     """Writes one picture with 8 bits per channel in the format of the suffix; the file is complete or not there.
 
     Args:
-        image: (1, 3, H, W) or (3, H, W) float in [0, 1]; values outside are clamped.
+        image: (1, 3, H, W) or (3, H, W) float in [0, 1]; values a little outside are clamped.
         path: ends in .png, .jpg, .jpeg, .webp, .tif, .tiff or .bmp.
         alpha: (1, 1, H, W) float in [0, 1], where 1 is opaque; ignored for JPEG and BMP, which have no alpha.
         quality: 1 to 100, for JPEG (with colour at full resolution, 4:4:4) and WebP.
@@ -282,10 +285,14 @@ def save_image(
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; 1 to 100 is needed.")
     name, pixels = output_format(path), to_numpy(image)
+    problem = range_problem(*value_range(image))
+    if problem:
+        raise ImageError(f"image {problem}")
     height, width = pixels.shape[:2]
     if alpha is not None and name in ALPHA_FORMATS:
         if alpha.shape != (1, 1, height, width):
-            raise ImageError(f"alpha is {tuple(alpha.shape)}; {(1, 1, height, width)} is needed. Resize it first.")
+            came, needed = pictures_in_words(alpha.shape), pictures_in_words((1, 1, height, width))
+            raise ImageError(f"alpha is {came}; {needed} is needed. Resize it first.")
         pixels = np.concatenate([pixels, _to_bytes(alpha)], axis=2)
     options: dict[str, Any] = {
         "quality": quality,

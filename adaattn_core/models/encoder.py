@@ -18,6 +18,7 @@ from torch.nn import Conv2d
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import winograd
+from ..ops.layout import picture_advice, pictures_in_words
 from ..ops.resize import MIN_SIDE
 from ..ops.tiling import RowTile, empty_channels_last, row_tiles, tile_rows
 from ..runtime.device import autocasts, without_autocast
@@ -286,7 +287,12 @@ def check_images(images: Tensor, role: str = "picture") -> None:
         ValueError: another shape, or too small.
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"the {role} has shape {tuple(images.shape)}; (batch, 3, height, width) is needed")
+        raise ValueError(
+            f"the {role} is {pictures_in_words(images.shape)}; a batch of pictures with 3 channels is needed. "
+            f"{picture_advice(images.shape, role)}"
+        )
+    if not len(images):
+        raise ValueError(f"the {role} is a batch without pictures; at least 1 picture is needed")
     height, width = images.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ValueError(

@@ -8,6 +8,8 @@ import torch
 from einops import einsum, reduce
 from torch import Tensor
 
+from .layout import pictures_in_words
+
 
 def keep_color(stylized: Tensor, content: Tensor) -> Tensor:
     """The content's colours with the stylized picture's luminance (luma Y' with BT.709 weights, as sRGB uses).
@@ -28,8 +30,8 @@ def keep_color(stylized: Tensor, content: Tensor) -> Tensor:
         ValueError: different sizes.
     """
     if stylized.shape[-3:] != content.shape[-3:]:
-        shapes = f"stylized is {tuple(stylized.shape)}, content is {tuple(content.shape)}"
-        raise ValueError(f"{shapes}; one size is needed. Resize the content first.")
+        came = f"stylized is {pictures_in_words(stylized.shape)}, content is {pictures_in_words(content.shape)}"
+        raise ValueError(f"{came}; one size is needed. Resize the content first.")
     weights = content.new_tensor([0.2126, 0.7152, 0.0722])[:, None, None]
     luminance = (stylized * weights).sum(dim=1, keepdim=True)
     chroma = content - (content * weights).sum(dim=1, keepdim=True)

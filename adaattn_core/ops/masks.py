@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .layout import counted, pictures_in_words, range_problem, value_range
+
 ASPECT_TOLERANCE = 0.02
 """Largest relative difference between the aspect ratios of a mask and its picture: the rounding of a resize."""
 
@@ -17,7 +19,7 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
     """A mask resized to its picture.
 
     Args:
-        mask: (H, W), (B or 1, H, W) or (B or 1, 1, H, W), values clamped to [0, 1].
+        mask: (H, W), (B or 1, H, W) or (B or 1, 1, H, W), in [0, 1] or truth values.
         picture: (B, 3, H, W).
         role: names the picture in error messages.
         stretch: also accept a mask of another aspect ratio.
@@ -26,17 +28,15 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
         (B or 1, 1, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: a shape or, without `stretch`, an aspect ratio that does not fit.
+        ValueError: another number of masks than pictures, values that are not in [0, 1] (a little outside they are
+            clamped), or, without `stretch`, an aspect ratio that does not fit.
     """
     height, width = picture.shape[-2:]
     if mask.ndim == 2:
         mask = mask[None]
     if mask.ndim == 3:
         mask = mask[:, None]
-    if mask.ndim != 4 or mask.shape[1] != 1 or len(mask) not in (1, len(picture)):
-        raise ValueError(
-            f"the {role} mask has shape {tuple(mask.shape)}; ({len(picture)} or 1, 1, height, width) is needed"
-        )
+    _check_mask(mask, len(picture), role)
     rows, columns = mask.shape[-2:]
     if not stretch and abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
         raise ValueError(
@@ -44,6 +44,19 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
             f"Crop or draw the mask to fit the {role}."
         )
     return resize_mask(mask.float().clamp(0, 1), (height, width))
+
+
+def _check_mask(mask: Tensor, pictures: int, role: str) -> None:
+    """ValueError unless (pictures or 1, 1, H, W) in [0, 1]."""
+    if mask.ndim != 4 or mask.shape[1] != 1 or not mask[:1].numel():
+        came = pictures_in_words(mask.shape, "mask")
+        raise ValueError(f"the {role} mask is {came}; a mask has 1 channel, (batch, 1, height, width) or fewer")
+    if len(mask) not in (1, pictures):
+        more = f", or {pictures}" if pictures > 1 else ""
+        raise ValueError(f"{counted(len(mask), 'mask')} for {counted(pictures, 'picture')}: give 1{more} ({role} mask)")
+    problem = range_problem(*value_range(mask))
+    if problem:
+        raise ValueError(f"the {role} mask {problem}")
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:

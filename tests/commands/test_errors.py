@@ -140,14 +140,14 @@ def test_arguments_that_are_missing(complain: Complain) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("--style style.png --style-weights 1,2", "2 style weights came for 1 styles to mix; one is needed for each"),
+        ("--style style.png --style-weights 1,2", "2 style weights came for 1 style to mix; one is needed for each"),
         (
             "--style styles --style-weights 1,2",
             "2 style weights came for 2 styles to use one by one; one is needed",
         ),
         (
             "--style style.png --style-mask a.png --style-mask b.png",
-            "2 style masks came for 1 styles; one is needed for each style.",
+            "2 style masks came for 1 style; one is needed for each style.",
         ),
         (
             "--style style.png --style styles",

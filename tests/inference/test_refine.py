@@ -240,8 +240,8 @@ def test_a_fine_scale_without_memory_is_left_out_and_said(
         ({"strength": 1.5}, "strength is 1.5; it must be between 0 and 1"),
         ({"content_weight": -1.0}, "content_weight is -1.0; it must be 0 or above"),
         ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
-        ({"style_masks": [None, None]}, "2 style masks came for 1 styles"),
-        ({"style_weights": [1.0, 2.0]}, "2 style weights came for 1 styles"),
+        ({"style_masks": [None, None]}, "2 style masks came for 1 style"),
+        ({"style_weights": [1.0, 2.0]}, "2 style weights came for 1 style"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(vgg: VGGEncoder, change: dict[str, Any], text: str) -> None:
@@ -254,7 +254,12 @@ def test_wrong_arguments_are_refused_in_one_line(vgg: VGGEncoder, change: dict[s
 @pytest.mark.parametrize(
     ("image", "content", "style", "text"),
     [
-        ((32, 32), (32, 48), (32, 32), "the image to refine is 1 of 32x32 pixels, the content 1 of 48x32 pixels"),
+        (
+            (32, 32),
+            (32, 48),
+            (32, 32),
+            "the image to refine is 1 picture of 32x32 pixels, the content 1 picture of 48x32 pixels",
+        ),
         ((32, 32), (32, 32), (15, 32), "the style is 32x15 pixels; at least 16x16 are needed"),
     ],
 )

@@ -99,12 +99,12 @@ def test_the_steps_make_what_stylize_makes(
 
 def test_features_are_the_encoders_with_their_picture(model: StyleTransferModel) -> None:
     origin = ModelFingerprint("0123", "some")
-    features = extract_features(model.encoder, 2 * CONTENT - 0.5, origin=origin)
-    wanted = model.encoder((2 * CONTENT - 0.5).clamp(0, 1))
+    features = extract_features(model.encoder, 1.4 * CONTENT - 0.2, origin=origin)
+    wanted = model.encoder((1.4 * CONTENT - 0.2).clamp(0, 1))
     for level in ATTENTION_LEVELS:
         assert_same(features.as_dict()[level], wanted[level])
         assert_same(stacked_key(features.as_dict(), level), stacked_key(wanted, level))
-    assert torch.equal(features.picture, (2 * CONTENT - 0.5).clamp(0, 1)) and features.encoder == origin
+    assert torch.equal(features.picture, (1.4 * CONTENT - 0.2).clamp(0, 1)) and features.encoder == origin
     shallow = extract_features(model.encoder, features.picture, ["relu3_1"])
     assert_same(stacked_key(shallow.as_dict(), "relu3_1"), stacked_key(wanted, "relu3_1"))
     assert "relu4_1" not in shallow.names and len(shallow.names) == len(shallow.levels)
@@ -320,12 +320,12 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
     ),
     "ground": (
         lambda m: decode(m.decoder, painted(m), picture=picture(50, 37)),
-        "the content image is 37x50 pixels, batch 1; the painting is 50x37 pixels, batch 1. "
+        "the content image is 1 picture of 37x50 pixels; the painting is 1 picture of 50x37 pixels. "
         "Give the content that was painted, or one picture of its size.",
     ),
     "grounds": (
         lambda m: decode(m.decoder, painted(m, picture(16, 16, batch=3)), picture=picture(16, 16, batch=2)),
-        "the content image is 16x16 pixels, batch 2; the painting is 16x16 pixels, batch 3. "
+        "the content image is 2 pictures of 16x16 pixels; the painting is 3 pictures of 16x16 pixels. "
         "Give the content that was painted, or one picture of its size.",
     ),
 }

@@ -24,7 +24,8 @@ def nan_picture() -> Tensor:
 ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
     "content shape": (
         lambda m: stylize(m, torch.zeros(3, 16, 16), STYLE),
-        r"the content has shape \(3, 16, 16\); \(batch, 3, height, width\) is needed",
+        "the content is 1 picture of 16x16 pixels with 3 channels and no batch; a batch of pictures with 3 channels is "
+        r"needed. Add the batch: content\[None\].",
     ),
     "content size": (
         lambda m: stylize(m, torch.zeros(1, 3, 9, 12), STYLE),
@@ -38,9 +39,43 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
         lambda m: stylize(m, nan_picture(), STYLE),
         r"the content holds NaN or infinite values; numbers in \[0, 1\] are needed",
     ),
+    "content with its channels last": (
+        lambda m: stylize(m, torch.zeros(1, 16, 20, 3), STYLE),
+        "the content is 1 picture of 3x20 pixels with 16 channels; a batch of pictures with 3 channels is needed. "
+        r"Move its channels forward: content.movedim\(-1, 1\).",
+    ),
+    "no content": (
+        lambda m: stylize(m, torch.zeros(0, 3, 16, 16), STYLE),
+        "the content is a batch without pictures; at least 1 picture is needed",
+    ),
+    "content in bytes": (
+        lambda m: stylize(m, 255 * CONTENT, STYLE),
+        r"the content holds values from \S+ to 25\d\S*; \[0, 1\] is needed. Scale or clip them.",
+    ),
+    "content around 0, without any style": (
+        lambda m: stylize(m, 2 * CONTENT - 1, STYLE, strength=0),
+        r"the content holds values from -\S+ to \S+; \[0, 1\] is needed. Scale or clip them.",
+    ),
+    "style in bytes": (
+        lambda m: encode_style(m, 255 * STYLE),
+        r"the style holds values from \S+ to 25\d\S*; \[0, 1\] is needed. Scale or clip them.",
+    ),
+    "mask in bytes": (
+        lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.full((37, 50), 255, dtype=torch.uint8)),
+        r"the content mask holds values from 255 to 255; \[0, 1\] is needed. Scale or clip them.",
+    ),
+    "mask without numbers": (
+        lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.full((37, 50), math.nan)),
+        r"the content mask holds NaN or infinite values; numbers in \[0, 1\] are needed",
+    ),
+    "3 masks": (
+        lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.ones(3, 1, 37, 50)),
+        r"3 masks for 1 picture: give 1 \(content mask\)",
+    ),
     "style shape": (
         lambda m: stylize(m, CONTENT, torch.zeros(1, 4, 16, 16)),
-        r"the style has shape \(1, 4, 16, 16\); \(batch, 3, height, width\) is needed",
+        "the style is 1 picture of 16x16 pixels with 4 channels; a batch of pictures with 3 channels is needed. "
+        r"Take the colours without the opacity: style\[:, :3\].",
     ),
     "style size": (
         lambda m: encode_style(m, torch.zeros(1, 3, 99, 15)),
@@ -57,7 +92,7 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
     "no style": (lambda m: stylize(m, CONTENT, []), "no style came; at least one is needed"),
     "count of weights": (
         lambda m: stylize(m, CONTENT, [STYLE, OTHER], style_weights=[1]),
-        "1 style weights came for 2 styles; give one for each",
+        "1 style weight came for 2 styles; give one for each",
     ),
     "negative weight": (
         lambda m: stylize(m, CONTENT, [STYLE, OTHER], style_weights=[2, -1]),
@@ -101,7 +136,7 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
     ),
     "count of style masks": (
         lambda m: stylize(m, CONTENT, STYLE, style_masks=[None, None]),
-        r"2 style masks came for 1 styles; give one \(or None\) for each",
+        r"2 style masks came for 1 style; give one \(or None\) for each",
     ),
     "mask of an encoded style": (
         lambda m: stylize(m, CONTENT, encode_style(m, STYLE), style_masks=[torch.ones(45, 34)]),
@@ -109,11 +144,12 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
     ),
     "shape of the content mask": (
         lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.ones(1, 3, 37, 50)),
-        r"the content mask has shape \(1, 3, 37, 50\); \(1 or 1, 1, height, width\) is needed",
+        "the content mask is 1 mask of 50x37 pixels with 3 channels; "
+        r"a mask has 1 channel, \(batch, 1, height, width\) or fewer",
     ),
     "count of content masks": (
         lambda m: stylize(m, picture(16, 16, batch=3), STYLE, content_mask=torch.ones(2, 1, 16, 16)),
-        r"the content mask has shape \(2, 1, 16, 16\); \(3 or 1, 1, height, width\) is needed",
+        r"2 masks for 3 pictures: give 1, or 3 \(content mask\)",
     ),
     "aspect of the content mask": (
         lambda m: stylize(m, CONTENT, STYLE, content_mask=torch.ones(50, 37)),

@@ -96,7 +96,10 @@ def test_writing_errors(tmp_path: Path) -> None:
     assert message.endswith("). Use .png.")
     with pytest.raises(ImageError) as caught:
         save_image(noise(), tmp_path / "a.png", alpha=torch.ones(1, 1, 20, 16))
-    assert str(caught.value) == "alpha is (1, 1, 20, 16); (1, 1, 16, 20) is needed. Resize it first."
+    assert str(caught.value) == (
+        "alpha is 1 picture of 16x20 pixels with 1 channel; 1 picture of 20x16 pixels with 1 channel is needed. "
+        "Resize it first."
+    )
     with pytest.raises(ValueError) as quality_error:
         save_image(noise(), tmp_path / "a.jpg", quality=0)
     assert str(quality_error.value) == "quality is 0; 1 to 100 is needed."

@@ -214,7 +214,7 @@ def test_reading_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             f"{name} is not a picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF). "
             "Convert it to PNG first."
         )
-    assert error_of(tmp_path / "nul\0.png").startswith("nul\0.png cannot be read: embedded null ")
+    assert error_of(tmp_path / "nul\0.png").startswith("nul\\x00.png cannot be read: embedded null ")
     Image.new("RGB", SIZE).save(tmp_path / "huge.png")
     monkeypatch.setattr(decoding, "MAX_PIXELS", 319)
     assert error_of(tmp_path / "huge.png") == (
@@ -285,8 +285,14 @@ def test_from_numpy_kinds() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 5, 4)), "array is (4, 5, 4); (H, W, 3) or (H, W) is needed."),
-        (np.zeros((0, 5)), "array is (0, 5); (H, W, 3) or (H, W) is needed."),
+        (
+            np.zeros((4, 5, 4)),
+            "array is 1 picture of 5x4 pixels with 4 channels; 1 picture, (H, W, 3) or (H, W), is needed.",
+        ),
+        (
+            np.zeros((0, 5)),
+            "array is 1 picture of 5x0 pixels without channels and batch; 1 picture, (H, W, 3) or (H, W), is needed.",
+        ),
         (np.zeros((4, 5), np.int64), "array is int64; uint8, uint16 or float is needed. Convert it first."),
         (np.full((4, 5), 255.0), "array holds values from 255 to 255; [0, 1] is needed. Scale or clip them."),
         (np.full((4, 5), np.nan), "array holds values from nan to nan; [0, 1] is needed. Scale or clip them."),
@@ -301,9 +307,18 @@ def test_from_numpy_errors(array: np.ndarray[tuple[int, ...], np.dtype[np.generi
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (torch.zeros(2, 3, 4, 5), "image is (2, 3, 4, 5); one picture, (1, 3, H, W) or (3, H, W), is needed."),
-        (torch.zeros(4, 5, 3), "image is (4, 5, 3); one picture, (1, 3, H, W) or (3, H, W), is needed."),
-        (torch.zeros(3, 0, 5), "image is (3, 0, 5); one picture, (1, 3, H, W) or (3, H, W), is needed."),
+        (
+            torch.zeros(2, 3, 4, 5),
+            "image is 2 pictures of 5x4 pixels with 3 channels; 1 picture with 3 channels is needed.",
+        ),
+        (
+            torch.zeros(4, 5, 3),
+            "image is 1 picture of 3x5 pixels with 4 channels and no batch; 1 picture with 3 channels is needed.",
+        ),
+        (
+            torch.zeros(3, 0, 5),
+            "image is 1 picture of 5x0 pixels with 3 channels and no batch; 1 picture with 3 channels is needed.",
+        ),
         (
             torch.zeros(3, 4, 5, dtype=torch.uint8),
             "image is torch.uint8; a floating-point tensor in [0, 1] is needed. Divide by 255.",

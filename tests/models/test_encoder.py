@@ -42,8 +42,11 @@ def test_the_encoder_stops_at_the_deepest_level(deepest: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
-        ((3, 16, 16), r"the picture has shape \(3, 16, 16\); \(batch, 3, height, width\) is needed"),
-        ((1, 1, 16, 16), r"the picture has shape \(1, 1, 16, 16\); \(batch, 3, height, width\) is needed"),
+        (
+            (3, 16, 16),
+            r"the picture is 1 picture of 16x16 pixels with 3 channels and no batch; .*: picture\[None\]\.",
+        ),
+        ((1, 1, 16, 16), r"the picture is 1 picture of 16x16 pixels with 1 channel; .* Repeat its channel: .*"),
         ((1, 3, 9, 12), r"the picture is 12x9 pixels; at least 16x16 are needed. Resize the picture first."),
         ((1, 3, 15, 99), r"the picture is 99x15 pixels; at least 16x16 are needed. Resize the picture first."),
     ],

@@ -226,9 +226,16 @@ def test_images_of_every_kind_become_pictures() -> None:
     assert torch.equal(pictures.to_image(CONTENT), image)
 
 
-@pytest.mark.parametrize("shape", [(40, 60, 3), (1, 40, 60, 2), (0, 40, 60, 3)])
-def test_what_is_no_image(shape: tuple[int, ...]) -> None:
-    text = f"the style image has shape {shape}; (batch, height, width, 3) is needed"
+@pytest.mark.parametrize(
+    ("shape", "came"),
+    [
+        ((40, 60, 3), "1 picture of 60x40 pixels with 3 channels and no batch"),
+        ((1, 40, 60, 2), "1 picture of 60x40 pixels with 2 channels"),
+        ((0, 40, 60, 3), "0 pictures of 60x40 pixels with 3 channels"),
+    ],
+)
+def test_what_is_no_image(shape: tuple[int, ...], came: str) -> None:
+    text = f"the style image is {came}; a batch of pictures with 3 channels is needed"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         pictures.to_pictures(torch.zeros(shape), "style")
 
@@ -254,7 +261,7 @@ def test_one_mask_for_each_picture() -> None:
     batch = picture(40, 60, batch=2)
     masks = torch.stack([torch.zeros(40, 60), torch.ones(40, 60)])
     assert torch.equal(pictures.fit_content_mask(masks, batch)[:, 0], masks)  # one empty one of several is no mistake
-    with pytest.raises(ValueError, match="the content mask has shape"):
+    with pytest.raises(ValueError, match="^3 masks for 2 pictures: give 1, or 2"):
         pictures.fit_content_mask(torch.ones(3, 40, 60), batch)
 
 

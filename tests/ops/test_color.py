@@ -44,5 +44,6 @@ def test_keep_color_needs_one_size() -> None:
     with pytest.raises(ValueError) as caught:
         keep_color(torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 6))
     assert str(caught.value) == (
-        "stylized is (1, 3, 4, 5), content is (1, 3, 4, 6); one size is needed. Resize the content first."
+        "stylized is 1 picture of 5x4 pixels with 3 channels, content is 1 picture of 6x4 pixels with 3 channels; "
+        "one size is needed. Resize the content first."
     )

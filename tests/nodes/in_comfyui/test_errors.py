@@ -80,7 +80,7 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
     ),
     "content image": (
         decoded_over_too_many,
-        r"the content image is 72x48 pixels, batch 3; the painting is 72x48 pixels, batch 2\. Give the content .*",
+        r"the content image is 3 pictures of 72x48 pixels; the painting is 2 pictures of 72x48 pixels\. Give the .*",
     ),
     "contents": (
         mixed_contents,
@@ -88,7 +88,8 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
     ),
     "refined content": (
         refined_over_another_size,
-        r"the image to refine is 1 of 72x48 pixels, the content 1 of 48x32 pixels; give a result of that content",
+        r"the image to refine is 1 picture of 72x48 pixels, the content 1 picture of 48x32 pixels; "
+        r"give a result of that content",
     ),
     "refined styles": (
         refined_with_too_many_styles,
@@ -113,7 +114,7 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
     ),
     "channels": (
         simple(style=torch.zeros(1, 45, 34, 2)),
-        r"the style image has shape \(1, 45, 34, 2\); \(batch, height, width, 3\) is needed",
+        r"the style image is 1 picture of 34x45 pixels with 2 channels; a batch of pictures with 3 channels is needed",
     ),
     "size": (
         simple(content=torch.zeros(1, 9, 12, 3)),
