@@ -41,8 +41,7 @@ def check_style_batch(style_batch: int, content_batch: int) -> None:
     """ValueError unless a style has one picture, or one for each content."""
     if style_batch not in (1, content_batch):
         more = f", or {content_batch}" if content_batch > 1 else ""
-        came = f"the style has {counted(style_batch, 'picture')} and the content {content_batch}"
-        raise ValueError(f"{came}; give 1 style{more}")
+        raise ValueError(f"the style has {style_batch} pictures and the content {content_batch}; give 1 style{more}")
 
 
 def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -135,8 +135,7 @@ def _explain(file: IO[bytes], name: str) -> str:
     """Why Pillow does not know a file: the rest of a sentence after its name."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
-    reason = tiff.explain_unidentified(file, name) if tiff.is_tiff(head) else None
-    return reason or explain_unidentified(head, name)
+    return tiff.explain_unidentified(file, name) if tiff.is_tiff(head) else explain_unidentified(head, name)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from ..runtime.remarks import remark
 from .file_kinds import RAW_MESSAGE, is_raw
 
+REQUIRED = {256, 257, 262}
+"""Tags of every picture: width, height and POLARITY."""
+STRIPS, TILES = 273, 324
 SUBFILE_TYPE, BITS, COMPRESSION, POLARITY, STORAGE, PREDICTOR, SUB_FILES, SAMPLE_FORMAT, DNG_VERSION = (
     254, 258, 259, 262, 284, 317, 330, 339, 50706,
 )  # fmt: skip
@@ -72,14 +75,16 @@ def page_count(picture: TiffImageFile) -> int:
     return count
 
 
-def explain_unidentified(file: IO[bytes], name: str) -> str | None:
-    """Why Pillow does not know a TIFF: the rest of a sentence; None if its tags cannot be read either."""
+def explain_unidentified(file: IO[bytes], name: str) -> str:
+    """Why Pillow does not know a TIFF: the rest of a sentence."""
     try:
         file.seek(0)
         head = file.read(8)
         tags = _read_tags(file, head + file.read(8) if head[2:4].strip(b"\x00") == b"+" else head)
     except _TAG_ERRORS:
-        return None
+        tags = ImageFileDirectory_v2()
+    if not REQUIRED.issubset(tags) or not tags.keys() & {STRIPS, TILES}:
+        return "is damaged or cut short (its description is not complete). Download or export it again."
     return RAW_MESSAGE if _is_raw(tags, file, name) else _refusal(tags)
 
 

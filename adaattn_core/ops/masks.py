@@ -53,7 +53,7 @@ def _check_mask(mask: Tensor, pictures: int, role: str) -> None:
         raise ValueError(f"the {role} mask is {came}; a mask has 1 channel, (batch, 1, height, width) or fewer")
     if len(mask) not in (1, pictures):
         more = f", or {pictures}" if pictures > 1 else ""
-        raise ValueError(f"{counted(len(mask), 'mask')} for {counted(pictures, 'picture')}: give 1{more} ({role} mask)")
+        raise ValueError(f"{len(mask)} masks for {counted(pictures, 'picture')}: give 1{more} ({role} mask)")
     problem = range_problem(*value_range(mask))
     if problem:
         raise ValueError(f"the {role} mask {problem}")
