@@ -26,7 +26,7 @@ class LoadModel(io.ComfyNode):
         return schema(
             "LoadModel",
             "Load AdaAttN Model",
-            aliases=["load adaattn", "adaattn checkpoint"],
+            aliases=["load style model", "style checkpoint"],
             description="Loads an AdaAttN model: an encoder that computes features of pictures, an attention that "
             "repaints these features, and a decoder that turns features into a picture.",
             inputs=[model_input()],

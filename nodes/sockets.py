@@ -10,7 +10,6 @@ from .compat import call_supported
 from .core import stages
 
 CATEGORY = "AdaAttN"
-ALIASES = ["style transfer", "neural style", "AdaAttN", "paint", "art"]
 
 EncoderType = io.Custom("ADAATTN_ENCODER")
 AttentionType = io.Custom("ADAATTN_ATTENTION")
@@ -20,10 +19,10 @@ FusedType = io.Custom("ADAATTN_FUSED")
 
 
 def schema(node_id: str, display_name: str, *, aliases: list[str], **options: Any) -> io.Schema:  # noqa: ANN401
-    """A schema with the id prefix, category and search aliases of this pack."""
+    """A schema with the id prefix and category of this pack."""
     return call_supported(
         io.Schema, node_id=f"AdaAttN_{node_id}", display_name=display_name, category=CATEGORY,
-        search_aliases=[*aliases, *ALIASES], **options,
+        search_aliases=aliases, **options,
     )  # fmt: skip
 
 

@@ -32,7 +32,10 @@ class Stylize(io.ComfyNode):
         return schema(
             "Stylize",
             "AdaAttN Stylize",
-            aliases=["paint like", "artistic style", "image style", "video style"],
+            aliases=[  # the first three are of no other node, so that a search for the method lists this one first
+                "style transfer", "neural style", "AdaAttN", "paint like", "artistic style", "image style",
+                "video style", "paint", "art",
+            ],
             description="Repaints a picture in the style of another picture, or in a mix of up to four styles. The "
             "pictures of a batch and the frames of a clip are repainted one after another in the same style.",
             inputs=[

@@ -20,7 +20,7 @@ require_checkout()
 FOLDER = ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
-OTHERS = ("6_after_a_diffusion_sampler", "7_frames_of_a_clip", "8_where_the_attention_looks")
+OTHERS = ("06_after_a_diffusion_sampler", "07_frames_of_a_clip", "08_where_the_attention_looks")
 STILLS = [name for name in EXAMPLES if name not in OTHERS]
 """Examples with one picture in and one out."""
 
@@ -79,7 +79,7 @@ def test_a_picture_is_painted(host: Host, runs: dict[str, Run], name: str) -> No
 
 def test_around_the_mask_it_is_the_content_to_the_pixel(host: Host, runs: dict[str, Run]) -> None:
     """The example inverts the subject's mask and feathers it by 4 pixels to either side of its edge."""
-    prompt, run = result(host, runs, "3_masked_subject")
+    prompt, run = result(host, runs, "03_masked_subject")
     (picture,) = saved(host, run)
     content, subject = bundled(content_name(prompt)), bundled(content_name(prompt), "masks")
     inside, outside = _shrunk(subject == 255, 4), _shrunk(subject == 0, 4)
@@ -103,7 +103,7 @@ def blueness(pixels: Picture) -> float:
 def test_a_region_takes_after_its_region(host: Host, runs: dict[str, Run]) -> None:
     """The cup is painted from the sky, which is bluer than the village, and the table from the village; with the
     masks of the mix swapped it is the other way round."""
-    prompt, run = result(host, runs, "4_region_to_region")
+    prompt, run = result(host, runs, "04_region_to_region")
     style, village = bundled("auvers"), bundled("auvers", "masks") > 127
     assert blueness(style[~village]) > blueness(style[village])
     (mix,) = of_kind(prompt, "AdaAttN_MixStyles")
@@ -116,7 +116,7 @@ def test_a_region_takes_after_its_region(host: Host, runs: dict[str, Run]) -> No
 
 
 def test_a_mix_lies_between_its_styles(host: Host, runs: dict[str, Run]) -> None:
-    prompt, run = result(host, runs, "5_two_styles_mixed")
+    prompt, run = result(host, runs, "05_two_styles_mixed")
     (mixed,) = saved(host, run)
     (mix,) = of_kind(prompt, "AdaAttN_MixStyles")
     alone = []
@@ -129,7 +129,7 @@ def test_a_mix_lies_between_its_styles(host: Host, runs: dict[str, Run]) -> None
 
 def test_a_diffusion_result_is_painted(host: Host, runs: dict[str, Run]) -> None:
     """With a still in place of the sampler, whose checkpoint is not here."""
-    _, run = result(host, runs, "6_after_a_diffusion_sampler")
+    _, run = result(host, runs, "06_after_a_diffusion_sampler")
     still = bundled(STILL["still"]["inputs"]["picture"])
     (shown,) = [host.picture(run, node) for node in of_kind(run.prompt, "PreviewImage")]
     (final,) = saved(host, run)
@@ -140,14 +140,14 @@ def test_a_diffusion_result_is_painted(host: Host, runs: dict[str, Run]) -> None
 
 def test_the_sampler_that_is_taken_out_is_wired_as_the_host_wants_it(host: Host) -> None:
     """The part that does not run is checked against the host's schemas: only the checkpoint's file is missing."""
-    answer = json.loads(host.fetch("/prompt", {"prompt": example(host, "6_after_a_diffusion_sampler")}))
+    answer = json.loads(host.fetch("/prompt", {"prompt": example(host, "06_after_a_diffusion_sampler")}))
     complaints = [error for node in answer["node_errors"].values() for error in node["errors"]]
     assert [error["type"] for error in complaints] == ["value_not_in_list"], complaints
     assert "ckpt_name" in complaints[0]["details"]
 
 
 def test_a_clip_becomes_a_video(host: Host, runs: dict[str, Run]) -> None:
-    prompt, run = result(host, runs, "7_frames_of_a_clip")
+    prompt, run = result(host, runs, "07_frames_of_a_clip")
     (node,) = of_kind(prompt, "SaveVideo")
     (file,) = host.files(run, node)
     assert file["filename"].endswith(".mp4")
@@ -163,7 +163,7 @@ def test_a_clip_becomes_a_video(host: Host, runs: dict[str, Run]) -> None:
 
 def test_the_attention_is_shown_on_the_style(host: Host, runs: dict[str, Run]) -> None:
     """A point in the sky looks higher up in the painting than a point on the shore does."""
-    prompt, run = result(host, runs, "8_where_the_attention_looks")
+    prompt, run = result(host, runs, "08_where_the_attention_looks")
     assert all(host.picture(run, node).shape == bundled("auvers").shape for node in of_kind(prompt, "PreviewImage"))
     for node in of_kind(prompt, "AdaAttN_AttentionMap"):
         prompt = changed(prompt, node, opacity=1.0)

@@ -53,7 +53,7 @@ class SocketType:
 
 @dataclass(frozen=True, init=False)
 class Schema:
-    """Stands in for io.Schema: what of it is words."""
+    """Stands in for io.Schema: what of it is words. It knows `search_aliases`, as newer versions of ComfyUI do."""
 
     node_id: str
     display_name: str
@@ -61,10 +61,12 @@ class Schema:
     description: str
     inputs: list[Socket]
     outputs: list[Socket]
+    search_aliases: list[str]
 
-    def __init__(self, **options: Any) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, options[field.name])
+    def __init__(self, *, search_aliases: list[str], **options: Any) -> None:
+        for name, value in {**options, "search_aliases": search_aliases}.items():
+            if name in {field.name for field in fields(self)}:
+                object.__setattr__(self, name, value)
 
 
 class Api(ModuleType):

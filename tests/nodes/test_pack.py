@@ -17,6 +17,7 @@ from PIL import Image
 
 import adaattn_core
 from tests.comfyui.host import shipped_files
+from tests.helpers.node_schemas import node_schemas
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -166,6 +167,20 @@ def test_sources_can_be_read_as_cp1252() -> None:
         assert not others, f"{path} holds {others}"
 
 
+# ---------------------------------------------------------------- search
+
+
+@pytest.mark.parametrize("words", ["style transfer", "neural style", "adaattn"])
+def test_a_search_for_the_method_finds_stylize_alone(words: str) -> None:
+    """By its aliases: nodes that share them are listed beside it, in any order."""
+    found = [
+        node
+        for node, schema in node_schemas().items()
+        if any(words in alias.lower() for alias in schema.search_aliases)
+    ]
+    assert found == ["AdaAttN_Stylize"]
+
+
 # ---------------------------------------------------------------- example workflows
 
 
@@ -191,6 +206,22 @@ def test_touching_nodes_are_found() -> None:
 
 def test_there_are_several_examples() -> None:
     assert len(TEMPLATES) >= 6
+
+
+def test_examples_are_numbered_so_that_sorting_by_name_keeps_their_order() -> None:
+    """Also by a host that compares character by character, where 10 comes before 2."""
+    numbers = [path.stem.partition("_")[0] for path in TEMPLATES]
+    assert numbers == [f"{number:02}" for number in range(1, len(TEMPLATES) + 1)]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_the_note_of_an_example_names_the_file_that_it_needs(path: Path) -> None:
+    """With the address that ComfyUI's dialog for missing models offers: where it cannot, the note is all there is."""
+    nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+    notes = "".join(str(node["widgets_values"]) for node in nodes if node["type"] == "MarkdownNote")
+    for model in (model for node in nodes for model in node["properties"].get("models", [])):
+        assert model["name"] in notes and f"({model['url']})" in notes
+        assert f"models/{model['directory']}" in notes
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
