@@ -47,7 +47,7 @@ from ..evaluation.scatter_plot import has_matplotlib
 from ..evaluation.summary import not_measured, summarize, table
 from ..evaluation.thumbnails import Thumbnails
 from ..inference.stages import ATTENTIONS
-from ..io.files import atomic_path
+from ..io.files import atomic_path, remove_leftovers
 from ..io.image_files import find_images
 from ..runtime.device import PRECISIONS, pick_device
 from ..runtime.progress import progress_bar
@@ -135,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     suite = load_metric_suite(args)
     make_folder(args.output)
     evaluation = Evaluation(suite, methods, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
+    remove_leftovers(args.output / "thumbnails")
     thumbnails = Thumbnails(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
     evaluation.on_result = partial(thumbnails.save, evaluation)
     try:

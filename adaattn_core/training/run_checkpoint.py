@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, DataError
-from ..io.files import atomic_path
+from ..io.files import atomic_path, remove_leftovers
 from ..runtime.memory import is_out_of_memory
 from .config import TrainConfig
 
@@ -34,7 +34,7 @@ CHANGEABLE_SETTINGS = frozenset(
 
 
 def check_run_folder(folder: Path, resume: bool) -> None:
-    """Check the run folder before the work starts.
+    """Check the run folder before the work starts, and remove what a killed run has left in it.
 
     Raises:
         CheckpointError: there is no run to resume.
@@ -50,6 +50,8 @@ def check_run_folder(folder: Path, resume: bool) -> None:
         raise CheckpointError(f"{folder / CHECKPOINT}: no checkpoint to resume from. Start without --resume.")
     if has_checkpoint and not resume:
         raise DataError(f"{folder} already holds a run. Add --resume to go on, or choose another --output.")
+    for name in ("", "checkpoints", "samples"):
+        remove_leftovers(folder / name)
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:
