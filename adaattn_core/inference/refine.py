@@ -179,9 +179,7 @@ def _check_pictures(image: Tensor, content: Tensor, styles: Sequence[Tensor]) ->
     for style in styles:
         if len(style) not in (1, len(content)):
             more = f", or {len(content)}" if len(content) > 1 else ""
-            raise ValueError(
-                f"{counted(len(style), 'style')} came for {counted(len(content), 'content')}; give 1 style{more}"
-            )
+            raise ValueError(f"{len(style)} styles came for {counted(len(content), 'content')}; give 1 style{more}")
 
 
 def check_steps(steps: int) -> None:
