@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 import threading
+import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from io import BytesIO
-from typing import IO
+from typing import IO, Any, cast
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import ImageError
@@ -45,7 +48,7 @@ def decode(source: StrPath | BytesIO, name: str = "", draft_side: int = 0) -> Im
             pixels.
     """
     name = name or str(source)
-    with _open(source, name) as file:
+    with _open(source, name) as file, quiet_decoders:
         try:
             picture = _identify(file)
             if picture.width * picture.height <= MAX_PIXELS:
@@ -136,6 +139,48 @@ def _explain(file: IO[bytes], name: str) -> str:
     file.seek(0)
     head = file.read(HEAD_BYTES)
     return tiff.explain_unidentified(file, name) if tiff.is_tiff(head) else explain_unidentified(head, name)
+
+
+class _QuietDecoders:
+    """Pillow's warnings and the lines that libtiff prints on standard error are left out while a picture is decoded.
+
+    An error of ours says what is wrong with a file. Several threads may decode at once: the first turns both off, the
+    last turns them on again, and the settings of everybody else stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.count = threading.Lock(), 0
+        self.filter: Any = None
+        self.handler: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.count += 1
+            if self.count == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self.filter = warnings.filters[0]
+                self.handler = self._set_handler(None)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.count -= 1
+            if self.count == 0:
+                with suppress(ValueError):  # somebody has reset the filters
+                    warnings.filters.remove(self.filter)  # type: ignore[attr-defined]  # typed as a sequence
+                self._set_handler(self.handler)
+
+    @cached_property
+    def _set_handler(self) -> Callable[[int | None], int | None]:
+        """libtiff's TIFFSetErrorHandler, which returns the handler of before; without effect where Pillow hides it."""
+        try:
+            function = ctypes.CDLL(str(_imaging.__file__)).TIFFSetErrorHandler
+        except (AttributeError, OSError):
+            return lambda handler: None
+        function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        return cast("Callable[[int | None], int | None]", function)
+
+
+quiet_decoders = _QuietDecoders()
 
 
 @contextmanager

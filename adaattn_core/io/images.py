@@ -24,7 +24,7 @@ from ..ops.layout import pictures_in_words, range_problem, value_range
 from ..ops.opacity import over_white
 from ..ops.resize import MIN_SIDE
 from ..runtime.remarks import remark
-from .decoding import CODEC_ERRORS, decode
+from .decoding import CODEC_ERRORS, decode, quiet_decoders
 from .files import StrPath, atomic_path, check_output_path, error_reason, is_stream
 from .formats import ALPHA_FORMATS, WRITE_FORMATS
 from .tiff import unit_grey
@@ -197,7 +197,8 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
     """
     picture.load()  # Pillow turns a TIFF while loading it, and the EXIF of a PNG may follow its pixels
     try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        with quiet_decoders:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except CODEC_ERRORS as error:
         remark(name, f"unreadable EXIF ignored: {error_reason(error)}")
         return picture

@@ -1,0 +1,74 @@
+"""What Pillow and its decoders say about damaged files does not reach standard error or the host's warnings."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import warnings
+from io import BytesIO
+
+import pytest
+
+from adaattn_core.errors import ImageError
+from adaattn_core.io.decoding import decode, quiet_decoders
+from adaattn_core.io.images import load_image, to_pil
+from tests.helpers.small_models import picture
+
+
+def damaged(kind: str, count: int, **options: object) -> list[bytes]:
+    """Files with a few bytes changed."""
+    encoded = BytesIO()
+    to_pil(picture(40, 50)).save(encoded, kind, **options)
+    generator = random.Random(1)
+    files = []
+    for _ in range(count):
+        data = bytearray(encoded.getvalue())
+        for _ in range(4):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        files.append(bytes(data))
+    return files
+
+
+def read_all(files: list[bytes]) -> int:
+    """The number of files that cannot be read."""
+    failures = 0
+    for number, data in enumerate(files):
+        try:
+            decode(BytesIO(data), f"{number}.tif")
+        except ImageError:
+            failures += 1
+    return failures
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Pillow's libtiff is not reached there")
+@pytest.mark.parametrize("compression", ["tiff_deflate", "tiff_lzw", "jpeg"])
+def test_decoders_do_not_print(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    files = damaged("TIFF", 40, compression=compression)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert read_all(files) > 5
+    assert capfd.readouterr().err == ""
+    assert [str(warning.message) for warning in seen if "PIL" in warning.filename] == []
+
+
+def test_the_filters_of_the_host_are_as_before() -> None:
+    before = list(warnings.filters)
+    threads = [threading.Thread(target=read_all, args=(damaged("TIFF", 20),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(warnings.filters) == before
+    with quiet_decoders, quiet_decoders:
+        assert len(warnings.filters) == len(before) + 1
+    assert list(warnings.filters) == before
+
+
+def test_corrupt_exif_gives_no_warning(tmp_path: os.PathLike[str]) -> None:
+    path = os.path.join(tmp_path, "a.jpg")
+    to_pil(picture(20, 20)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_image(path).shape == (1, 3, 20, 20)
