@@ -5,16 +5,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import ImageError
-from ..inference.comparison_grid import center_square, comparison_sheet
+from ..inference.stylize import stylize
 from ..io.image_files import find_images
 from ..io.images import load_color_and_alpha, load_over_white, save_image
-from ..ops.opacity import over_white
-from ..runtime.progress import StepCounter, progress_bar
+from ..models.model import StyleTransferModel
+from ..ops.opacity import fill_clear, over_white
+from ..ops.resize import resize_image
+from ..runtime.progress import ProgressCallback, StepCounter, progress_bar, sub_progress
 from .options import add_model_options, add_refine_option, open_model, pixels
 from .shared.paths import check_no_input_among, check_output, input_path, output_path, report
 
@@ -65,3 +71,49 @@ def _style_cell(path: Path, side: int) -> tuple[Tensor, Tensor | None]:
     if square is not None and not bool((square > 0.5).any()):
         raise ImageError(f"{path} is clear in the square that is used; a style needs visible parts. Crop it first.")
     return center_square(over_white(color, alpha), side), square
+
+
+# The sheet
+
+
+def comparison_sheet(
+    model: StyleTransferModel,
+    contents: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    *,
+    style_alphas: Sequence[Tensor | None] | None = None,
+    gap_px: int = 4,
+    refine_steps: int = 0,
+    progress: ProgressCallback | None = None,
+) -> Tensor:
+    """A grid of every content in every style, with the contents on the left and the styles on top, on white.
+
+    Args:
+        model: from `load_model`.
+        contents, styles: at least one of each; (1, 3, H, W) in [0, 1], all of one size.
+        style_alphas: opacity of each style, (1, 1, H, W), or None; clear parts are shown as they are, and not used.
+        gap_px: width of the white gap between pictures, in pixels.
+
+    Returns:
+        (1, 3, H, W) float32 in [0, 1]: len(contents) + 1 rows of len(styles) + 1 pictures; the top left one is white.
+    """
+    batch = torch.cat(list(contents))
+    left = torch.cat([torch.ones_like(batch[:1]), batch])
+    columns = [left]
+    alphas = [None] * len(styles) if style_alphas is None else style_alphas
+    for index, (style, alpha) in enumerate(zip(styles, alphas, strict=True)):
+        part = sub_progress(progress, index / len(styles), (index + 1) / len(styles))
+        painted = stylize(
+            model, batch, fill_clear(style, alpha), style_masks=[alpha], refine_steps=refine_steps, progress=part
+        )
+        columns.append(torch.cat([style, painted]))
+    cells = F.pad(torch.stack(columns), (0, gap_px, 0, gap_px), value=1.0)
+    sheet = rearrange(cells, "column row c h w -> 1 c (row h) (column w)")
+    return sheet[..., : sheet.shape[-2] - gap_px, : sheet.shape[-1] - gap_px]
+
+
+def center_square(image: Tensor, side: int) -> Tensor:
+    """The largest central square of a picture (B, C, H, W), resized to (B, C, side, side)."""
+    image = resize_image(image, short_side=side)
+    top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
+    return image[..., top : top + side, left : left + side]

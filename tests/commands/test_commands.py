@@ -15,7 +15,7 @@ from safetensors import safe_open
 import adaattn_core
 from adaattn_core import load_image, load_model, save_model
 from adaattn_core.cli import COMMANDS, main
-from adaattn_core.inference.comparison_grid import center_square, comparison_sheet
+from adaattn_core.commands.compare import center_square, comparison_sheet
 from tests.helpers.command_line import MODEL, call, run
 from tests.helpers.small_models import SMALL, SMALL_VIDEO, small_model
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from adaattn_core import load_image, load_model, refine, save_image, save_model, stylize
 from adaattn_core.cli import main
 from adaattn_core.commands import stylize as stylize_command
-from adaattn_core.inference.comparison_grid import center_square
+from adaattn_core.commands.compare import center_square
 from adaattn_core.models.encoder import VGGEncoder
 from adaattn_core.ops.resize import resize_image
 from tests.helpers.small_models import picture, small_model

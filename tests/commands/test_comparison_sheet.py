@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adaattn_core.inference.comparison_grid import center_square, comparison_sheet
+from adaattn_core.commands.compare import center_square, comparison_sheet
 from adaattn_core.inference.stylize import stylize
 from tests.helpers.small_models import picture, small_model
 
