@@ -61,6 +61,7 @@ KEYWORDS = {
         "seed",
         "max_memory_gb",
         "refine_steps",
+        "stroke_size",
     },
 }
 """Keyword-only arguments that scripts rely on."""

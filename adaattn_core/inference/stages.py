@@ -210,6 +210,25 @@ def transfer(
     return StylizedFeatures(fused, own, content, torch.full((1, 1, 1, 1), options.strength, device=content.device))
 
 
+@torch.no_grad()
+def weaken(
+    fusion: MultiLevelFusion, stylized: StylizedFeatures, features: Features, strength: float
+) -> StylizedFeatures:
+    """Results of full strength at a strength below 1, between the content's own features and the stylized ones.
+
+    Args:
+        fusion: the attention that made them.
+        stylized: at strength 1.
+        features: of the content.
+        strength: from 0 to 1.
+    """
+    own = fusion.merge({level: features[level] for level in fusion.levels})
+    fused = stylized.fused
+    skip = None if own.skip is None or fused.skip is None else torch.lerp(own.skip, fused.skip, strength)
+    mixed = FusedFeatures(torch.lerp(own.deep, fused.deep, strength), skip)
+    return stylized._replace(fused=mixed, own=own, strength=torch.full_like(stylized.strength, strength))
+
+
 def decode(
     decoder: Decoder,
     stylized: StylizedFeatures,

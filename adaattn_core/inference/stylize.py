@@ -6,7 +6,7 @@ Letters: B batch, H W pixels. Pictures are RGB in [0, 1]; masks are (B or 1, 1, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,20 +14,23 @@ from torch import Tensor
 from ..checkpoints.vgg import load_vgg
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
-from ..ops.masks import fit_mask
+from ..ops.masks import fit_mask, resize_mask
+from ..ops.resize import resize_image
 from ..runtime.memory import malloc_trim_if_large
-from ..runtime.progress import ProgressCallback, sub_progress
-from .batching import batch_size_for, run_batched, slice_batch
+from ..runtime.progress import ProgressCallback
+from .batching import slice_batch
 from .chunked import TransferOptions
-from .memory_budget import DEFAULT_SIZES, ChunkSizes, content_budget, style_budget
+from .coarse_to_fine import Painting, check_stroke_size, run_passes
+from .memory_budget import style_budget
 from .refine import check_steps, refine
-from .stages import Attention, clamp_pictures, decode, encode, encode_style_features, transfer
-from .validation import check_picture, check_style_batches, normalize_weights, style_masks_or_none
+from .stages import Attention, clamp_pictures, encode, encode_style_features
+from .validation import check_picture, normalize_weights, style_masks_or_none
 
-DECODING_STARTS = 0.9
-"""Share of the time a picture takes that is over when only the decoder is left; for the progress bar."""
 TRANSFER_SHARE = 0.05
 """Share of the progress that style transfer gets where refinement follows."""
+
+KEPT_SIZES = 4
+"""As many as a picture of 12 megapixels needs."""
 
 ResultCallback = Callable[[slice, Tensor], None]
 """Called with a slice of the batch and its finished pictures, (items, 3, H, W) float32 in [0, 1]."""
@@ -66,6 +69,35 @@ def encode_style(
     return encoded
 
 
+def encode_reduced(
+    model: StyleTransferModel,
+    style: Tensor,
+    mask: Tensor | None,
+    short_side: int | None,
+    attention: Attention,
+    seed: int,
+    max_memory_gb: float | None,
+) -> StyleFeatures:
+    """`encode_style` of a style reduced to a short side where its own is longer; None leaves it as it is."""
+    if short_side is not None and min(style.shape[-2:]) > short_side:
+        check_picture(style, "style")
+        fitted = None if mask is None else fit_mask(mask, style, "style")
+        style = resize_image(clamp_pictures(style), short_side=short_side)
+        mask = None if fitted is None else resize_mask(fitted, (style.shape[-2], style.shape[-1]))
+    return encode_style(model, style, mask=mask, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
+
+
+class KeptStyles(list[Tensor]):
+    """Style pictures for many calls of `stylize`, which keeps what it encodes of them for the next call.
+
+    Of each style the `KEPT_SIZES` sizes that were used last are kept.
+    """
+
+    def __init__(self, pictures: Sequence[Tensor]) -> None:
+        super().__init__(pictures)
+        self.encode = lru_cache(maxsize=KEPT_SIZES * len(self))(encode_reduced)
+
+
 def stylize(
     model: StyleTransferModel,
     content: Tensor,
@@ -81,6 +113,7 @@ def stylize(
     seed: int = 0,
     max_memory_gb: float | None = None,
     refine_steps: int = 0,
+    stroke_size: float = 0.0,
     progress: ProgressCallback | None = None,
     on_result: ResultCallback | None = None,
 ) -> Tensor:
@@ -104,6 +137,11 @@ def stylize(
             up to 4 GiB at 1024 x 1024 and above.
         refine_steps: steps of refinement after that, see `refine`; 60 to 100 are usual, 0 is none. Only for styles
             given as pictures.
+        stroke_size: size of strokes relative to the picture, up to 8: 1 is that of a picture with a short side of 512
+            pixels, 2 twice that. Larger pictures are painted in several passes, coarse to fine (see `plan_passes`), in
+            at most half as much time again; styles are reduced to the size of each pass and to at most 1024 pixels. 0
+            is a single pass with styles as they are, whose strokes have the same size in pixels in every picture. Only
+            for styles given as pictures; `KeptStyles` are encoded once for many contents.
         progress: called with the share that is done, from 0 to 1, now and then; stops the work by raising.
         on_result: called with a slice of the batch and its finished pictures, as soon as they are there. It takes them
             over: the returned tensor is then empty, so that a long clip needs no memory for all its frames.
@@ -116,35 +154,33 @@ def stylize(
     """
     check_picture(content, "content")
     check_steps(refine_steps)
+    check_stroke_size(stroke_size)
     styles = [style] if isinstance(style, Tensor | dict) else list(style)
     options = TransferOptions(normalize_weights(style_weights, len(styles)), strength, temperature)
     masks = _checked_masks(style_masks, styles)
+    if stroke_size:
+        _check_pictures(styles, "stroke_size")
     refinement = _refinement(model, styles, masks, options, keep_color, refine_steps) if refine_steps else None
-    encode_one = partial(encode_style, model, attention=attention, seed=seed, max_memory_gb=max_memory_gb)
-    encoded = _encode_styles(encode_one, styles, masks)
-    check_style_batches(encoded, len(content))
+    encode_one = style.encode if isinstance(style, KeptStyles) else encode_reduced
+
+    def encode_all(side: int | None) -> list[StyleFeatures]:
+        return [
+            encode_one(model, one, mask, side, attention, seed, max_memory_gb) if isinstance(one, Tensor) else one
+            for one, mask in zip(styles, masks, strict=True)
+        ]
+
+    release = all(isinstance(one, Tensor) for one in styles) and not isinstance(style, KeptStyles)
     mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
-    sizes = DEFAULT_SIZES
-    if strength > 0:
-        release = all(isinstance(one, Tensor) for one in styles)
-        sizes = content_budget(model, content, encoded, strength, max_memory_gb, batch_size_for(content), release)
+    painting = Painting(model, content, encode_all, release, options, mask, keep_color, max_memory_gb)
     result = torch.empty(0 if on_result else len(content), *content.shape[1:], device=content.device)
     deliver: ResultCallback = on_result or result.__setitem__
 
-    def run(items: slice, sizes: ChunkSizes, progress: ProgressCallback | None) -> None:
-        if not encoded:  # memory ran out with the last items
-            encoded.extend(_encode_styles(encode_one, styles, masks))
-        batch_styles = [slice_batch(one, items) for one in encoded]
-        if items.stop == len(content):
-            encoded.clear()  # so that `transfer` frees each level when it has been used
-        batch_mask = slice_batch(mask, items)
-        share = sub_progress(progress, 0, TRANSFER_SHARE) if refinement else progress
-        pictures = _stylize_batch(model, content[items], batch_styles, options, sizes, batch_mask, keep_color, share)
+    def finish(items: slice, _content: Tensor, pictures: Tensor, progress: ProgressCallback | None) -> None:
         if refinement:
-            pictures = refinement(pictures, content, items, batch_mask, sub_progress(progress, TRANSFER_SHARE, 1))
+            pictures = refinement(pictures, content, items, slice_batch(mask, items), progress)
         deliver(items, pictures)
 
-    run_batched(run, content, sizes=sizes, progress=progress)
+    run_passes(painting, stroke_size, TRANSFER_SHARE if refinement else 1.0, finish, progress)
     return result
 
 
@@ -180,14 +216,7 @@ def _refinement(
     Raises:
         ValueError: a style is already encoded, or its mask does not fit.
     """
-    pictures = [one for one in styles if isinstance(one, Tensor)]
-    if len(pictures) < len(styles):
-        raise ValueError(
-            "refine_steps needs the style as a picture, and an already encoded style came; give the picture itself "
-            "instead of the result of encode_style"
-        )
-    for picture in pictures:
-        check_picture(picture, "style")
+    pictures = _check_pictures(styles, "refine_steps")
     fitted = [None if mask is None else fit_mask(mask, one, "style") for mask, one in zip(masks, pictures, strict=True)]
     vgg = load_vgg(normalized=True).to(model.encoder.conv0.weight.device)
 
@@ -203,34 +232,18 @@ def _refinement(
     return run
 
 
-def _encode_styles(
-    encode_one: Callable[..., StyleFeatures],
-    styles: Sequence[Tensor | StyleFeatures],
-    masks: Sequence[Tensor | None],
-) -> list[StyleFeatures]:
-    """Styles that came as pictures are encoded under their masks; the others are taken as they are."""
-    pairs = zip(styles, masks, strict=True)
-    return [encode_one(style, mask=mask) if isinstance(style, Tensor) else style for style, mask in pairs]
+def _check_pictures(styles: Sequence[Tensor | StyleFeatures], option: str) -> list[Tensor]:
+    """The styles, all of them pictures.
 
-
-def _stylize_batch(
-    model: StyleTransferModel,
-    content: Tensor,
-    styles: Sequence[StyleFeatures],
-    options: TransferOptions,
-    sizes: ChunkSizes,
-    mask: Tensor | None,
-    keep_color: bool,
-    progress: ProgressCallback | None,
-) -> Tensor:
-    """(B, 3, H, W) contents that run together, from pixels to pixels. Uses `styles` up, see `transfer`."""
-    if options.strength == 0:
-        return content.float().clamp(0, 1)
-    content = clamp_pictures(content)
-    features = encode(model.encoder, content, model.config.levels, sizes.tile_bytes)
-    malloc_trim_if_large(content)
-    stylized = transfer(
-        model.fusion, features, content, styles, options,
-        sizes=sizes, in_place=True, progress=sub_progress(progress, 0, DECODING_STARTS),
-    )  # fmt: skip
-    return decode(model.decoder, stylized._replace(mask=mask), keep_color=keep_color, tile_bytes=sizes.tile_bytes)
+    Raises:
+        ValueError: a style is already encoded, which the option cannot use, or no picture.
+    """
+    pictures = [one for one in styles if isinstance(one, Tensor)]
+    if len(pictures) < len(styles):
+        raise ValueError(
+            f"{option} needs the style as a picture, and an already encoded style came; give the picture itself "
+            "instead of the result of encode_style"
+        )
+    for picture in pictures:
+        check_picture(picture, "style")
+    return pictures
