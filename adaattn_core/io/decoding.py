@@ -25,11 +25,12 @@ from .files import StrPath, error_reason
 from .formats import explain_unidentified, open_formats
 
 MAX_PIXELS = 256 * 1024 * 1024
-"""Largest picture that is decoded: 3 GiB as float32. A larger picture is a mistake or a decompression bomb."""
+"""Largest picture that is decoded: 3 GiB as float32, and up to 3 GiB more while it is read. A larger picture is a
+mistake or a decompression bomb."""
 
 # Exceptions of Pillow's codecs on damaged data, found by cutting files and flipping bytes in the formats.
 CODEC_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
-                struct.error, zlib.error)  # fmt: skip
+                struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
 _VIDEO_READS = ("GIF", "PNG")
 """Formats of animations that `adaattn video` reads."""
 _pillow_lock = threading.Lock()
@@ -93,11 +94,13 @@ def _identify(file: IO[bytes]) -> ImageFile.ImageFile:
 
 
 def _load(picture: ImageFile.ImageFile, name: str, draft_side: int) -> Image.Image:
-    _remark_frames(picture, name)
-    if draft_side:
-        picture.draft("RGB", (draft_side, draft_side))
-    tags = dict(picture.tag_v2) if isinstance(picture, TiffImageFile) else {}
-    with _pillow_settings() if ImageFile.LOAD_TRUNCATED_IMAGES else nullcontext():
+    limit = Image.MAX_IMAGE_PIXELS
+    is_large = limit is not None and picture.width * picture.height > limit  # Pillow compares again in some formats
+    with _pillow_settings() if is_large or ImageFile.LOAD_TRUNCATED_IMAGES else nullcontext():
+        _remark_frames(picture, name)
+        if draft_side:
+            picture.draft("RGB", (draft_side, draft_side))
+        tags = dict(picture.tag_v2) if isinstance(picture, TiffImageFile) else {}
         picture.load()
     return tiff.correct_values(picture, tags, name) if tags else picture
 

@@ -6,7 +6,8 @@ in this module only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from torch import Tensor
 
 from ..errors import ImageError, ImageOutputError
 from ..ops.layout import pictures_in_words, range_problem, value_range
-from ..ops.opacity import over_white
 from ..ops.resize import MIN_SIDE
-from ..runtime.remarks import remark
+from ..runtime.remarks import collected_remarks, remark
 from .decoding import CODEC_ERRORS, decode, quiet_decoders
 from .files import StrPath, atomic_path, check_output_path, error_reason, is_stream
 from .formats import ALPHA_FORMATS, WRITE_FORMATS
@@ -36,6 +36,8 @@ INTEGER_WHITES = (127, 255, 4095, 32767, 65535)
 """Largest numbers of the sample types of picture files."""
 DARKEST_MASK = 8 / 255
 """A mask that is nowhere brighter looks black and is probably none: labels, for example."""
+BAND_PIXELS = 4 * 1024 * 1024
+"""Pixels that are converted at a time."""
 _DEEP = "IF"  # first letters of the grey modes with more than 8 bits: I, I;16, I;16B, F
 
 
@@ -49,7 +51,7 @@ def load_image(path: StrPath) -> Tensor:
         ImageError: the file does not exist, is not a picture, or is damaged or cut short; or the picture has a side
             under 16 pixels or more than MAX_PIXELS pixels.
     """
-    return over_white(*load_color_and_alpha(path))
+    return _over_white_in_place(*load_color_and_alpha(path))
 
 
 def load_over_white(path: StrPath) -> Tensor:
@@ -57,7 +59,7 @@ def load_over_white(path: StrPath) -> Tensor:
     color, alpha = load_color_and_alpha(path)
     if alpha is not None:
         remark(str(path), "its transparent parts count as white")
-    return over_white(color, alpha)
+    return _over_white_in_place(color, alpha)
 
 
 def load_color_and_alpha(path: StrPath) -> tuple[Tensor, Tensor | None]:
@@ -66,6 +68,7 @@ def load_color_and_alpha(path: StrPath) -> tuple[Tensor, Tensor | None]:
     if min(picture.size) < MIN_SIDE:
         size, needed = f"{picture.width}x{picture.height}", f"at least {MIN_SIDE}x{MIN_SIDE} are needed"
         raise ImageError(f"{path} is {size} pixels; {needed}. Resize the picture first.")
+    picture = _upright(picture, str(path))  # the turned one alone is kept
     return _color_and_alpha(picture, str(path))
 
 
@@ -93,14 +96,20 @@ def load_mask(path: StrPath) -> Tensor:
         (1, 1, H, W) float32 in [0, 1].
     """
     name = str(path)
-    colour, alpha = _split_alpha(_upright(decode(path), name))
-    grey = _deep_grey(colour, name) if colour.mode[0] in _DEEP else _channels(colour.convert("L"))
+
+    def convert(band: Image.Image) -> tuple[Tensor, Tensor | None]:
+        colour, alpha = _split_alpha(band)
+        if colour.mode == "LAB":  # Pillow converts it to RGB only
+            colour = colour.convert("RGB")
+        return _deep_grey(colour, name) if colour.mode[0] in _DEEP else _channels(colour.convert("L")), alpha
+
+    grey, alpha = _in_bands(_upright(decode(path), name), convert)
     grey = _visible_mask(grey, name)
     if alpha is None:
         return grey
-    visible = grey[alpha > 0]
-    is_shape = bool(alpha.min() < alpha.max()) and bool((visible == visible[0]).all())
-    return alpha if is_shape else grey * alpha
+    darkest, brightest = torch.where(alpha > 0, grey, 2.0).min(), torch.where(alpha > 0, grey, -1.0).max()
+    is_shape = bool(alpha.min() < alpha.max()) and bool(darkest == brightest)
+    return alpha if is_shape else grey.mul_(alpha)
 
 
 def _visible_mask(grey: Tensor, name: str) -> Tensor:
@@ -128,13 +137,48 @@ def from_pil(picture: Image.Image, name: str = "") -> Tensor:
         picture: the image.
         name: for remarks in the log; empty takes the name of the file that Pillow knows.
     """
-    return over_white(*_color_and_alpha(picture, name or str(getattr(picture, "filename", ""))))
+    name = name or str(getattr(picture, "filename", ""))
+    return _over_white_in_place(*_color_and_alpha(_upright(picture, name), name))
 
 
 def _color_and_alpha(picture: Image.Image, name: str) -> tuple[Tensor, Tensor | None]:
-    """(1, 3, H, W) in sRGB, and the opacity, (1, 1, H, W), or None if the picture is opaque everywhere."""
-    colour, alpha = _split_alpha(_upright(picture, name))
-    return _srgb(colour, name), _unless_opaque(alpha)
+    """(1, 3, H, W) in sRGB, and the opacity, (1, 1, H, W), or None if the upright picture is opaque everywhere."""
+
+    def convert(band: Image.Image) -> tuple[Tensor, Tensor | None]:
+        colour, alpha = _split_alpha(band)
+        return _srgb(colour, name), alpha
+
+    color, alpha = _in_bands(picture, convert)
+    return color, _unless_opaque(alpha)
+
+
+def _in_bands(
+    picture: Image.Image, convert: Callable[[Image.Image], tuple[Tensor, Tensor | None]]
+) -> tuple[Tensor, Tensor | None]:
+    """What `convert` gives for a picture, computed for BAND_PIXELS at a time: beside the result it needs little memory.
+
+    Values of more than 8 bits are scaled by the largest one, so such a picture is one band.
+    """
+    width, height = picture.size
+    rows = height if picture.mode[0] in _DEEP else max(1, BAND_PIXELS // width)
+    if rows >= height:
+        return convert(picture)
+    whole: list[Tensor | None] = []
+    for top in range(0, height, rows):
+        with collected_remarks() if top else nullcontext():  # the first band has made them
+            parts = convert(picture.crop((0, top, width, min(top + rows, height))))
+        whole = whole or [None if part is None else torch.empty(1, part.shape[1], height, width) for part in parts]
+        for target, part in zip(whole, parts, strict=True):
+            if target is not None and part is not None:
+                target[..., top : top + rows, :] = part
+    color, alpha = whole
+    assert color is not None
+    return color, alpha
+
+
+def _over_white_in_place(color: Tensor, alpha: Tensor | None) -> Tensor:
+    """The picture as it looks over white, of a tensor that nobody else holds, without another of its size."""
+    return color if alpha is None else color.mul_(alpha).add_(1 - alpha)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -259,7 +303,7 @@ def _deep_grey(picture: Image.Image, name: str) -> Tensor:
 def _channels(picture: Image.Image) -> Tensor:
     """Converts an L or RGB image to (1, 1 or 3, H, W) in [0, 1]."""
     array = np.array(picture).reshape(picture.height, picture.width, -1)
-    return rearrange(torch.from_numpy(array), "h w c -> 1 c h w").contiguous().float() / 255
+    return rearrange(torch.from_numpy(array), "h w c -> 1 c h w").contiguous().float().div_(255)
 
 
 def save_image(
