@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import bridge
+from .attention_view import losses, view_file
 from .core import attention_map, config, stages
 from .pictures import to_image
 from .sockets import AttentionType, FeaturesType, schema, temperature, unit_slider
@@ -20,7 +21,8 @@ class AttentionMap(io.ComfyNode):
             "AdaAttN Attention Map",
             aliases=["attention heat map", "explain style", "visualize attention"],
             description="Shows the places of the style from which one point of the content is painted. Brighter "
-            "places have a larger attention weight.",
+            "places have a larger attention weight. The viewer in the node shows this for every point.",
+            is_output_node=True,  # the viewer is a result, with or without a node for the heat map
             inputs=[
                 AttentionType.Input("attention", display_name="attention", tooltip="Connect Load AdaAttN Model."),
                 FeaturesType.Input("content", display_name="content", tooltip="Features of the picture to repaint."),
@@ -49,6 +51,11 @@ class AttentionMap(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, **_inputs: object) -> int:
+        """The node runs again when its viewer's file was deleted, although the host still has its heat map."""
+        return losses()
+
+    @classmethod
     def execute(
         cls,
         attention: bridge.Part,
@@ -63,8 +70,8 @@ class AttentionMap(io.ComfyNode):
         for features, role in ((content, "content"), (style, "style")):
             stages.check_origin(features, attention.encoder, attention.attention.name, role)
         with bridge.loaded([attention], content.picture, style.picture) as device:
-            content, style = bridge.to_device((content, style), device)
-            weights = attention_map.attention_map(attention.module, content, style, (x, y), level, temperature)
-            return io.NodeOutput(
-                bridge.to_output_device(to_image(attention_map.overlay_heatmap(weights, style.picture, opacity)))
-            )
+            on_device = bridge.to_device((content, style), device)
+            weights = attention_map.attention_map(attention.module, *on_device, (x, y), level, temperature)
+            heat = attention_map.overlay_heatmap(weights, on_device[1].picture, opacity)
+            file = view_file(attention, (content, style), on_device, temperature)
+            return io.NodeOutput(bridge.to_output_device(to_image(heat)), ui={"adaattn_attention": [file.as_output()]})

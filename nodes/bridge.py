@@ -6,6 +6,7 @@ pictures of the library are (B, 3, H, W), its masks (B, 1, H, W).
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from . import files
-from .core import batching, config, images, memory_budget, resize, stages
+from .core import atomic_path, batching, config, images, memory_budget, resize, stages
 
 T = TypeVar("T")
 
@@ -52,6 +53,42 @@ def find_file(name: str) -> Path | None:
         return None
     candidates = (Path(folder, name) for folder in folder_paths.get_folder_paths(FOLDER))
     return next((path for path in candidates if files.is_there(path)), None)
+
+
+# Files for the page
+
+TEMPORARY = "adaattn"
+"""Subfolder of ComfyUI's temp folder, which the host empties when it starts."""
+
+
+class TemporaryFile(NamedTuple):
+    """A file in ComfyUI's temp folder, as the page asks for it through the route /view."""
+
+    name: str
+
+    def exists(self) -> bool:
+        return self._path.is_file()
+
+    @property
+    def _path(self) -> Path:
+        return Path(folder_paths.get_temp_directory(), TEMPORARY, self.name)
+
+    def write(self, data: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._path) as temporary:
+            temporary.write_bytes(data)
+
+    def as_output(self) -> dict[str, str]:
+        """What a node sends to the page."""
+        return {"name": self.name, "subfolder": TEMPORARY, "type": "temp"}
+
+
+def write_temporary(data: bytes, stem: str) -> TemporaryFile:
+    """Data in a file of its own; the name tells its contents apart, so that equal data is written once."""
+    file = TemporaryFile(f"{stem}_{hashlib.sha256(data).hexdigest()[:16]}.safetensors")
+    if not file.exists():
+        file.write(data)
+    return file
 
 
 # Parts of a model

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         validation,
     )
     from adaattn_core.io import images
+    from adaattn_core.io.files import atomic_path
     from adaattn_core.models import config, encoder, model
     from adaattn_core.ops import layout, masks, opacity, resize
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
+    from adaattn_core.viewer import view_data
 else:
     from ..adaattn_core import encode_style, errors, stylize
     from ..adaattn_core.checkpoints import model_file, published, tensor_file, vgg
@@ -39,12 +41,15 @@ else:
         validation,
     )
     from ..adaattn_core.io import images
+    from ..adaattn_core.io.files import atomic_path
     from ..adaattn_core.models import config, encoder, model
     from ..adaattn_core.ops import layout, masks, opacity, resize
     from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
+    from ..adaattn_core.viewer import view_data
 
 __all__ = [
     "ProgressCallback",
+    "atomic_path",
     "attention_map",
     "batching",
     "chunked",
@@ -69,4 +74,5 @@ __all__ = [
     "tensor_file",
     "validation",
     "vgg",
+    "view_data",
 ]

@@ -6,7 +6,8 @@ export const STYLE = `
 .body { display: flex; flex-direction: column; gap: 6px; height: 100%; }
 .bar { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; }
 .tabs, .chips { display: flex; flex-wrap: wrap; gap: 4px; }
-.chips { margin-left: auto; }
+.chips { min-height: 24px; align-items: center; }
+.off { visibility: hidden; }
 button { font: inherit; color: inherit; background: var(--comfy-input-bg, ButtonFace); cursor: pointer;
   border: 1px solid var(--border-color, GrayText); border-radius: 4px; padding: 2px 7px; }
 button[aria-pressed="true"] { background: var(--input-text, CanvasText); color: var(--comfy-input-bg, Canvas); }
@@ -19,7 +20,7 @@ button:focus-visible, .pane:focus-visible { outline: 3px solid #3b8eea; outline-
 .pane > * { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
 .legend { display: inline-flex; gap: 5px; align-items: center; }
 .scale { width: 48px; height: 10px; background: linear-gradient(90deg, #00224e, #7d7c78, #fee838); }
-.status { margin: 0; min-height: 1.35em; }
+.status { margin: 0; min-height: 2.7em; }
 .live { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden; clip-path: inset(50%); }
 .message { height: 100%; min-height: 280px; display: flex; flex-direction: column; gap: 8px; align-items: center;
   justify-content: center; text-align: center; }

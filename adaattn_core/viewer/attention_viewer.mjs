@@ -24,6 +24,7 @@ export class AttentionViewer {
     this.pins = [];
     this.showsEntropy = false;
     this.element = element("div", { class: "adaattn-viewer" });
+    this.element.viewer = this;
     this.#build(this.element.attachShadow({ mode: "open" }));
     this.say("empty");
   }
@@ -47,9 +48,9 @@ export class AttentionViewer {
     this.status = element("p", { class: "status" });
     this.live = element("p", { class: "live", role: "status" });
     this.message = element("div", { class: "message" });
-    const bar = element("div", { class: "bar" }, this.tabs, this.entropyButton, this.legend, this.chips);
+    const bar = element("div", { class: "bar" }, this.tabs, this.entropyButton, this.legend);
     const panes = element("div", { class: "panes" }, this.panes.content.frame, this.panes.style.frame);
-    this.body = element("div", { class: "body" }, bar, this.status, panes, this.live);
+    this.body = element("div", { class: "body" }, bar, this.status, this.chips, panes, this.live);
     shadow.append(this.body, this.message);
   }
 
@@ -214,6 +215,7 @@ export class AttentionViewer {
   }
 
   #drawChips() {
+    if (!this.pins.length) return this.chips.replaceChildren(this.words.hint);
     this.chips.replaceChildren(...this.pins.map((pin) => {
       const number = String(pin.color + 1);
       const button = element("button", { type: "button", class: "chip" }, `${number} \u00d7`);
@@ -257,8 +259,9 @@ export class AttentionViewer {
   }
 
   #drawEntropy() {
-    this.legend.hidden = !this.showsEntropy || this.side !== "content";
-    if (this.legend.hidden) return;
+    this.legend.hidden = !this.showsEntropy;
+    this.legend.classList.toggle("off", this.side !== "content"); // it keeps its room: nothing moves under the pointer
+    if (!this.showsEntropy || this.side !== "content") return;
     const values = this.view.entropy(this.tab);
     const low = values.reduce((a, b) => Math.min(a, b));
     const high = values.reduce((a, b) => Math.max(a, b));

@@ -15,7 +15,7 @@ from tests.comfyui.conditions import require_checkout
 from tests.comfyui.host import Host
 from tests.helpers.small_models import small_model
 
-collect_ignore = ["probe", "browser.py"]
+collect_ignore = ["probe", "browser.py", "viewer.py"]
 """Not for doctests: they import what only the host's environment has."""
 
 
