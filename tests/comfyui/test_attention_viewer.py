@@ -29,7 +29,7 @@ require_browser()
 from tests.comfyui.browser import NODES_2, Desk, desk  # noqa: E402 (needs playwright, which the line above asks for)
 from tests.comfyui.viewer import Viewer, contrast  # noqa: E402 (the same)
 
-EXAMPLE = ROOT / "example_workflows" / "8_where_the_attention_looks.json"
+EXAMPLE = ROOT / "example_workflows" / "08_where_the_attention_looks.json"
 KIND = "AdaAttN_AttentionMap"
 LEVELS = ("relu3_1", "relu4_1", "relu5_1")
 
