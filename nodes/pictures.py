@@ -117,4 +117,4 @@ def fit_style_mask(mask: Tensor | None, picture: Tensor) -> Tensor | None:
 
 def to_mask(mask: Tensor | None, picture: Tensor) -> Tensor:
     """(B or 1, 1, H, W) or None for everywhere -> MASK (B or 1, H, W)."""
-    return torch.ones(1, *picture.shape[-2:]) if mask is None else mask[:, 0]
+    return torch.ones(1, *picture.shape[-2:], dtype=torch.float32) if mask is None else mask[:, 0]

@@ -173,7 +173,8 @@ def pictures(size: int) -> tuple[Tensor, Tensor]:
         )
         return content.clamp(0, 1), style.clamp(0, 1)
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(1, 3, size, size, generator=generator), torch.rand(1, 3, size, size, generator=generator)
+    content, style = torch.rand(2, 1, 3, size, size, generator=generator, dtype=torch.float32)
+    return content, style
 
 
 def _stylizer(subject: str, style: Tensor, weights: Path | None) -> Callable[[Tensor], Tensor]:

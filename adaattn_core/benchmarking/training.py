@@ -118,8 +118,10 @@ def write_random_vgg(path: Path) -> None:
     for name, conv in layers.items():
         assert isinstance(conv, ReflectConv2d) and conv.bias is not None
         fan_in = conv.weight[0].numel()
-        tensors[f"{name}.weight"] = torch.randn(conv.weight.shape, generator=generator) * math.sqrt(2 / fan_in)
-        tensors[f"{name}.bias"] = torch.zeros(conv.bias.shape)
+        tensors[f"{name}.weight"] = torch.randn(
+            conv.weight.shape, generator=generator, dtype=torch.float32
+        ) * math.sqrt(2 / fan_in)
+        tensors[f"{name}.bias"] = torch.zeros(conv.bias.shape, dtype=torch.float32)
     save_file(tensors, str(path))
 
 

@@ -126,7 +126,7 @@ def _undo_normalisation(convs: Mapping[str, Tensor], tensors: Mapping[str, Tenso
         CheckpointError: tensors of another shape or type, or with NaN or infinity.
     """
     output = {}
-    scale_in = torch.ones(())
+    scale_in = torch.ones((), dtype=torch.float32)
     for name in conv_names(VGG19_CONVS):
         weight, bias = (checked_float32(convs[f"layers.{name}.{part}"], f"{name}.{part}", source) for part in PARTS)
         scale_out = _mean_activation(tensors, name, len(bias), source)
@@ -140,7 +140,7 @@ def _mean_activation(tensors: Mapping[str, Tensor], conv: str, channels: int, so
     """Factor of each channel of a convolution: (channels,), ones where the file has none."""
     name = f"{conv}.mean_activation"
     if name not in tensors:
-        return torch.ones(channels)
+        return torch.ones(channels, dtype=torch.float32)
     if tensors[name].shape != (channels,):
         shape = tuple(tensors[name].shape)
         raise CheckpointError(f"{source}: {name} has shape {shape} instead of ({channels},). Is it the right file?")
@@ -149,14 +149,14 @@ def _mean_activation(tensors: Mapping[str, Tensor], conv: str, channels: int, so
 
 def _rgb_preprocessing() -> dict[str, Tensor]:
     """conv0 for torchvision's weights: (RGB - mean) / standard deviation."""
-    std = torch.tensor(IMAGENET_STD_RGB)
+    std = torch.tensor(IMAGENET_STD_RGB, dtype=torch.float32)
     return {
         "conv0.weight": torch.diag(1 / std).reshape(3, 3, 1, 1),
-        "conv0.bias": -torch.tensor(IMAGENET_MEAN_RGB) / std,
+        "conv0.bias": -torch.tensor(IMAGENET_MEAN_RGB, dtype=torch.float32) / std,
     }
 
 
 def _caffe_preprocessing() -> dict[str, Tensor]:
     """conv0 for caffe's weights: BGR in 0..255 minus the mean."""
-    weight = 255 * torch.eye(3).flip(0).reshape(3, 3, 1, 1)
-    return {"conv0.weight": weight, "conv0.bias": -torch.tensor(CAFFE_MEAN_BGR)}
+    weight = 255 * torch.eye(3, dtype=torch.float32).flip(0).reshape(3, 3, 1, 1)
+    return {"conv0.weight": weight, "conv0.bias": -torch.tensor(CAFFE_MEAN_BGR, dtype=torch.float32)}

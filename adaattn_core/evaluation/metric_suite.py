@@ -257,7 +257,9 @@ class MetricSuite:
             gram_matrices(features.vgg16, VGG16_STYLE_LEVELS) if features.vgg16 else {},
             color_quantiles(features.picture),
             channel_statistics(features.normalized_vgg19, STATISTICS_LEVELS) if features.normalized_vgg19 else {},
-            features.normalized_vgg19[PATCH_LEVEL].half() if features.normalized_vgg19 else torch.empty(0),
+            features.normalized_vgg19[PATCH_LEVEL].half()
+            if features.normalized_vgg19
+            else torch.empty(0, dtype=torch.float16),
         )
 
     @torch.inference_mode()

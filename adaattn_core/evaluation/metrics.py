@@ -99,7 +99,7 @@ def lpips_distance(image: Mapping[str, Tensor], reference: Mapping[str, Tensor],
         image, reference: features of two pictures of equal size.
         heads: level name -> (C,) non-negative weight of each channel.
     """
-    total = torch.zeros(len(next(iter(image.values()))), device=next(iter(heads.values())).device)
+    total = torch.zeros(len(next(iter(image.values()))), device=next(iter(heads.values())).device, dtype=torch.float32)
     for level, weights in heads.items():
         features = image[level]
         chunks = (torch.split(x, LPIPS_ROWS, dim=2) for x in (features, reference[level]))
@@ -127,7 +127,7 @@ def structure_distance(stylized: Tensor, content: Tensor, rows: int = 1024) -> T
     channels = content.shape[1]
     images = [rearrange(features.float() / channels, "b c h w -> b (h w) c") for features in (stylized, content)]
     last = images[0].shape[1] - 1
-    chosen = torch.linspace(0, last, min(rows, last + 1), device=content.device).round().long()
+    chosen = torch.linspace(0, last, min(rows, last + 1), device=content.device, dtype=torch.float32).round().long()
     divergences = []
     for chunk in torch.split(chosen, STRUCTURE_ROWS):
         (logits, normalizer), (content_logits, content_normalizer) = (_self_similarity(x, chunk) for x in images)
@@ -235,7 +235,7 @@ def style_spread(pictures: Statistics, styles: Statistics, content: Tensor, styl
     Returns:
         (N,); NaN for a picture without a partner: no other picture has its content and another style.
     """
-    spread = torch.full((len(content),), math.nan)
+    spread = torch.full((len(content),), math.nan, dtype=torch.float32)
     for index in set(content.tolist()):
         group = (content == index).nonzero()[:, 0]
         names = style[group]
@@ -258,7 +258,7 @@ def style_retrieval(pictures: Statistics, styles: Statistics, style: Tensor) -> 
         (N,); NaN where there is only one style.
     """
     if len(next(iter(styles.values()))) < 2:
-        return torch.full((len(style),), math.nan)
+        return torch.full((len(style),), math.nan, dtype=torch.float32)
     distances = torch.stack([
         _pairwise(level, styles[name]) / styles[name].norm(dim=1).mean().clamp_min(torch.finfo(torch.float32).tiny)
         for name, level in pictures.items()

@@ -133,7 +133,7 @@ def overlay_heatmap(weights: Tensor, picture: Tensor, opacity: float = 0.7) -> T
     check_unit("opacity", opacity)
     heat = to_brightness(weights)
     heat = F.interpolate(heat[:, None], size=picture.shape[-2:], mode="bilinear").clamp(0, 1)
-    steps = torch.tensor(INFERNO, device=heat.device)
+    steps = torch.tensor(INFERNO, device=heat.device, dtype=torch.float32)
     position = heat[:, 0] * (len(steps) - 1)
     below = position.long().clamp(max=len(steps) - 2)
     colours = torch.lerp(steps[below], steps[below + 1], (position - below)[..., None])

@@ -137,7 +137,7 @@ def run_passes(
 def _coarse_change(painting: Painting, one: Pass, change: Tensor | None, progress: ProgressCallback | None) -> Tensor:
     """What a pass at full strength changes in a batch, (B, 3, *one.size); arguments as in `_run_pass`."""
     painting = painting._replace(options=replace(painting.options, strength=1.0), mask=None, keep_color=False)
-    changes = torch.empty(len(painting.content), 3, *one.size, device=painting.content.device)
+    changes = torch.empty(len(painting.content), 3, *one.size, device=painting.content.device, dtype=torch.float32)
 
     def keep(items: slice, content: Tensor, painted: Tensor, _progress: ProgressCallback | None) -> None:
         changes[items] = painted - content

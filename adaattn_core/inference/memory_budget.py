@@ -194,7 +194,7 @@ class _Workload:
 
     def _convolution_bytes(self, tile_bytes: int | None) -> int:
         halo = cost.halo(self.config)
-        row = torch.empty(1, device=self.device).expand(self.batch, 1, 1, self.width)
+        row = torch.empty(1, device=self.device, dtype=torch.float32).expand(self.batch, 1, 1, self.width)
         rows = tile_rows(row, int(cost.widest_row(self.config)), halo, tile_bytes)
         tile = self._row_bytes() * min(rows + 2 * halo, self.height)
         return self.conv_layers * tile + self._kernel_bytes()

@@ -92,7 +92,7 @@ class _Mix(NamedTuple):
     def _weight_maps(self, size: tuple[int, int] | None) -> list[Tensor]:
         """Weight of each painting at every position of a grid (None: of the pixels), (B or 1, 1, h or 1, w or 1)."""
         device = next((mask.device for mask in self.masks if mask is not None), None)
-        constants = [torch.full((1, 1, 1, 1), weight, device=device) for weight in self.weights]
+        constants = [torch.full((1, 1, 1, 1), weight, device=device, dtype=torch.float32) for weight in self.weights]
         if device is None:
             return constants
         products = [

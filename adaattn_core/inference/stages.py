@@ -207,7 +207,9 @@ def transfer(
                     fusion, features, styles, options, sizes=sizes, in_place=in_place, progress=progress
                 )
             )
-    return StylizedFeatures(fused, own, content, torch.full((1, 1, 1, 1), options.strength, device=content.device))
+    return StylizedFeatures(
+        fused, own, content, torch.full((1, 1, 1, 1), options.strength, device=content.device, dtype=torch.float32)
+    )
 
 
 @torch.no_grad()

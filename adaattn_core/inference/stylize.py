@@ -172,7 +172,8 @@ def stylize(
     release = all(isinstance(one, Tensor) for one in styles) and not isinstance(style, KeptStyles)
     mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     painting = Painting(model, content, encode_all, release, options, mask, keep_color, max_memory_gb)
-    result = torch.empty(0 if on_result else len(content), *content.shape[1:], device=content.device)
+    kept = 0 if on_result else len(content)
+    result = torch.empty(kept, *content.shape[1:], device=content.device, dtype=torch.float32)
     deliver: ResultCallback = on_result or result.__setitem__
 
     def finish(items: slice, _content: Tensor, pictures: Tensor, progress: ProgressCallback | None) -> None:

@@ -167,7 +167,10 @@ def _in_bands(
     for top in range(0, height, rows):
         with collected_remarks() if top else nullcontext():  # the first band has made them
             parts = convert(picture.crop((0, top, width, min(top + rows, height))))
-        whole = whole or [None if part is None else torch.empty(1, part.shape[1], height, width) for part in parts]
+        whole = whole or [
+            None if part is None else torch.empty(1, part.shape[1], height, width, dtype=torch.float32)
+            for part in parts
+        ]
         for target, part in zip(whole, parts, strict=True):
             if target is not None and part is not None:
                 target[..., top : top + rows, :] = part

@@ -66,7 +66,9 @@ def color_quantiles(images: Tensor) -> Tensor:
     stride = math.ceil(math.sqrt(images.shape[-2] * images.shape[-1] / COLOR_PIXELS))
     images, directions = images[..., ::stride, ::stride], _sphere(COLOR_DIRECTIONS).to(images.device)
     projected = einsum(lab(images), directions, "b c h w, d c -> b d h w").flatten(2).sort(dim=2).values
-    ranks = (torch.arange(COLOR_QUANTILES, device=images.device) + 0.5) / COLOR_QUANTILES * projected.shape[2] - 0.5
+    ranks = (
+        torch.arange(COLOR_QUANTILES, dtype=torch.float32, device=images.device) + 0.5
+    ) / COLOR_QUANTILES * projected.shape[2] - 0.5
     low = ranks.floor().clamp(0, projected.shape[2] - 1).long()
     high = (low + 1).clamp_max(projected.shape[2] - 1)
     return torch.lerp(

@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name = known_devices()[0]
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # a typo, no driver, a build without it
         available = ", ".join(known_devices())
         raise ValueError(

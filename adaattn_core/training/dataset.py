@@ -254,7 +254,7 @@ def random_choice(items: Sequence[T], generator: torch.Generator) -> T:
 
 def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
     """A random number from [low, high)."""
-    return low + (high - low) * float(torch.rand((), generator=generator))
+    return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float32))
 
 
 Scale = tuple[float, float]
@@ -324,10 +324,12 @@ def color_jitter(image: Tensor, generator: torch.Generator) -> Tensor:
         (3, H, W) in [0, 1].
     """
     order = torch.randperm(3, generator=generator) if uniform(generator) < 0.3 else torch.arange(3)
-    mixing = torch.eye(3)[order] + 0.2 * torch.randn(3, 3, generator=generator)
+    mixing = torch.eye(3, dtype=torch.float32)[order] + 0.2 * torch.randn(
+        3, 3, generator=generator, dtype=torch.float32
+    )
     mixed = torch.einsum("oc,chw->ohw", mixing / mixing.sum(dim=1, keepdim=True).abs().clamp_min(0.5), image)
     contrast = uniform(generator, 0.6, 1.3)
-    shift = 0.15 * torch.randn(3, 1, 1, generator=generator)
+    shift = 0.15 * torch.randn(3, 1, 1, generator=generator, dtype=torch.float32)
     jittered = ((mixed - 0.5) * contrast + 0.5 + shift).clamp(0, 1)
     return jittered ** uniform(generator, 0.7, 1.4)
 
@@ -345,7 +347,7 @@ def damaged(image: Tensor, generator: torch.Generator) -> Tensor:
         file = BytesIO()
         to_pil(image[None]).save(file, "JPEG", quality=int(uniform(generator, 25, 80)))
         return from_pil(Image.open(file))[0]
-    noise = torch.randn(image.shape, generator=generator)
+    noise = torch.randn(image.shape, generator=generator, dtype=torch.float32)
     return (image + uniform(generator, 0, 0.05) * noise).clamp(0, 1)
 
 

@@ -285,7 +285,7 @@ def representative_channels(features: Tensor, count: int) -> Tensor:
         chosen.append(pivot)
         column = gram[:, pivot] / left[pivot].clamp_min(noise[pivot]).sqrt()
         gram = gram - torch.outer(column, column)
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def _fit(conv: nn.Conv2d, inputs: Tensor, targets: Tensor) -> None:

@@ -158,7 +158,7 @@ class Trainer:
         """Set the gradients of the whole batch: the sum over all parts in all processes. Returns its losses."""
         config, parts = self.config, self.config.accumulate
         names = (*loss_names(config, stage), "total")
-        sums = {name: torch.zeros((), device=self.device) for name in names}
+        sums = {name: torch.zeros((), device=self.device, dtype=torch.float32) for name in names}
         self.optimizer.zero_grad(set_to_none=True)
         for index, shares in enumerate(self.loss_shares):
             part = batch.micro_batch(index, parts, self.device)
