@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from adaattn_core.inference.comparison_grid import comparison_sheet
 from torch import Tensor
 
 from adaattn_core import StyleTransferModel, encode_style, load_image, load_mask, load_vgg, refine, save_image, stylize
+from adaattn_core.commands.compare import comparison_sheet
 from adaattn_core.inference.attention_map import attention_map, overlay_heatmap
 from adaattn_core.inference.mixing import mix_paintings
 from adaattn_core.inference.stages import decode, encode_style_features, extract_features, transfer

@@ -126,7 +126,7 @@ def test_ssim_equals_that_of_scikit_image() -> None:
 
 
 def test_ssim_needs_pictures_of_equal_size() -> None:
-    with pytest.raises(ValueError, match="the pictures are .* equal sizes are needed"):
+    with pytest.raises(ValueError, match="equal sizes are needed"):
         ssim(picture(32, 32), picture(32, 40))
 
 

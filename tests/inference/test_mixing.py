@@ -146,7 +146,7 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "masks": (
         lambda: mix_paintings([painting(), painting()], masks=[LEFT]),
-        "1 masks came for 2 paintings; give one (or None) for each",
+        "1 mask came for 2 paintings; give one (or None) for each",
     ),
     "none": (lambda: mix_paintings([]), "no style came; at least one is needed"),
 }
