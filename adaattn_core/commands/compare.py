@@ -21,7 +21,7 @@ from ..models.model import StyleTransferModel
 from ..ops.opacity import fill_clear, over_white
 from ..ops.resize import resize_image
 from ..runtime.progress import ProgressCallback, StepCounter, progress_bar, sub_progress
-from .options import add_model_options, add_refine_option, open_model, pixels
+from .options import add_model_options, add_refine_option, add_stroke_option, open_model, pixels
 from .shared.paths import check_no_input_among, check_output, input_path, output_path, report
 
 EXAMPLES = """\
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="side of each cell; all pictures are cropped to squares of this size first (default: %(default)s)",
     )  # fmt: skip
     add_refine_option(parser)
+    add_stroke_option(parser)
     add_model_options(parser)
 
 
@@ -57,7 +58,13 @@ def run(args: argparse.Namespace) -> int:
     total = len(styles) * (args.refine or 1)
     with progress_bar(total, unit="step" if args.refine else "style") as bar:
         sheet = comparison_sheet(
-            model, contents, styles, style_alphas=alphas, refine_steps=args.refine, progress=StepCounter(bar, total)
+            model,
+            contents,
+            styles,
+            style_alphas=alphas,
+            refine_steps=args.refine,
+            stroke_size=args.stroke_size,
+            progress=StepCounter(bar, total),
         )
     save_image(sheet, args.output)
     report(f"{args.output}  {sheet.shape[-1]}x{sheet.shape[-2]}  {time.monotonic() - started:.1f} s", args.output)
@@ -84,6 +91,7 @@ def comparison_sheet(
     style_alphas: Sequence[Tensor | None] | None = None,
     gap_px: int = 4,
     refine_steps: int = 0,
+    stroke_size: float = 0.0,
     progress: ProgressCallback | None = None,
 ) -> Tensor:
     """A grid of every content in every style, with the contents on the left and the styles on top, on white.
@@ -93,6 +101,7 @@ def comparison_sheet(
         contents, styles: at least one of each; (1, 3, H, W) in [0, 1], all of one size.
         style_alphas: opacity of each style, (1, 1, H, W), or None; clear parts are shown as they are, and not used.
         gap_px: width of the white gap between pictures, in pixels.
+        refine_steps, stroke_size: see `stylize`.
 
     Returns:
         (1, 3, H, W) float32 in [0, 1]: len(contents) + 1 rows of len(styles) + 1 pictures; the top left one is white.
@@ -104,7 +113,13 @@ def comparison_sheet(
     for index, (style, alpha) in enumerate(zip(styles, alphas, strict=True)):
         part = sub_progress(progress, index / len(styles), (index + 1) / len(styles))
         painted = stylize(
-            model, batch, fill_clear(style, alpha), style_masks=[alpha], refine_steps=refine_steps, progress=part
+            model,
+            batch,
+            fill_clear(style, alpha),
+            style_masks=[alpha],
+            refine_steps=refine_steps,
+            stroke_size=stroke_size,
+            progress=part,
         )
         columns.append(torch.cat([style, painted]))
     cells = F.pad(torch.stack(columns), (0, gap_px, 0, gap_px), value=1.0)

@@ -7,15 +7,17 @@ import math
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, load_model
 from ..errors import ImageError
+from ..inference.coarse_to_fine import MAX_STROKE_SIZE, MAX_STYLE_SIDE, STROKE_SIDE
 from ..inference.refine import MAX_STEPS
 from ..inference.stages import ATTENTIONS
-from ..inference.stylize import encode_style
+from ..inference.stylize import KeptStyles, encode_style
 from ..io.image_files import FoundImage, search_images
 from ..io.images import load_color_and_alpha, load_mask
 from ..models.fusion import StyleFeatures
@@ -30,7 +32,7 @@ from .shared.paths import input_path
 NO_MASK = "none"
 """Value of --style-mask for a style without a mask."""
 STYLE_SIDE = 512
-"""Default of --style-size, in pixels."""
+"""Default of --style-size, in pixels, in a single pass."""
 
 
 def add_stylize_options(group: argparse._ArgumentGroup) -> None:
@@ -67,15 +69,26 @@ def add_refine_option(group: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
-def add_size_options(group: argparse._ArgumentGroup, contents: str) -> None:
+def add_stroke_option(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--stroke-size", type=stroke_size, default=0.0, metavar="X",
+        help="size of the strokes relative to the picture: 1 is that of a picture with a short side of "
+        f"{STROKE_SIDE} pixels, 2 twice that. Larger pictures are painted in several passes, coarse to fine, which "
+        "take about half as much time again (default: 0, one pass, in which strokes have the same size in pixels in "
+        "every picture)",
+    )  # fmt: skip
+
+
+def add_size_options(group: argparse._ArgumentGroup, contents: str, style_default: str = f"{STYLE_SIDE}") -> None:
     """Adds --size and --style-size; `contents` is the plural noun for what is stylized."""
     group.add_argument(
         "--size", type=pixels_or_zero, default=0, metavar="PX",
         help=f"resize the {contents} to this short side (default: 0, which keeps their size)",
     )  # fmt: skip
     group.add_argument(
-        "--style-size", type=pixels_or_zero, default=STYLE_SIDE, metavar="PX",
-        help="reduce styles whose short side is longer to this short side; 0 keeps their size (default: %(default)s)",
+        "--style-size", type=pixels_or_zero, metavar="PX",
+        help="reduce styles whose short side is longer to this short side; 0 keeps their size "
+        f"(default: {style_default})",
     )  # fmt: skip
 
 
@@ -129,13 +142,14 @@ class Styles:
     Args:
         paths: the style pictures.
         masks: for each style the path of its mask, or NO_MASK.
-        args: the options of `add_stylize_options` and `add_size_options`.
+        args: the options of `add_stylize_options`, `add_size_options` and `add_stroke_option`.
     """
 
     def __init__(self, paths: Sequence[Path], masks: Sequence[str], args: argparse.Namespace) -> None:
         self.paths, self.masks, self.args = paths, masks, args
         self.pictures: list[tuple[Tensor, Tensor | None]] = []
         self.features: list[StyleFeatures] = []
+        self.kept: list[Tensor] | None = None
 
     def read(self) -> None:
         """Reads the pictures and masks, at the first call only.
@@ -146,6 +160,9 @@ class Styles:
         """
         if self.pictures:
             return
+        largest = self.args.style_size
+        if largest is None:
+            largest = MAX_STYLE_SIDE if self.args.stroke_size else STYLE_SIDE
         pictures = []
         for path, mask_path in zip(self.paths, self.masks, strict=True):
             color, alpha = load_color_and_alpha(path)
@@ -154,8 +171,8 @@ class Styles:
                 raise ImageError(f"{path} is clear everywhere; a style needs visible parts. Choose another picture.")
             if mask_path != NO_MASK:
                 mask = fit_mask(load_mask(mask_path), picture, "style") * (1 if alpha is None else alpha)
-            if self.args.style_size and min(picture.shape[-2:]) > self.args.style_size:
-                picture = resize_image(picture, short_side=self.args.style_size)
+            if largest and min(picture.shape[-2:]) > largest:
+                picture = resize_image(picture, short_side=largest)
             pictures.append((picture, mask))
         self.pictures = pictures
 
@@ -166,6 +183,16 @@ class Styles:
             options = {"attention": args.attention, "seed": args.seed, "max_memory_gb": args.max_memory_gb}
             self.features = [encode_style(model, picture, mask=mask, **options) for picture, mask in self.pictures]
         return self.features
+
+    def source(self, model: StyleTransferModel) -> dict[str, Any]:
+        """The arguments of `stylize` that say which styles: encoded ones, or pictures for passes of several sizes."""
+        if not self.args.stroke_size:
+            return {"style": self.encoded(model)}
+        pictures, masks = zip(*self.pictures, strict=True)
+        if self.kept is None:  # a memory limit leaves no room to keep styles
+            self.kept = list(pictures) if self.args.max_memory_gb else KeptStyles(pictures)
+        options = {"attention": self.args.attention, "seed": self.args.seed, "stroke_size": self.args.stroke_size}
+        return {"style": self.kept, "style_masks": masks, **options}
 
 
 def find_styles(patterns: Sequence[str], allow_many: bool = True, without: str | None = None) -> list[FoundImage]:
@@ -268,6 +295,14 @@ def refine_steps(text: str) -> int:
     value = integer(text)
     if not 0 <= value <= MAX_STEPS:
         raise ArgumentTypeError(f"{text} is out of range; it must be between 0 and {MAX_STEPS}")
+    return value
+
+
+def stroke_size(text: str) -> float:
+    """The size of strokes relative to the picture; 0 is a single pass."""
+    value = number(text)
+    if not 0 <= value <= MAX_STROKE_SIZE:
+        raise ArgumentTypeError(f"{text} is out of range; it must be between 0 and {MAX_STROKE_SIZE:g}")
     return value
 
 

@@ -34,11 +34,13 @@ from ..runtime.remarks import remark
 from .errors import explain
 from .options import (
     NO_MASK,
+    STYLE_SIDE,
     Styles,
     add_memory_option,
     add_model_options,
     add_refine_option,
     add_size_options,
+    add_stroke_option,
     add_style_mask_option,
     add_stylize_options,
     check_style_weights,
@@ -58,6 +60,8 @@ examples:
   adaattn stylize photo.jpg --style a.jpg --style b.jpg --style-weights .7,.3 -o mixed.png
 The strokes of the style, in about a minute for each picture:
   adaattn stylize photo.jpg --style painting.jpg -o result.png --refine 60
+A photo of 12 megapixels with strokes that can be seen:
+  adaattn stylize photo.jpg --style painting.jpg -o result.png --stroke-size 1
 Every picture of a folder; --resume continues a run that was stopped:
   adaattn stylize holiday/ --style painting.jpg -o results/ --resume
 One result for each style, named photo__painting.png:
@@ -86,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="picture to write, - for a PNG file on standard output; or a folder, in which each result is a PNG file "
         "with the name and the subfolder of its content. The results of a folder go to a folder",
     )  # fmt: skip
-    add_stylize_options(parser.add_argument_group("style transfer"))
+    style_transfer = parser.add_argument_group("style transfer")
+    add_stylize_options(style_transfer)
+    add_stroke_option(style_transfer)
     _add_refine_options(parser.add_argument_group("refinement"))
     _add_region_options(parser.add_argument_group("sizes and masks"))
     add_model_options(parser)
@@ -113,7 +119,7 @@ def _add_refine_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_region_options(group: argparse._ArgumentGroup) -> None:
-    add_size_options(group, "contents")
+    add_size_options(group, "contents", f"{STYLE_SIDE}; with --stroke-size, as each pass needs it")
     group.add_argument(
         "--content-mask",
         type=input_path,
@@ -308,8 +314,9 @@ class StylizeJob:
             "content_mask": self.mask,
             "keep_color": args.keep_color,
         }
-        encoded = styles.encoded(self.model)
-        result = stylize(self.model, picture, encoded, max_memory_gb=args.max_memory_gb, **options)
+        result = stylize(
+            self.model, picture, **styles.source(self.model), max_memory_gb=args.max_memory_gb, **options
+        )  # fmt: skip
         if not args.refine:
             return result
         pictures, masks = zip(*styles.pictures, strict=True)

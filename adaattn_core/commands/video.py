@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stylize_options(parser.add_argument_group("style transfer"))
     sizes = parser.add_argument_group("sizes and masks")
     add_size_options(sizes, "frames")
+    parser.set_defaults(stroke_size=0.0)  # which `Styles` reads: frames are small, and painted in one pass
     add_style_mask_option(sizes)
     add_model_options(parser)
     add_memory_option(parser, "a limit turns off reading frames ahead")
