@@ -259,6 +259,8 @@ class StylizeJob:
         self.args, self.ranks, self.is_single = args, ranks, is_single
         self.counter: StepCounter | None = None
         self.mask = load_mask(args.content_mask) if args.content_mask else None
+        if self.mask is not None and not bool(self.mask.any()):
+            remark(args.content_mask, "this mask is black everywhere, so nothing is painted")
         find_model(args.model)
         self.device = ranks.pick_device(args.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from ..ops.layout import counted
+from ..runtime.remarks import remark
 from .file_kinds import RAW_MESSAGE, is_raw, wrong_kind
 
 # Raster formats only: EPS would start Ghostscript.
@@ -76,6 +79,21 @@ def read_suffixes() -> frozenset[str]:
 def is_picture_name(name: str | PurePath) -> bool:
     """Whether a file name ends in the suffix of a picture."""
     return PurePath(name).suffix.lower() in read_suffixes()
+
+
+def remark_skipped(source: str, suffixes: Counter[str]) -> None:
+    """Says how many files of a folder or an archive are skipped because their names are not those of pictures.
+
+    Args:
+        source: the folder, glob or archive.
+        suffixes: of these files, with their numbers.
+    """
+    if suffixes:
+        ordered = sorted(suffixes, key=lambda suffix: (-suffixes[suffix], suffix == "", suffix))
+        kinds = [suffix or "no suffix" for suffix in ordered[:3]]
+        more = ", ..." if len(suffixes) > len(kinds) else ""
+        skipped = f"{counted(suffixes.total(), 'file')} skipped, as not of a known picture format"
+        remark(source, f"{skipped} ({', '.join(kinds)}{more})")
 
 
 def explain_unidentified(head: bytes, name: str) -> str:

@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import itertools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from .files import StrPath, error_reason, is_stream
-from .formats import is_picture_name
+from .formats import is_picture_name, remark_skipped
 
 
 class FoundImage(NamedTuple):
@@ -85,7 +86,9 @@ def _search(pattern: Path, without: StrPath | None, unreadable: list[str]) -> li
     if without is not None and not _is_within(root, Path(without)):
         files = [file for file in files if not _is_within(file.parent, Path(without))]
     pictures = sorted(file for file in files if is_picture_name(file))
-    if not pictures and not failures:
+    if pictures:
+        remark_skipped(str(pattern), Counter(file.suffix.lower() for file in files if not is_picture_name(file)))
+    elif not failures:
         raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
     return [FoundImage(file, file.relative_to(root), root) for file in pictures]
 

@@ -6,6 +6,7 @@ import glob
 import logging
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import DataError, ImageError
-from .formats import is_picture_name
+from .formats import is_picture_name, remark_skipped
 from .image_files import find_files, find_images, split_glob
 
 log = logging.getLogger(__name__)
@@ -143,19 +144,26 @@ def members(shard: Path) -> list[Member]:
         DataError: the file does not exist, or is no uncompressed tar file.
     """
     pictures: list[Member] = []
+    skipped: Counter[str] = Counter()
     try:
         with tarfile.open(shard, "r:") as archive:
             for info in _headers(archive):
                 path = PurePosixPath(info.name)
                 hidden = any(part.startswith(".") for part in path.parts)
-                if info.isreg() and not info.issparse() and is_picture_name(path) and not hidden:
+                if not info.isreg() or hidden:
+                    continue
+                if is_picture_name(path) and not info.issparse():
                     pictures.append(Member(shard, str(path), info.offset_data, info.size))
+                else:
+                    skipped[path.suffix.lower()] += 1
     except FileNotFoundError as error:
         raise DataError(f"{shard} is missing. Check the name, or the range of numbers in it.") from error
     except tarfile.TarError as error:
         if not pictures:
             raise DataError(f"{shard} is no tar file, or compressed ({error}). Make it anew with tar -cf.") from error
         log.warning("%s is damaged (%s); only the %d picture(s) before that are used", shard, error, len(pictures))
+    if pictures:
+        remark_skipped(str(shard), skipped)
     return pictures
 
 

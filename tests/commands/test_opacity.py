@@ -115,3 +115,19 @@ def test_a_style_that_is_clear_everywhere_is_refused(complain: Callable[[str], s
     assert complain(f"compare --content sea.png --style clear.png {MODEL} -o out.png") == (
         "clear.png is clear in the square that is used; a style needs visible parts. Crop it first."
     )
+
+
+def test_a_mask_that_is_black_everywhere_is_said_to_be(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("L", (56, 40)).save("black.png")
+    run(f"stylize photos/sea.png {OIL} --content-mask black.png -o out.png")
+    assert (pixels("out.png") == pixels("photos/sea.png")).all()
+    assert [record.message for record in caplog.records] == [
+        "black.png: this mask is black everywhere, so nothing is painted"
+    ]
+
+
+def test_a_mask_of_0_and_1_paints_as_one_of_0_and_255(folder: Path) -> None:
+    for name in ("mask01", "mask255"):
+        run(f"stylize {REPORTS / 'content.png'} {OIL} --content-mask {REPORTS / name}.png -o {name}.png")
+    assert (pixels("mask01.png") == pixels("mask255.png")).all()
+    assert (pixels("mask01.png") != pixels(REPORTS / "content.png")[..., :3]).any()

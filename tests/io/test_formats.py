@@ -20,6 +20,7 @@ from adaattn_core.errors import ImageError
 from adaattn_core.io import formats
 from adaattn_core.io.image_files import find_images
 from adaattn_core.io.images import load_image
+from adaattn_core.io.picture_sources import list_pictures
 from tests.helpers.pixels import SIZE, assert_color
 from tests.helpers.tiny_tiffs import REPORTS, write_tiff
 
@@ -108,6 +109,29 @@ def test_a_folder_gives_every_suffix_that_is_read_when_named(tmp_path: Path) -> 
 def test_suffixes_of_plugins_belong_to_pictures() -> None:
     assert all(map(formats.is_picture_name, ("a.heic", "A.HEIF", "b.avif", "c.jxl")))
     assert not any(map(formats.is_picture_name, ("a.txt", "b.eps", "png", "c.dng", "d")))
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}/**/*", "{}/photos.tar"])
+def test_what_is_skipped_is_counted_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture, pattern: str) -> None:
+    names = ["a.png", "notes.txt", "b.TXT", "c.dng", "sub/d.xmp", "sub/README", ".hidden.txt"]
+    (tmp_path / "sub").mkdir()
+    for name in names:
+        Image.new("RGB", SIZE).save(tmp_path / name, "PNG")
+    if "tar" in pattern:
+        with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+            for name in names:
+                archive.add(tmp_path / name, name)
+    source = pattern.format(tmp_path)
+    assert len(list_pictures(source)) == 1
+    assert [record.message for record in caplog.records] == [
+        f"{source}: 5 files skipped, as not of a known picture format (.txt, .dng, .xmp, ...)"
+    ]
+
+
+def test_a_folder_of_pictures_alone_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", SIZE).save(tmp_path / "a.png")
+    assert find_images([tmp_path]) == [tmp_path / "a.png"]
+    assert not caplog.records
 
 
 # ---------------------------------------------------------------- other files
