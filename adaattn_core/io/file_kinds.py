@@ -70,5 +70,5 @@ def is_torch_archive(file: str | PurePath) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return any(PurePath(name).name == "data.pkl" for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # zipfile raises errors of many kinds on damaged data
         return True
