@@ -43,7 +43,7 @@ def settings():
         "environment": dict(os.environ),
         "folder": os.getcwd(),
         "path": list(sys.path),
-        "mask of permissions": (os.umask(0o27), os.umask(0o27))[1],
+        "mask of permissions": os.umask(0o27),
         "sockets": socket.getdefaulttimeout(),
         "hooks": (sys.excepthook, threading.excepthook, sys.getrecursionlimit(), gc.get_threshold()),
         "standard streams": (sys.stdin, sys.stdout, sys.stderr),
