@@ -19,7 +19,7 @@ NO_ALPHA = (64, 64)
 
 def to_pictures(image: Tensor, role: str) -> Tensor:
     """IMAGE of any float type -> (B, 3, H, W) float32. `to_alpha` is the fourth channel; a single one is repeated."""
-    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or not len(image):
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or not image.numel():
         shape = image.movedim(-1, -3).shape if image.ndim > 2 else image.shape
         came = layout.pictures_in_words(shape)
         raise ValueError(f"the {role} image is {came}; a batch of pictures with 3 channels is needed")

@@ -51,14 +51,23 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
 
 
-def run(args: argparse.Namespace) -> int:
+def train_config(args: argparse.Namespace) -> TrainConfig:
+    """The settings of the run.
+
+    Raises:
+        ValueError: a setting is missing, or out of range.
+    """
     given = given_settings(args)
     missing = [
         flag(field.name) for field in fields(TrainConfig) if field.default is MISSING and field.name not in given
     ]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing. Set each by its flag or in a --config file.")
-    config = TrainConfig(**given)
+    return TrainConfig(**given)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = train_config(args)
     is_main_process = DistributedContext.from_env().is_main_process
     if not is_main_process:  # only the main process reports
         logging.getLogger("adaattn_core").setLevel(logging.DEBUG if args.verbose else logging.ERROR)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, get_args
 
+from ..errors import printable
 from ..models.config import BASE, COMPACT, VIDEO_LEVELS, ModelConfig
 from ..models.encoder import LEVELS
 
@@ -313,5 +314,5 @@ CHOICES = (("architecture", Architecture), ("kind", Kind), ("optimizer", Optimiz
 def _check_levels(name: str, levels: Sequence[str]) -> None:
     unknown = [level for level in levels if level not in LEVELS]
     if unknown or not levels:
-        given = ", ".join(map(repr, unknown)) or "empty"
+        given = printable(", ".join(map(repr, unknown)), 300) or "empty"
         raise ValueError(f"{name} is {given}; one or more of {', '.join(LEVELS)} is needed")

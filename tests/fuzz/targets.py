@@ -17,12 +17,11 @@ from adaattn_core.checkpoints.published import SHALLOW_TABLE, rename_tensors
 from adaattn_core.checkpoints.tensor_file import read_tensors
 from adaattn_core.cli import build_parser
 from adaattn_core.commands.info import describe_model
-from adaattn_core.commands.train import given_settings
+from adaattn_core.commands.train import train_config
 from adaattn_core.errors import AdaAttNError
 from adaattn_core.io.images import load_alpha, load_mask
 from adaattn_core.io.picture_sources import list_pictures
 from adaattn_core.models.config import ModelConfig
-from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.dataset import read_picture
 from adaattn_core.training.run_checkpoint import read_checkpoint
 from tests.fuzz import seeds
@@ -94,7 +93,7 @@ def _read_tar(path: Path, rng: random.Random) -> object:
 
 def _read_settings(path: Path, rng: random.Random) -> object:
     """As `adaattn train --config` does; the parser ends with code 2 and its line."""
-    return TrainConfig(**given_settings(build_parser().parse_args(["train", "--config", str(path)])))
+    return train_config(build_parser().parse_args(["train", "--config", str(path)]))
 
 
 def _settings() -> Sequence[Data]:

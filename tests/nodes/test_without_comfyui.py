@@ -232,6 +232,7 @@ def test_images_of_every_kind_become_pictures() -> None:
         ((40, 60, 3), "1 picture of 60x40 pixels with 3 channels and no batch"),
         ((1, 40, 60, 2), "1 picture of 60x40 pixels with 2 channels"),
         ((0, 40, 60, 3), "0 pictures of 60x40 pixels with 3 channels"),
+        ((1, 40, 0, 3), "1 picture of 0x40 pixels with 3 channels"),
     ],
 )
 def test_what_is_no_image(shape: tuple[int, ...], came: str) -> None:
