@@ -175,7 +175,8 @@ def config_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Model
     """
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is not an AdaAttN model file (no format {FORMAT!r} in its metadata). Use adaattn convert."
+            f"{path} is not an AdaAttN model file (no format {FORMAT!r} in its metadata). "
+            "Choose a model that AdaAttN has saved."
         )
     if metadata.get("version") != VERSION:
         version = metadata.get("version", "none")[:LONGEST_NAME]

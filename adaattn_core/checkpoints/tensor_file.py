@@ -112,7 +112,7 @@ def _open_safetensors(path: str | Path) -> safe_open:
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
         raise _named_kind(Path(path)) or CheckpointError(
-            f"{path} is truncated or no safetensors file. Get it again, or use adaattn convert."
+            f"{path} is truncated or no safetensors file. Get it again."
         ) from error
 
 
@@ -126,7 +126,7 @@ def _named_kind(path: Path) -> CheckpointError | None:
     if head.startswith(ZIP_SIGNATURE) and is_torch_archive(path):
         if path.suffix != ".safetensors":
             return None
-        advice = "Name it .pth, and make a model file of it with adaattn convert."
+        advice = "Name it .pth, beside the other published files."
         return CheckpointError(f"{path} is a PyTorch checkpoint and no safetensors file. {advice}")
     if head[8:10] == b'{"' and path.suffix != ".safetensors":
         return CheckpointError(f"{path} is a safetensors file. Name it .safetensors.")

@@ -178,7 +178,7 @@ def test_a_refused_file_changes_no_weights() -> None:
 def test_a_truncated_file(saved: Path, share: float) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(len(data) * share)])
-    text = r".*model\.safetensors is truncated or no safetensors file\. Get it again, or use adaattn convert\."
+    text = r".*model\.safetensors is truncated or no safetensors file\. Get it again\."
     refused(lambda: load_model(saved), text)
 
 
@@ -190,7 +190,8 @@ def test_a_text_file(saved: Path) -> None:
 @pytest.mark.parametrize("format_name", ["", "pt"])
 def test_another_safetensors_format(saved: Path, format_name: str) -> None:
     rewrite(saved, metadata={"format": format_name})
-    text = r".* is not an AdaAttN model file \(no format 'adaattn' in its metadata\)\. Use adaattn convert\."
+    problem = r".* is not an AdaAttN model file \(no format 'adaattn' in its metadata\)\."
+    text = rf"{problem} Choose a model that AdaAttN has saved\."
     refused(lambda: load_model(saved), text)
 
 

@@ -84,8 +84,7 @@ def test_weights_with_the_suffix_of_the_other_format(tmp_path: Path) -> None:
     torch.save({"conv0.weight": torch.zeros(3)}, tmp_path / "m.safetensors")
     path = tmp_path / "m.safetensors"
     assert message(lambda: load_model(path), path) == (
-        "is a PyTorch checkpoint and no safetensors file. "
-        "Name it .pth, and make a model file of it with adaattn convert."
+        "is a PyTorch checkpoint and no safetensors file. Name it .pth, beside the other published files."
     )
     save_model(small_model(), tmp_path / "n.safetensors")
     path = (tmp_path / "n.safetensors").rename(tmp_path / "n.pth")

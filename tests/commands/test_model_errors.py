@@ -34,11 +34,16 @@ def test_an_unknown_model(complain: Complain, monkeypatch: pytest.MonkeyPatch) -
     assert "adaattn convert FOLDER --encoder vgg_normalised.pth -o " in line
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_an_empty_weights_file(complain: Complain) -> None:
+    Path("cut.safetensors").touch()
+    assert complain("info cut.safetensors") == "cut.safetensors is empty. Download or export it again."
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_a_truncated_weights_file(complain: Complain, share: float) -> None:
     data = Path("m.safetensors").read_bytes()
     Path("cut.safetensors").write_bytes(data[: int(share * len(data))])
-    line = "cut.safetensors is truncated or no safetensors file. Get it again, or use adaattn convert."
+    line = "cut.safetensors is truncated or no safetensors file. Get it again."
     assert complain(f"{SEA} --model cut.safetensors") == line
     assert complain("info cut.safetensors") == line
 
@@ -46,7 +51,8 @@ def test_a_truncated_weights_file(complain: Complain, share: float) -> None:
 def test_weights_of_another_architecture(complain: Complain) -> None:
     save_file({"weight": torch.zeros(3)}, "other.safetensors")
     assert complain(f"{SEA} --model other.safetensors") == (
-        "other.safetensors is not an AdaAttN model file (no format 'adaattn' in its metadata). Use adaattn convert."
+        "other.safetensors is not an AdaAttN model file (no format 'adaattn' in its metadata). "
+        "Choose a model that AdaAttN has saved."
     )
 
 

@@ -274,10 +274,26 @@ def test_one_mask_for_each_picture() -> None:
         (torch.full((40, 60), 0.3), {"threshold": 0.5}),
     ],
 )
-def test_an_empty_mask_says_what_to_do(mask: torch.Tensor, options: dict[str, Any]) -> None:
-    text = (
-        "the content mask is empty: nothing is left to paint. Paint some of it white, change invert or threshold, or "
+def test_an_empty_mask_paints_nothing_and_says_what_to_do(mask: torch.Tensor, options: dict[str, Any]) -> None:
+    with pack_module("adaattn_core.runtime.remarks").collected_remarks() as notes:
+        area = pictures.fit_content_mask(mask, CONTENT, **options)
+    assert torch.equal(area, torch.zeros(1, 1, 40, 60)) and pictures.painted_strength(0.8, area) == 0
+    assert [note.text for note in notes] == [
+        "the content mask is empty: nothing is painted there. Paint some of it white, change invert or threshold, or "
         "disconnect it."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        pictures.fit_content_mask(mask, CONTENT, **options)
+    ]
+
+
+@pytest.mark.parametrize("content", ["torn", "pth", "foreign"])
+def test_the_message_about_a_wrong_file_names_no_command(content: str, tmp_path: Path) -> None:
+    """An artist with ComfyUI has not installed the command line."""
+    path = tmp_path / "mine.safetensors"
+    if content == "torn":
+        path.write_bytes(b"not weights")
+    elif content == "pth":
+        torch.save({"a": torch.zeros(1)}, path)
+    else:
+        save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError) as caught:
+        files.read_model("mine.safetensors", finder(tmp_path))
+    assert not re.search(r"\badaattn [a-z]|--", str(caught.value)), str(caught.value)
