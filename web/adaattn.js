@@ -2,11 +2,11 @@
 import { app } from "../../scripts/app.js";
 
 const COLORS = {
-  ADAATTN_ENCODER: "#6fa8dc",
-  ADAATTN_ATTENTION: "#e69138",
-  ADAATTN_DECODER: "#93c47d",
-  ADAATTN_FEATURES: "#76d7c4",
-  ADAATTN_FUSED: "#d67fb5",
+  ADAATTN_ENCODER: "#b98406",
+  ADAATTN_ATTENTION: "#ef05a1",
+  ADAATTN_DECODER: "#7c45ff",
+  ADAATTN_FEATURES: "#d7d8e9",
+  ADAATTN_FUSED: "#8e5d3b",
 };
 
 // A palette that is loaded blanks the types it does not know, so the colours are set again whenever it may have been.
