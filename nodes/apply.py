@@ -6,13 +6,16 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import ProgressCallback, batching, chunked, memory_budget, stages, validation
-from .pictures import both, fit_content_mask, fit_style_mask, to_mask
+from .core import ProgressCallback, batching, chunked, memory_budget, stages
+from .outcome import told
+from .pairs import pair_up, repeat, repeat_masks, take
+from .pictures import both, fit_content_mask, fit_style_mask, painted_strength, to_mask
 from .sockets import (
     AttentionType,
     FeaturesType,
     FusedType,
     attention_inputs,
+    every_style,
     mask_inputs,
     schema,
     strength,
@@ -48,6 +51,7 @@ class Apply(io.ComfyNode):
                 ),
                 temperature(),
                 *attention_inputs(),
+                every_style(),
             ],
             outputs=[
                 FusedType.Output(
@@ -61,6 +65,7 @@ class Apply(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @told
     def execute(
         cls,
         attention: bridge.Part,
@@ -75,14 +80,20 @@ class Apply(io.ComfyNode):
         temperature: float = 1.0,
         attention_mode: stages.Attention = "exact",
         sample_seed: int = 0,
+        every_style: bool = False,
     ) -> io.NodeOutput:
         for features, role in ((content, "content"), (style, "style")):
             stages.check_origin(features, attention.encoder, attention.attention.name, role)
+        pairs = pair_up(len(content.picture), [len(style.picture)], every_style)
+        picture = repeat(content.picture, pairs.contents)
         mask = fit_content_mask(
-            content_mask, content.picture, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
+            repeat_masks(content_mask, len(content.picture), pairs.contents),
+            picture,
+            threshold=mask_threshold,
+            invert=mask_invert,
+            feather=mask_feather,
         )
-        validation.check_style_batch(len(style.picture), len(content.picture))
-        options = chunked.TransferOptions(strength=strength, temperature=temperature)
+        options = chunked.TransferOptions(strength=painted_strength(strength, mask), temperature=temperature)
         with bridge.loaded([attention], content.picture, style.picture) as device:
             encoded = stages.encode_style_features(
                 attention.module,
@@ -95,21 +106,21 @@ class Apply(io.ComfyNode):
             def run(
                 items: slice, sizes: memory_budget.ChunkSizes, progress: ProgressCallback | None
             ) -> stages.StylizedFeatures:
-                batch = bridge.to_device(batching.slice_batch(content, items), device)
+                batch = bridge.to_device(repeat(content, pairs.contents[items]), device)
                 stylized = stages.transfer(
-                    attention.module, batch.as_dict(), batch.picture, [batching.slice_batch(encoded, items)], options,
+                    attention.module, batch.as_dict(), batch.picture, [take(encoded, pairs.styles[items])], options,
                     sizes=sizes, progress=progress,
                 )  # fmt: skip
                 return bridge.to_output_device(stylized)
 
             parts = batching.run_batched(
-                run, content.picture, sizes=memory_budget.fastest_sizes(device), progress=bridge.NodeProgress()
+                run, picture, sizes=memory_budget.fastest_sizes(device), progress=bridge.NodeProgress()
             )
         stylized = batching.concat_batches(parts)._replace(
-            content=content.picture,
+            content=picture,
             strength=parts[0].strength,
             mask=mask,
             attention=attention.attention,
-            alpha=content.alpha,
+            alpha=repeat(content.alpha, pairs.contents),
         )  # fmt: skip
-        return io.NodeOutput(stylized, to_mask(mask, content.picture))
+        return io.NodeOutput(stylized, to_mask(mask, picture))

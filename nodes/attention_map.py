@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from . import bridge
 from .attention_view import losses, view_file
 from .core import attention_map, config, stages
+from .outcome import told
 from .pictures import to_image
 from .sockets import AttentionType, FeaturesType, schema, temperature, unit_slider
 
@@ -56,6 +57,7 @@ class AttentionMap(io.ComfyNode):
         return losses()
 
     @classmethod
+    @told
     def execute(
         cls,
         attention: bridge.Part,

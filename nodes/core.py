@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adaattn_core.io.files import atomic_path
     from adaattn_core.models import config, encoder, model
     from adaattn_core.ops import layout, masks, opacity, resize
+    from adaattn_core.runtime import remarks
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from adaattn_core.viewer import view_data
 else:
@@ -44,6 +45,7 @@ else:
     from ..adaattn_core.io.files import atomic_path
     from ..adaattn_core.models import config, encoder, model
     from ..adaattn_core.ops import layout, masks, opacity, resize
+    from ..adaattn_core.runtime import remarks
     from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from ..adaattn_core.viewer import view_data
 
@@ -67,6 +69,7 @@ __all__ = [
     "opacity",
     "published",
     "refine",
+    "remarks",
     "resize",
     "stages",
     "stylize",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import bridge
 from .core import ProgressCallback, batching, memory_budget, stages, validation
+from .outcome import told
 from .pictures import to_image, to_pictures, with_alpha
 from .sockets import DecoderType, FusedType, keep_color, schema
 
@@ -36,6 +37,7 @@ class Decode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @told
     def execute(
         cls,
         decoder: bridge.Part,

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from .core import errors, images
+from .outcome import told
 from .pictures import to_image
 from .sockets import schema
 
@@ -54,6 +55,7 @@ class ExamplePicture(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @told
     def execute(cls, picture: str, frames: int) -> io.NodeOutput:
         if not 1 <= frames <= MAX_FRAMES:
             raise ValueError(f"frames is {frames}; 1 to {MAX_FRAMES} are needed")

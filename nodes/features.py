@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import bridge
 from .core import ProgressCallback, batching, memory_budget, opacity, stages
+from .outcome import told
 from .pictures import to_alpha, to_pictures
 from .sockets import EncoderType, FeaturesType, schema
 
@@ -37,6 +38,7 @@ class ExtractFeatures(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @told
     def execute(cls, encoder: bridge.Part, image: Tensor) -> io.NodeOutput:
         color, alpha = to_pictures(image, "image"), to_alpha(image)
         pictures = opacity.visible_color(color, alpha)

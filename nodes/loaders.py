@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from . import bridge, files
 from .core import model_file, stages
+from .outcome import told
 from .sockets import AttentionType, DecoderType, EncoderType, schema
 
 
@@ -42,6 +43,7 @@ class LoadModel(io.ComfyNode):
         return files.stamp(model_name, bridge.find_file)
 
     @classmethod
+    @told
     def execute(cls, model_name: str) -> io.NodeOutput:
         loaded = files.read_model(model_name, bridge.find_file)
         fingerprints = (
@@ -84,6 +86,7 @@ class LoadEncoder(io.ComfyNode):
         return files.stamp(encoder_name, bridge.find_file)
 
     @classmethod
+    @told
     def execute(cls, encoder_name: str) -> io.NodeOutput:
         loaded = files.read_encoder(encoder_name, bridge.find_file)
         fingerprint = stages.ModelFingerprint(model_file.fingerprint(loaded), encoder_name)

@@ -7,6 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from .core import mixing
+from .outcome import told
+from .pairs import repeat
 from .pictures import fit_content_mask
 from .sockets import FusedType, schema, weight
 
@@ -30,9 +32,17 @@ class MixStyles(io.ComfyNode):
         )
 
     @classmethod
+    @told
     def execute(cls, **slots: Any) -> io.NodeOutput:  # noqa: ANN401 (fused_1, weight_1, mask_1, fused_2, ...)
         used = [slot for slot in SLOTS if slots.get(f"fused_{slot}") is not None]
         paintings = [slots[f"fused_{slot}"] for slot in used]
+        count = max(len(painting.content) for painting in paintings)
+        paintings = [
+            painting._replace(content=repeat(painting.content, range(count)))
+            if len(painting.content) == 1
+            else painting
+            for painting in paintings
+        ]
         masks = [
             fit_content_mask(slots.get(f"mask_{slot}"), paintings[0].content, name=f"mask {slot}") for slot in used
         ]

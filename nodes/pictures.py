@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .core import layout, masks, opacity
+from .core import layout, masks, opacity, remarks
 
 NO_ALPHA = (64, 64)
 """Size of the all-black mask that Load Image returns for a picture without transparency. It counts as no mask."""
@@ -95,19 +95,24 @@ def fit_content_mask(
 ) -> Tensor | None:
     """MASK -> where the content is stylized: (B or 1, 1, H, W) at the picture's size, None for everywhere.
 
-    Raises:
-        ValueError: the mask is 0 everywhere in all pictures.
+    A mask that is 0 everywhere in all pictures paints nothing, and a remark says so.
     """
     if mask is None or is_no_mask(mask):
         return None
     fitted = masks.fit_mask(mask, picture, "content", stretch=True)
     shaped = masks.shape_mask(fitted, threshold=threshold, invert=invert, feather=feather).to(picture.device)
     if not bool(shaped.any()):
-        raise ValueError(
-            f"the {name} is empty: nothing is left to paint. Paint some of it white, change invert or threshold, or "
-            "disconnect it."
+        remarks.remark(
+            "",
+            f"the {name} is empty: nothing is painted there. Paint some of it white, change invert or threshold, or "
+            "disconnect it.",
         )
     return shaped
+
+
+def painted_strength(strength: float, mask: Tensor | None) -> float:
+    """The strength of the style, which is 0 where an empty mask leaves nothing to paint."""
+    return strength if mask is None or bool(mask.any()) else 0.0
 
 
 def fit_style_mask(mask: Tensor | None, picture: Tensor) -> Tensor | None:

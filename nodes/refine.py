@@ -10,7 +10,18 @@ from torch import Tensor
 
 from . import bridge, files
 from .core import ProgressCallback, opacity, refine
-from .pictures import fit_content_mask, to_alpha, to_image, to_pictures, to_style, with_alpha, with_hidden
+from .outcome import told
+from .pairs import repeat
+from .pictures import (
+    fit_content_mask,
+    painted_strength,
+    to_alpha,
+    to_image,
+    to_pictures,
+    to_style,
+    with_alpha,
+    with_hidden,
+)
 from .sockets import keep_color, schema
 
 STEPS = 60
@@ -65,6 +76,7 @@ class Refine(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @told
     def execute(
         cls,
         image: Tensor,
@@ -77,13 +89,15 @@ class Refine(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = opacity.visible_color(to_pictures(image, "image"), to_alpha(image))
         contents = opacity.visible_color(to_pictures(content, "content"), to_alpha(content))
-        contents = contents.expand(len(pictures), -1, -1, -1) if len(contents) == 1 else contents
-        fitted = fit_content_mask(mask, contents, name="mask")
         picture, part = to_style(style, None)
+        if len(pictures) == 1 < len(picture):  # one picture is refined in each of the styles
+            pictures, image = (repeat(one, [0] * len(picture)) for one in (pictures, image))
+        contents, content = (repeat(one, [0] * len(pictures)) if len(one) == 1 else one for one in (contents, content))
+        fitted = fit_content_mask(mask, contents, name="mask")
         progress = bridge.NodeProgress()
         result = refined(
             pictures, contents, [picture], progress, progress, steps=steps, content_weight=content_weight,
-            content_mask=fitted, style_masks=[part], keep_color=keep_color,
+            content_mask=fitted, style_masks=[part], keep_color=keep_color, strength=painted_strength(1.0, fitted),
         )  # fmt: skip
         if to_alpha(image) is None:
             return io.NodeOutput(with_hidden(result, content, fitted, 1.0 if steps else 0.0))

@@ -74,6 +74,14 @@ def attention_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
+def every_style() -> io.Input:
+    return call_supported(
+        io.Boolean.Input, "every_style", display_name="every style", default=False, optional=True, advanced=True,
+        tooltip="For a batch of contents and a batch of styles: paints each content in each style. When it is off, "
+        "batches of equal size pair up. One content is always painted in each style.",
+    )  # fmt: skip
+
+
 def mask_inputs() -> list[io.Input]:
     """Where the content is stylized. The mask is shaped first: threshold, then invert, then feather."""
     return [

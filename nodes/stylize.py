@@ -9,11 +9,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import batching, encode_style, opacity, resize, stages, stylize, sub_progress
+from .core import batching, encode_style, opacity, remarks, resize, stages, stylize, sub_progress
 from .loaders import model_input
-from .pictures import fit_content_mask, to_alpha, to_image, to_pictures, to_style, with_hidden
+from .outcome import told
+from .pairs import pair_up, repeat, repeat_masks, take
+from .pictures import fit_content_mask, painted_strength, to_alpha, to_image, to_pictures, to_style, with_hidden
 from .refine import MAX_STEPS, refined
-from .sockets import attention_inputs, keep_color, mask_inputs, schema, strength, temperature, weight
+from .sockets import attention_inputs, every_style, keep_color, mask_inputs, schema, strength, temperature, weight
 
 SLOTS = (2, 3, 4)
 STYLE_SIZE = 512
@@ -71,6 +73,7 @@ class Stylize(io.ComfyNode):
                     "show, as AdaAttN Refine does it. 60 to 100 are usual and take about a minute for 512 x 512 pixels "
                     "on two CPU cores. 0 is none and is fastest.",
                 ),
+                every_style(),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="The repainted picture.")],
         )  # fmt: skip
@@ -80,6 +83,7 @@ class Stylize(io.ComfyNode):
         return files.stamp(model_name, bridge.find_file)
 
     @classmethod
+    @told
     def execute(
         cls,
         model_name: str,
@@ -98,27 +102,32 @@ class Stylize(io.ComfyNode):
         attention_mode: stages.Attention = "exact",
         sample_seed: int = 0,
         refine_steps: int = 0,
+        every_style: bool = False,
         **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
     ) -> io.NodeOutput:
+        to_pictures(content, "content")  # its error comes before those of the styles
+        more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
+        weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
+        images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
+        pairs = pair_up(len(content), [len(one) for one in images], every_style)
+        content_mask = repeat_masks(content_mask, len(content), pairs.contents)
+        content = repeat(content, pairs.contents)
         pictures = opacity.visible_color(to_pictures(content, "content"), to_alpha(content))
         mask = fit_content_mask(
             content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
-        more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
-        weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
-        images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
-        shrink = partial(reduced, short_side=style_size)
+        strength = painted_strength(strength, mask)
+        shrink = partial(reduced, short_side=checked_size(style_size))
         of_styles = zip(images, [style_mask, *[None] * len(more)], strict=True)
         styles, style_masks = zip(*(to_style(image, part, shrink) for image, part in of_styles), strict=True)
         model = files.read_model(model_name, bridge.find_file)
         image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
         options: dict[str, Any] = {
-            "style_weights": weights, "strength": strength, "temperature": temperature, "content_mask": mask,
-            "keep_color": keep_color,
+            "style_weights": weights, "strength": strength, "temperature": temperature, "keep_color": keep_color,
         }  # fmt: skip
 
-        def show(items: slice, result: Tensor) -> None:
-            image[items] = to_image(result)
+        def show(start: int, items: slice, result: Tensor) -> None:
+            image[start + items.start : start + items.stop] = to_image(result)
             progress.show(result[:1])
 
         with bridge.loaded([bridge.part(model, model.config)], pictures, *styles):
@@ -128,14 +137,19 @@ class Stylize(io.ComfyNode):
             ]
             if is_large(pictures):
                 small, first = reduced(pictures[:1], PREVIEW_SIZE), batching.slice_batch((encoded, mask), slice(0, 1))
-                progress.show(stylize(model, small, first[0], **{**options, "content_mask": first[1]}))
+                progress.show(stylize(model, small, first[0], content_mask=first[1], **options))
             share = sub_progress(progress, 0, TRANSFER_SHARE) if refine_steps else progress
-            stylize(model, pictures, encoded, progress=share, on_result=show, **options)
+            for items in pairs.groups():
+                stylize(
+                    model, pictures[items], encoded, content_mask=batching.slice_batch(mask, items),
+                    progress=sub_progress(share, items.start / len(pictures), items.stop / len(pictures)),
+                    on_result=partial(show, items.start), **options,
+                )  # fmt: skip
         if refine_steps:
             share = sub_progress(progress, TRANSFER_SHARE, 1)
             image = refined(
-                to_pictures(image, "image"), pictures, styles, share, progress, steps=refine_steps,
-                style_masks=style_masks, **options,
+                to_pictures(image, "image"), pictures, take(styles, pairs.styles), share, progress,
+                steps=refine_steps, style_masks=take(style_masks, pairs.styles), content_mask=mask, **options,
             )  # fmt: skip
         return io.NodeOutput(with_hidden(image, content, mask, strength))
 
@@ -146,11 +160,21 @@ def is_large(pictures: Tensor) -> bool:
     return height * width > PREVIEW_ABOVE and min(height, width) > 2 * PREVIEW_SIZE
 
 
+def checked_size(style_size: int) -> int:
+    """The size that styles are reduced to; a remark says where a smaller number was asked for."""
+    if 0 < style_size < resize.MIN_SIDE:
+        remarks.remark(
+            "", f"style size {style_size} is too small and counts as {resize.MIN_SIDE}; 0 keeps the size of the styles"
+        )
+        return resize.MIN_SIDE
+    return style_size
+
+
 def reduced(pictures: Tensor, short_side: int) -> Tensor:
     """Pictures reduced to this short side where theirs is longer; 0 leaves them as they are."""
     if not short_side or min(pictures.shape[-2:]) <= short_side:
         return pictures
-    return resize.resize_image(pictures, short_side=max(short_side, resize.MIN_SIDE))
+    return resize.resize_image(pictures, short_side=short_side)
 
 
 def _slot(slot: int) -> list[io.Input]:

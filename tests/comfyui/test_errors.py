@@ -100,9 +100,10 @@ def with_mask(info: dict[str, Any], prompt: Prompt, node: str, name: str, value:
     return {**changed(prompt, node, **{name: link("mask")}), **mask}
 
 
-def test_an_empty_content_mask(host: Host, info: dict[str, Any]) -> None:
-    graph = with_mask(info, stylize_graph(info), "stylize", "content_mask", 0.0)
-    assert "content mask is empty" in red_box(host, graph, "stylize")
+def test_an_empty_content_mask_is_no_error_and_the_page_is_told(host: Host, info: dict[str, Any]) -> None:
+    run = host.paint(with_mask(info, stylize_graph(info), "stylize", "content_mask", 0.0))
+    (line,) = run.outputs["stylize"]["adaattn_notices"]
+    assert "content mask is empty" in line
 
 
 def test_an_empty_style_mask(host: Host, info: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from adaattn_core import save_model
-from tests.helpers.comfy_pack import pack_module
 from tests.helpers.node_images import CONTENT, OTHER, STYLE, image
 from tests.helpers.small_models import picture, small_model
 
@@ -95,14 +94,10 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
         refined_with_too_many_styles,
         r"3 styles came for 2 contents; give 1 style, or 2",
     ),
-    "corrupt": (corrupt_file, r".*broken\.safetensors is truncated or no safetensors file\. Get it again, .*"),
+    "corrupt": (corrupt_file, r".*broken\.safetensors is truncated or no safetensors file\. Get it again\."),
     "missing": (
         simple(model_name="gone.safetensors"),
         r"gone\.safetensors is not in models/adaattn any more\. Press R and choose another, or put it back\.",
-    ),
-    "empty mask": (
-        simple(content_mask=torch.zeros(48, 72)),
-        r"the content mask is empty: nothing is left to paint\. .*",
     ),
     "empty style mask": (
         simple(style_mask=torch.zeros(45, 34)),
@@ -110,7 +105,7 @@ ERRORS: dict[str, tuple[Callable[..., None], str]] = {
     ),
     "style batch": (
         simple(content=image(picture(48, 72, batch=3)), style=image(picture(45, 34, batch=2))),
-        r"the style has 2 pictures and the content 3; give 1 style, or 3",
+        r"the style has 2 pictures and the content 3; give 1 style, or 3, or switch every style on, .*",
     ),
     "channels": (
         simple(style=torch.zeros(1, 45, 34, 2)),
@@ -137,7 +132,7 @@ def test_errors_say_what_to_do(
 ) -> None:
     call, text = ERRORS[name]
     try:
-        with pytest.raises((ValueError, pack_module("adaattn_core.checkpoints.model_file").CheckpointError)) as caught:
+        with pytest.raises((ValueError, RuntimeError)) as caught:
             call(run, parts, host)
     finally:
         for path in host.models.iterdir():
