@@ -23,7 +23,7 @@ from ..benchmarking.training import (
     write_random_vgg,
 )
 from ..checkpoints.tensor_file import read_metadata
-from ..io.files import atomic_path
+from ..io.files import TEMPORARY, atomic_path, folder_in_use, remove_leftovers
 from ..training.config import TrainConfig
 from .options import integer, pixels, positive_integer
 from .shared.paths import check_folder
@@ -187,7 +187,9 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory(prefix="adaattn-") as folder:
+    parent = tempfile.gettempdir()
+    remove_leftovers(parent)
+    with folder_in_use(parent), tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
         config = _train_config(given_settings(args), Path(folder))
         trainer = warmed_up_trainer(config)
         print(_train_title(config, str(trainer.device), str(trainer.autocast_dtype or "float32")))

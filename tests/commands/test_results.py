@@ -233,6 +233,36 @@ def test_a_picture_that_breaks_anything_ends_nothing(
     assert "2 of 3 pictures failed" in capsys.readouterr().err
 
 
+def test_an_input_that_vanishes_ends_nothing(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("p/1.jpg", "p/2.jpg", "p/3.jpg")
+    read = command.StylizeJob.read
+
+    def removing(self: command.StylizeJob, job: command.Job) -> command.Pixels | command.Failure:
+        Path("p/2.jpg").unlink(missing_ok=True)
+        return read(self, job)
+
+    monkeypatch.setattr(command.StylizeJob, "read", removing)
+    assert call(f"stylize p -o o {OIL}") == 2
+    assert files("o") == ["1.png", "3.png"]
+    assert "1 of 3 pictures failed, the others are done. The first failure: " in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_run_at_once(
+    folder: Path, painted: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(*(f"p/{number}.jpg" for number in range(9)))
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    assert call(f"stylize p -o o {OIL}") == 2
+    assert capsys.readouterr().err == (
+        "adaattn: disk full while writing o/0.png. Free some space or choose another disk.\n"
+    )
+    assert len(painted) < 9 and files("o") == []
+
+
 @posix
 def test_a_result_keeps_the_permissions_of_the_file_it_replaces(folder: Path) -> None:
     put("p/1.jpg", "o/1.png")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import OutputError
-from ...io.files import TEMPORARY, error_reason, is_stream, remove_leftovers, stream_descriptor
+from ...io.files import error_reason, is_stream, remove_leftovers, stream_descriptor
 from ...io.images import output_format
 
 STDIN, STDOUT = "/dev/stdin", "/dev/stdout"
@@ -46,7 +46,7 @@ def _copy(path: str) -> str:
     """A path of a copy of a pipe; of a descriptor its own path, which leads to the copy from now on."""
     descriptor = stream_descriptor(path)
     reopens = os.path.isdir("/proc/self/fd")  # on Linux opening /dev/fd/N starts at the beginning of the file
-    with tempfile.TemporaryFile() if reopens else tempfile.NamedTemporaryFile(prefix=TEMPORARY, delete=False) as copy:
+    with tempfile.TemporaryFile() if reopens else tempfile.NamedTemporaryFile(prefix="adaattn-", delete=False) as copy:
         with open(path if descriptor is None else os.dup(descriptor), "rb") as pipe:
             shutil.copyfileobj(pipe, copy)
         copy.flush()
@@ -80,7 +80,9 @@ def report(line: str, output: str | Path) -> None:
 def check_output(path: str | Path) -> None:
     """Raises an ImageError or OutputError if a picture cannot be written to `path`; called before any work starts."""
     output_format(path)
-    if not is_stream(path):
+    if is_stream(path):  # its temporary file is in the folder of temporary files
+        remove_leftovers(tempfile.gettempdir())
+    else:
         check_folder(Path(path).parent)
 
 
