@@ -97,7 +97,7 @@ def test_clip_commands(words: list[str], files: Path) -> None:
 
 def test_the_published_weights_are_converted_and_used(files: Path, published: Path) -> None:
     (files / "checkpoints").symlink_to(published)
-    chosen = [words for words in commands() if words[0] == "convert" or "base" in words]
+    chosen = [words for words in commands() if words[0] == "convert" or "published" in words]
     assert len(chosen) == 2
     for words in chosen:
         run(words)

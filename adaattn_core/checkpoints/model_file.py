@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,11 +23,16 @@ from ..models.config import ModelConfig
 from ..models.model import StyleTransferModel
 from .tensor_file import checked_float32, read_metadata, read_tensors
 
+log = logging.getLogger(__name__)
+
 FORMAT = "adaattn"
 VERSION = "1"
 BUILT_IN = "compact"
 BASE = "base"
-MODEL_NAMES = (BUILT_IN, BASE)
+PUBLISHED = "published"
+MODEL_NAMES = (BUILT_IN, BASE, PUBLISHED)
+PUBLISHED_FILES = ("adaattn_published.safetensors", "adaattn_base.safetensors")
+"""Files of the published model in the user's folders; until version 0.1 it was called "base"."""
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 MODEL_FOLDERS_VARIABLE = "ADAATTN_MODELS"
 MAX_CONFIG = 10_000
@@ -78,7 +84,7 @@ def save_model(
 def load_model(
     name: str | Path = BUILT_IN, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> StyleTransferModel:
-    """A model ready for inference: "compact" (built in), "base" (full size, from the user's folders), or a file.
+    """A model ready for inference: "compact" or "base" (built in), "published" (from the user's folders), or a file.
 
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
@@ -133,12 +139,16 @@ def find_model(name: str | Path) -> Path:
     """Path of the file that `load_model(name)` reads.
 
     Raises:
-        CheckpointError: an unknown name, a published checkpoint, or no full-size model in the user's folders.
+        CheckpointError: an unknown name, a published checkpoint, or no published model in the user's folders.
     """
-    if str(name) == BUILT_IN:
-        return WEIGHTS_FOLDER / "compact.safetensors"
-    if str(name) == BASE:
-        return _find_base()
+    if str(name) == BASE and (older := _published_files(PUBLISHED_FILES[1:])):
+        log.warning(
+            'the model "base" is the built-in full-size model since version 0.2; %s is the model "published"', older[0]
+        )
+    if str(name) in (BUILT_IN, BASE):
+        return WEIGHTS_FOLDER / f"{name}.safetensors"
+    if str(name) == PUBLISHED:
+        return _find_published()
     path = Path(name)
     if path.suffix in (".pth", ".pt", ".ckpt"):
         raise CheckpointError(f"{path} is a published checkpoint; make a model file of it with adaattn convert first.")
@@ -150,18 +160,24 @@ def find_model(name: str | Path) -> Path:
 
 
 def model_folders() -> list[Path]:
-    """Folders searched for full-size models: those in ADAATTN_MODELS (separated like PATH), then ~/.adaattn."""
+    """Folders searched for the published model: those in ADAATTN_MODELS (separated like PATH), then ~/.adaattn."""
     folders = os.environ.get(MODEL_FOLDERS_VARIABLE, "").split(os.pathsep)
     return [*(Path(folder) for folder in folders if folder), Path(os.path.expanduser("~"), ".adaattn")]
 
 
-def _find_base() -> Path:
-    candidates = [folder / "adaattn_base.safetensors" for folder in model_folders()]
-    for path in candidates:
-        if os.path.isfile(path):
-            return path
+def _published_files(names: Sequence[str] = PUBLISHED_FILES) -> list[Path]:
+    """The files of these names in the user's folders, the preferred one first."""
+    candidates = [folder / name for folder in model_folders() for name in names]
+    return [path for path in candidates if os.path.isfile(path)]
+
+
+def _find_published() -> Path:
+    existing = _published_files()
+    if existing:
+        return existing[0]
+    candidates = [folder / PUBLISHED_FILES[0] for folder in model_folders()]
     raise CheckpointError(
-        f"no full-size model at {' or '.join(map(str, candidates))}. Download the published checkpoints (links in the "
+        f"no published model at {' or '.join(map(str, candidates))}. Download the published checkpoints (links in the "
         f"README of github.com/Huage001/AdaAttN) and run: adaattn convert FOLDER --encoder vgg_normalised.pth "
         f"-o {candidates[-1]}"
     )

@@ -14,7 +14,7 @@ from .shared.paths import check_folder
 METADATA = {"trained_on": "published AdaAttN checkpoints", "license": "Apache-2.0"}
 EXAMPLES = """\
 example:
-  adaattn convert checkpoints/AdaAttN/ --encoder vgg_normalised.pth -o adaattn_base.safetensors
+  adaattn convert checkpoints/AdaAttN/ --encoder vgg_normalised.pth -o adaattn_published.safetensors
 The layout (image, region mask or video) is recognised from the content of the files.
 """
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ValueError(f"{output} does not end in .safetensors, as a model file has to. Rename the output.")
-    if output.parent in model_folders():  # where load_model("base") looks for the file: this folder may be created
+    if output.parent in model_folders():  # where load_model("published") looks for the file: this folder may be created
         output.parent.mkdir(parents=True, exist_ok=True)
     check_folder(output.parent)
     model = convert_published(args.folder, args.encoder)

@@ -12,6 +12,7 @@ import pytest
 from adaattn_core import load_model, save_model
 from adaattn_core.checkpoints.model_file import (
     MODEL_FOLDERS_VARIABLE,
+    find_model,
     model_folders,
 )
 from adaattn_core.checkpoints.tensor_file import read_metadata, read_tensors
@@ -33,7 +34,7 @@ def test_the_built_in_model_is_in_the_package(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_unknown_model() -> None:
-    text = r"unknown model 'large'; known are compact, base, or a \.safetensors file\."
+    text = r"unknown model 'large'; known are compact, base, published, or a \.safetensors file\."
     refused(lambda: load_model("large"), text)
 
 
@@ -50,32 +51,42 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refused(lambda: load_model(tmp_path / "model.safetensors"), r".*: no such weights file\. Check the path\.")
 
 
-def test_base_without_a_file_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_model_without_a_file_says_where_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = [tmp_path / "one", tmp_path / "two", tmp_path / "home" / ".adaattn"]
     monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, os.pathsep.join(map(str, folders[:2])))
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path / "home"))
     assert model_folders() == folders
-    candidates = [re.escape(str(folder / "adaattn_base.safetensors")) for folder in folders]
+    candidates = [re.escape(str(folder / "adaattn_published.safetensors")) for folder in folders]
     refused(
-        lambda: load_model("base"),
-        rf"no full-size model at {' or '.join(candidates)}\. Download the published checkpoints \(links in the "
+        lambda: load_model("published"),
+        rf"no published model at {' or '.join(candidates)}\. Download the published checkpoints \(links in the "
         r"README of github\.com/Huage001/AdaAttN\) and run: "
         rf"adaattn convert FOLDER --encoder vgg_normalised\.pth -o {candidates[2]}",
     )
 
 
-def test_base_is_found_in_the_users_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_model_is_found_in_the_users_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.delenv(MODEL_FOLDERS_VARIABLE, raising=False)
     (tmp_path / ".adaattn").mkdir()
-    save_model(small_model(), tmp_path / ".adaattn" / "adaattn_base.safetensors")
-    assert load_model("base").config == SMALL
+    save_model(small_model(), tmp_path / ".adaattn" / "adaattn_published.safetensors")
+    assert load_model("published").config == SMALL
     (tmp_path / "first").mkdir()
     save_model(small_model(config=SMALL_VIDEO), tmp_path / "first" / "adaattn_base.safetensors")
     monkeypatch.setenv(MODEL_FOLDERS_VARIABLE, str(tmp_path / "first"))
-    assert load_model("base").config == SMALL_VIDEO
+    assert load_model("published").config == SMALL_VIDEO, "the name that the file had until version 0.1"
+    assert not caplog.messages
+    older = tmp_path / "first" / "adaattn_base.safetensors"
+    assert find_model("base").parent == checkpoint_module.WEIGHTS_FOLDER
+    assert caplog.messages == [
+        f'the model "base" is the built-in full-size model since version 0.2; {older} is the model "published"'
+    ]
 
 
 # ---------------------------------------------------------------- the built-in weights

@@ -66,8 +66,8 @@ def test_convert_writes_a_model_with_its_licence(
 def test_convert_creates_the_folder_of_the_base_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAATTN_MODELS", str(folder / "models"))
     monkeypatch.setattr("adaattn_core.commands.convert.convert_published", lambda source, encoder: small_model())
-    run(f"convert published --encoder vgg.pth -o '{folder}/models/adaattn_base.safetensors'")
-    assert adaattn_core.load_model("base").config == SMALL
+    run(f"convert published --encoder vgg.pth -o '{folder}/models/adaattn_published.safetensors'")
+    assert adaattn_core.load_model("published").config == SMALL
 
 
 # ---------------------------------------------------------------- info and the rest
@@ -79,7 +79,7 @@ def test_info_describes_this_machine(capsys: Capture) -> None:
     assert re.search(rf"^adaattn +{re.escape(adaattn_core.__version__)}$", output, re.MULTILINE)
     assert re.search(r"^cpu +\d+ threads on \d+ cores, native bfloat16: (yes|no)$", output, re.MULTILINE)
     assert re.search(r"^model compact +\S", output, re.MULTILINE)
-    assert re.search(r"^model base +\S", output, re.MULTILINE)
+    assert re.search(r"^model published +\S", output, re.MULTILINE)
 
 
 def test_info_describes_a_model_file(folder: Path, capsys: Capture) -> None:
