@@ -1,7 +1,7 @@
 """The choices of the loader nodes, and how each of them is read. Imports nothing of ComfyUI.
 
-A choice is the built-in model, a .safetensors file of ours, or a folder with the published checkpoints, listed with a
-slash at the end. `.pth` files are read as data, never executed.
+A choice is one of the two built-in models, a .safetensors file of ours, or a folder with the published checkpoints,
+listed with a slash at the end. `.pth` files are read as data, never executed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from .core import config, encoder, errors, model, model_file, published, tensor_file, vgg
 
 BUILT_IN = "built-in"
+BASE = "base (built in)"
 BUILT_IN_VGG = "VGG-19 (built in)"
 TORCHVISION = "VGG-19 (torchvision)"
 SUFFIXES = (".safetensors", ".pth")
@@ -26,7 +27,7 @@ def model_choices(names: Iterable[str]) -> list[str]:
     """Choices of a model, from the relative names of the files in the model folders.
 
     >>> model_choices(["a.safetensors", "P/latest_net_transformer.pth", "P/latest_net_decoder.pth", "vgg.pth"])
-    ['built-in', 'P/', 'a.safetensors']
+    ['built-in', 'base (built in)', 'P/', 'a.safetensors']
     """
     names = list(names)
     folders = [
@@ -34,7 +35,7 @@ def model_choices(names: Iterable[str]) -> list[str]:
         for file in (published.TRANSFORMER_FILE, published.DECODER_FILE)
     ]
     folders_of = [f"{folder}/" for folder in sorted(folders[0] & folders[1])]
-    return [BUILT_IN, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
+    return [BUILT_IN, BASE, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
 
 
 def encoder_choices(names: Iterable[str]) -> list[str]:
@@ -53,8 +54,8 @@ def read_model(choice: str, find: Find) -> model.StyleTransferModel:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    if choice == BUILT_IN:
-        return model_file.load_model()
+    if choice in (BUILT_IN, BASE):
+        return model_file.load_model(model_file.BUILT_IN if choice == BUILT_IN else model_file.BASE)
     path = _existing(choice, find)
     if not choice.endswith("/"):
         return model_file.load_model(path)
@@ -94,7 +95,7 @@ def encoder_config(network: encoder.VGGEncoder) -> config.ModelConfig:
 
 def stamp(choice: str | None, find: Find) -> str:
     """A text that changes with the names, sizes and times of a choice's files. A choice that is connected is None."""
-    path = find(choice) if choice and choice not in (BUILT_IN, BUILT_IN_VGG, TORCHVISION) else None
+    path = find(choice) if choice and choice not in (BUILT_IN, BASE, BUILT_IN_VGG, TORCHVISION) else None
     if path is None:
         return choice or ""
     files = sorted(path.glob("*.pth")) if path.is_dir() else [path]

@@ -13,9 +13,9 @@ from .sockets import AttentionType, DecoderType, EncoderType, schema
 def model_input() -> io.Input:
     return io.Combo.Input(
         "model_name", display_name="model", options=files.model_choices(bridge.model_files()), default=files.BUILT_IN,
-        tooltip="built-in needs no download. Your own models can be .safetensors files, or a folder with the "
-        "published latest_net_*.pth files and vgg_normalised.pth, in models/adaattn of ComfyUI. Press R after you have "
-        "added one.",
+        tooltip="built-in is small and fast, base (built in) is the full-size model, and both need no download. "
+        "Your own models can be .safetensors files, or a folder with the published latest_net_*.pth files and "
+        "vgg_normalised.pth, in models/adaattn of ComfyUI. Press R after you have added one.",
     )  # fmt: skip
 
 
