@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from adaattn_core import StyleTransferModel, encode_style, load_model, stylize
-from adaattn_core.benchmarking.inference import random_base
+from adaattn_core.benchmarking.inference import random_published
 from adaattn_core.benchmarking.scaling import flops
 from adaattn_core.checkpoints.model_file import prepare_for_inference
 from adaattn_core.inference.stages import clamp_pictures, decode, encode, transfer
@@ -94,7 +94,7 @@ def _size(text: str) -> tuple[int, int]:
 def _model(name: str | None, device: torch.device, dtype: torch.dtype) -> StyleTransferModel:
     if name:
         return load_model(name, device=device, dtype=dtype)
-    return prepare_for_inference(random_base().set_precision(dtype), device)
+    return prepare_for_inference(random_published().set_precision(dtype), device)
 
 
 def speed(model: StyleTransferModel, device: torch.device, rates: Rates, side: int, repeats: int) -> dict[str, float]:

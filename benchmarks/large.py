@@ -32,9 +32,9 @@ class Job(NamedTuple):
 
 JOBS = {
     "reference-1024": Job("reference", (1024, 1024), (1024, 1024)),
-    "1024": Job("base", (1024, 1024), (1024, 1024)),
-    "2048": Job("base", (2048, 2048), (2048, 2048), 4.0),
-    "4k": Job("base", (2160, 3840), (1024, 1024), 8.0),
+    "1024": Job("published", (1024, 1024), (1024, 1024)),
+    "2048": Job("published", (2048, 2048), (2048, 2048), 4.0),
+    "4k": Job("published", (2160, 3840), (1024, 1024), 8.0),
     "8k": Job("compact", (4320, 7680), (512, 512), 8.0),
 }
 START = "start"
@@ -93,7 +93,7 @@ def stylize_job(job: Job, weights: str | None) -> dict[str, Any]:
         if job.subject == "compact"
         else load_model(weights)
         if weights
-        else prepare_for_inference(bench.random_base())
+        else prepare_for_inference(bench.random_published())
     )
     started = time.perf_counter()
     if job.subject == "reference":

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..checkpoints.model_file import BUILT_IN, config_from_metadata, find_model, load_model, prepare_for_inference
+from ..checkpoints.model_file import config_from_metadata, find_model, load_model, prepare_for_inference
 from ..checkpoints.published import DEEP_TABLE, IMAGE_DECODER, SHALLOW_TABLE
 from ..checkpoints.tensor_file import read_metadata
 from ..checkpoints.vgg import published_indices
@@ -40,11 +40,13 @@ REFERENCE_FILE = Path(__file__).parents[2] / "benchmarks" / "reference.py"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SUBJECTS = {
     "reference": "published algorithm, full size, 4096 sampled positions on relu3_1",
-    "base": "full size, exact attention",
-    "base-bfloat16": "full size, exact attention, bfloat16",
-    "base-cached": "full size, exact attention, style encoded in advance",
-    "compact": "built-in model, exact attention",
-    "compact-bfloat16": "built-in model, exact attention, bfloat16",
+    "published": "published shape, exact attention",
+    "published-bfloat16": "published shape, exact attention, bfloat16",
+    "published-cached": "published shape, exact attention, style encoded in advance",
+    "base": "built-in full-size model, exact attention",
+    "base-float16": "built-in full-size model, exact attention, float16 throughout",
+    "compact": "built-in compact model, exact attention",
+    "compact-bfloat16": "built-in compact model, exact attention, bfloat16",
 }
 SIZES = (256, 512, 1024)
 LONG_SECONDS = 10.0
@@ -57,7 +59,8 @@ def compare(subjects: Sequence[str], size: int, repeats: int, weights: Path | No
         subjects: names of SUBJECTS.
         size: side of the square pictures in pixels.
         repeats: processes per subject.
-        weights: a full-size model file for the reference and the full-size subjects; None uses random weights.
+        weights: a model file of the published shape, for the reference and the published subjects; None uses random
+            weights.
 
     Returns:
         one row per subject, with the ratios to the reference if that is one of them.
@@ -178,16 +181,19 @@ def pictures(size: int) -> tuple[Tensor, Tensor]:
 
 
 def _stylizer(subject: str, style: Tensor, weights: Path | None) -> Callable[[Tensor], Tensor]:
-    def full_size() -> StyleTransferModel:
-        return load_model(weights) if weights else random_base()
+    def published() -> StyleTransferModel:
+        return load_model(weights) if weights else random_published()
 
     if subject == "reference":
-        reference, files = load_reference(), published_files(full_size())
+        reference, files = load_reference(), published_files(published())
         sampling = reference.Sampling(generator=torch.Generator().manual_seed(0))
         return lambda content: reference.stylize(files, content, style, sampling)
     name, _, variant = subject.partition("-")
-    dtype = torch.bfloat16 if variant == "bfloat16" else torch.float32
-    model = load_model(dtype=dtype) if name == "compact" else prepare_for_inference(full_size().set_precision(dtype))
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(variant, torch.float32)
+    if name == "published":
+        model = prepare_for_inference(published().set_precision(dtype))
+    else:
+        model = load_model(name, dtype=dtype)
     if variant == "cached":
         encoded = encode_style(model, style)
         return lambda content: stylize(model, content, encoded)
@@ -198,12 +204,13 @@ def config_of(subject: str, weights: Path | None) -> ModelConfig | None:
     """The config of a subject's model, whose operations `scaling.flops` counts; None for the reference."""
     if subject == "reference":
         return None
-    path = find_model(BUILT_IN) if subject.startswith("compact") else weights
+    name = subject.partition("-")[0]
+    path = weights if name == "published" else find_model(name)
     return config_from_metadata(read_metadata(path), path) if path else ModelConfig()
 
 
-def random_base() -> StyleTransferModel:
-    """The full-size architecture with seeded random weights.
+def random_published() -> StyleTransferModel:
+    """The published architecture with seeded random weights.
 
     Their attention is flat, so key pruning never succeeds: the slowest case of exact attention. The time of the other
     subjects does not depend on the values of the weights.
@@ -214,7 +221,8 @@ def random_base() -> StyleTransferModel:
 
 
 def published_files(model: StyleTransferModel) -> dict[str, dict[str, Tensor]]:
-    """The weights of a full-size image model under their published names, the format of benchmarks/reference.py."""
+    """The weights of an image model of the published shape by their published names, as benchmarks/reference.py reads
+    them."""
     weights = model.state_dict()
     vgg = {str(i): f"encoder.{name}" for i, name in zip(published_indices(), _encoder_layers(), strict=True)}
     decoder = {key: f"decoder.{name}" for key, name in IMAGE_DECODER.items()}

@@ -17,10 +17,10 @@ from adaattn_core.ops.key_pruning import KeyPruner
 from tests.helpers.small_models import picture, small_model
 
 
-def test_reference_and_full_size_model_give_the_same_picture() -> None:
+def test_reference_and_published_shape_give_the_same_picture() -> None:
     """So both times are those of the same computation: at 64 pixels the reference, too, uses every style position."""
     content, style = picture(64, 64, seed=1), picture(64, 64, seed=2)
-    model = bench.random_base()
+    model = bench.random_published()
     reference = bench.load_reference()
     theirs = reference.stylize(bench.published_files(model), content, style)
     ours = prepare_for_inference(model)(content, style)
@@ -104,8 +104,8 @@ def test_arithmetic_and_bytes_are_counted() -> None:
 
 def test_a_given_weights_file_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(small_model(), tmp_path / "small.safetensors")
-    monkeypatch.setattr(bench, "random_base", lambda: pytest.fail("random weights"))
-    found = bench.measure("base", 32, tmp_path / "small.safetensors")
+    monkeypatch.setattr(bench, "random_published", lambda: pytest.fail("random weights"))
+    found = bench.measure("published", 32, tmp_path / "small.safetensors")
     assert 0 < found["gflop"] < 0.2  # the full size counts 1.7 for the decoder alone
     assert found["gigabytes"] > 0
 
@@ -113,7 +113,7 @@ def test_a_given_weights_file_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--subjects", "compact,fast"], "unknown subject 'fast'; known are reference, base"),
+        (["--subjects", "compact,fast"], "unknown subject 'fast'; known are reference, published"),
         (["--sizes", "256,wide"], "'wide' is not a whole number"),
         (["--sizes", "8"], "8 is out of range; at least 16 pixels are needed"),
         (["--weights", "none.safetensors"], "none.safetensors: no such weights file. Check the path."),
