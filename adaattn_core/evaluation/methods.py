@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -117,7 +117,7 @@ class ModelMethod:
     Args:
         source: name or file that the model was loaded from.
         digest: digest of that file.
-        attention, temperature, strength: see `inference.stylize.stylize`.
+        attention, temperature, strength: see `inference.stylize.stylize`. refine: its `refine_steps`.
     """
 
     name: str
@@ -127,11 +127,23 @@ class ModelMethod:
     attention: Attention = "exact"
     temperature: float = 1.0
     strength: float = 1.0
+    refine: int = 0
     kind: Kind = "model"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of `stylize`."""
+        return {
+            "attention": self.attention,
+            "temperature": self.temperature,
+            "strength": self.strength,
+            "refine_steps": self.refine,
+        }
 
     def identity(self, pair: Pair) -> str:
         dtype = self.model.precision
-        return f"{self.digest} {dtype} {self.attention} {self.temperature} {self.strength}"
+        refined = f" refine {self.refine}" if self.refine else ""
+        return f"{self.digest} {dtype} {self.attention} {self.temperature} {self.strength}{refined}"
 
     def stylize(self, pair: Pair, sources: Sources) -> Output:
         started = time.perf_counter()
@@ -139,9 +151,7 @@ class ModelMethod:
             self.model,
             sources.content,
             sources.style,
-            attention=self.attention,
-            temperature=self.temperature,
-            strength=self.strength,
+            **self.options,
         )
         return Output(picture, time.perf_counter() - started)
 

@@ -29,7 +29,7 @@ def peak_memory_gib(method: ModelMethod, pair: Pair, size: int) -> float | None:
         "content": str(pair.content),
         "style": str(pair.style),
         "size": size,
-        "options": {"attention": method.attention, "temperature": method.temperature, "strength": method.strength},
+        "options": method.options,
     }
     command = [sys.executable, "-m", __name__, json.dumps(job)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -176,6 +176,12 @@ def test_a_second_run_measures_only_what_is_new(desk: Path, monkeypatch: pytest.
     assert len(stylized) == 14
 
 
+def test_a_row_with_refinement(desk: Path) -> None:
+    run(f"{FULL} --model plain=m.safetensors --model refined=m.safetensors,refine=4 --show 0 --pairs 1")
+    plain, refined = (row["values"]["patch_distance"]["mean"] for row in report()["subjects"][:2])
+    assert refined < plain
+
+
 def test_pictures_of_the_report_are_not_contents(desk: Path) -> None:
     command = f"{FULL} --model m.safetensors --show 4".replace("-o report", "-o photos/report")
     run(command)
@@ -316,11 +322,11 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
         (f"{FULL} --pictures peer=nowhere", "nowhere does not exist. Check its name and folder."),
         (f"{FULL} --pictures peer=photos", "no pair is left with the 2 pictures of peer, such as hill: names like "
          "hill__ink are needed, of pairs that the other folders have too. Check names and folders."),
-        (f"{FULL} --model best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
-        (f"{FULL} --model x=best", "unknown model 'best'; known are compact, base, or a .safetensors file."),
+        (f"{FULL} --model best", "unknown model 'best'; known are compact, base, published, or a .safetensors file."),
+        (f"{FULL} --model x=best", "unknown model 'best'; known are compact, base, published, or a .safetensors file."),
         (f"{FULL} --model gone.safetensors", "gone.safetensors: no such weights file. Check the path."),
         (f"{FULL} --model compact,speed=2", "--model compact,speed=2 sets 'speed'; known are attention, temperature, "
-         "strength, levels"),
+         "strength, levels, refine"),
         (f"{FULL} --model m.safetensors,levels=relu2_1", "levels has 'relu2_1'; this model attends at relu3_1, "
          "relu4_1, relu5_1 (or none)"),
         (f"{FULL} --model compact,strength=2", "--model compact,strength=2: strength: 2 is out of range; it must be "
