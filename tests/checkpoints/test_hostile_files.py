@@ -225,7 +225,7 @@ def quantized() -> Tensor:
         torch.ones(3).to_sparse(),
         torch.ones(3, device="meta"),
         Path("somewhere"),
-        torch.nn.Linear(1, 1),
+        torch.nn.Identity(),
     ],
     ids=["bytearray", "function", "quantized", "sparse", "meta", "path", "module"],
 )
