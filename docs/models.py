@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core import load_image, load_model, refine, save_image, stylize
-from adaattn_core.inference.comparison_grid import center_square
+from adaattn_core.commands.compare import center_square
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("models.jpg")
