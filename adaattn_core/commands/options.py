@@ -121,9 +121,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--precision", default="auto", choices=PRECISIONS,
-        help="auto is float32. float16 is for GPUs: the whole model base, and merge convolution and decoder of other "
-        "models. bfloat16 covers only the merge convolution and two layers of the decoder, which saves little. The "
-        "result stays within 2/255 of float32",
+        help="auto is float32. float16 is for GPUs: the merge convolution and the decoder run in float16, and the "
+        "result stays within 0.5/255 of float32. bfloat16 covers only those of their layers that stay within 2/255, "
+        "which saves little. Attention always runs in float32",
     )  # fmt: skip
 
 

@@ -55,11 +55,9 @@ class StyleTransferModel(nn.Module):
         return next(self.decoder.parameters()).dtype
 
     def set_precision(self, dtype: torch.dtype) -> StyleTransferModel:
-        """Convert the model to half precision as far as the picture stays within 2/255 of float32.
+        """Convert the merge convolution and the decoder to `dtype`; encoder and attention stay in float32.
 
-        A model with bounded logits (`ModelConfig.logit_scale`) runs in float16 as a whole. Otherwise the merge
-        convolution and the decoder are converted, and encoder and attention stay in float32: the published softmax has
-        no 1/sqrt(K), so logits reach several hundred, and their rounding in bfloat16 makes content
+        The softmax has no 1/sqrt(K), so logits reach several hundred, and their rounding in bfloat16 makes content
         positions attend to other style positions. Largest pixel difference to float32, built-in model on pictures in
         examples/ (benchmarks/precision.py): encoder in bfloat16 69/255; merge and complete decoder 3.4/255; merge and
         the decoder's deepest convolutions, as done here, 1.6/255; float16 in all but the last convolution .4/255.
@@ -74,9 +72,6 @@ class StyleTransferModel(nn.Module):
         self.decoder.set_precision(dtype)
         if len(self.config.levels) > 1:
             self.fusion.merge_conv.to(dtype)
-        if self.config.logit_scale is not None and dtype == torch.float16:
-            self.encoder.to(dtype)
-            self.fusion.attention.to(dtype)
         return self
 
     def encode(self, images: Tensor) -> Features:

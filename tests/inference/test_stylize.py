@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +71,15 @@ def test_memory_layout_does_not_matter(model: StyleTransferModel) -> None:
     assert_same(stylize(model, turned, STYLE), stylize(model, CONTENT, STYLE))
 
 
-@pytest.mark.parametrize("name", ["compact", "base"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("content", "style"), [("rocket", "great_wave"), ("astronaut", "composition_viii")])
-def test_half_precision_is_close_on_real_pictures(name: str, dtype: torch.dtype, content: str, style: str) -> None:
-    """Under 2/255 everywhere and 0.5/255 on average, with the built-in models; a night sky strays furthest."""
+def test_half_precision_is_close_on_real_pictures(dtype: torch.dtype, content: str, style: str) -> None:
+    """Under 2/255 everywhere and 0.5/255 on average, with the built-in model; a night sky strays furthest."""
     pictures = [
-        F.interpolate(load_image(EXAMPLES / f"{picture}.jpg"), size=(192, 192), mode="bilinear", antialias=True)
-        for picture in (content, style)
+        F.interpolate(load_image(EXAMPLES / f"{name}.jpg"), size=(192, 192), mode="bilinear", antialias=True)
+        for name in (content, style)
     ]
-    exact, half = (stylize(load_model(name, dtype=dtype), *pictures) for dtype in (torch.float32, dtype))
+    exact, half = (stylize(load_model(dtype=dtype), *pictures) for dtype in (torch.float32, dtype))
     assert half.dtype == torch.float32 and not torch.equal(half, exact)
     assert difference(half, exact) < 0.5
     assert (half - exact).abs().max() < 2 / 255
@@ -97,15 +95,6 @@ def test_half_precision_is_the_decoders_and_what_leads_to_attention_stays_exact(
     dtypes = [p.dtype for p in small_model().set_precision(torch.float16).decoder.parameters()]
     assert set(dtypes[:-2]) == {torch.float16} and set(dtypes[-2:]) == {torch.float32}  # the picture's own rounding
     assert {p.dtype for p in small_model().set_precision(torch.float64).parameters()} == {torch.float64}
-
-
-def test_a_model_with_bounded_logits_runs_in_float16_as_a_whole() -> None:
-    model = small_model(config=replace(SMALL, logit_scale=32.0))
-    pictures = picture(48, 40), picture(40, 56, seed=1)
-    exact = stylize(model, *pictures)
-    dtypes = [parameter.dtype for parameter in model.set_precision(torch.float16).parameters()]
-    assert set(dtypes[:-2]) == {torch.float16} and set(dtypes[-2:]) == {torch.float32}
-    assert 0 < difference(stylize(model, *pictures), exact) < 0.5
 
 
 def test_little_memory_gives_the_same_picture(model: StyleTransferModel) -> None:
