@@ -44,7 +44,7 @@ SUBJECTS = {
     "published-bfloat16": "published shape, exact attention, bfloat16",
     "published-cached": "published shape, exact attention, style encoded in advance",
     "base": "built-in full-size model, exact attention",
-    "base-float16": "built-in full-size model, exact attention, float16 throughout",
+    "base-float16": "built-in full-size model, exact attention, float16 decoder",
     "compact": "built-in compact model, exact attention",
     "compact-bfloat16": "built-in compact model, exact attention, bfloat16",
 }
