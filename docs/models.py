@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adaattn_core import load_image, load_model, refine, save_image, stylize
 from adaattn_core.commands.compare import center_square
+from adaattn_core.ops.resize import resize_image
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("models.jpg")
@@ -32,7 +33,7 @@ def main() -> None:
         content, style = map(example, names)
         small, large = stylize(compact, content, style), stylize(base, content, style)
         rows.append(torch.cat([content, style, small, large, refine(large, content, style, steps=STEPS)], dim=3))
-    save_image(torch.cat(rows, dim=2), TARGET)
+    save_image(resize_image(torch.cat(rows, dim=2), short_side=840), TARGET)
 
 
 if __name__ == "__main__":
