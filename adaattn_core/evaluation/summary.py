@@ -118,7 +118,7 @@ def _relate(
 def _indices(paths: Sequence[Path]) -> Tensor:
     """The index of each path among the different ones, in the order of their first appearance."""
     numbers = {path: index for index, path in enumerate(dict.fromkeys(paths))}
-    return torch.tensor([numbers[path] for path in paths], dtype=torch.float32)
+    return torch.tensor([numbers[path] for path in paths], dtype=torch.int64)
 
 
 def _describe_metric(name: str, missing: Mapping[str, str], counts: Mapping[str, int]) -> dict[str, Any]:
