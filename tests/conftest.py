@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 from adaattn_core.runtime import remarks
 from tests.helpers.golden_oracle import write_published_files
+
+if hasattr(signal, "SIGHUP"):  # nohup ignores it, and a shell's "&" SIGINT: the tests send both to child processes
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -295,7 +295,7 @@ def test_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("HOME", "USERPROFILE", "ADAATTN_MODELS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    refused(lambda: load_model("base"), re.escape("no full-size model at ") + ".*")
+    refused(lambda: load_model("published"), re.escape("no published model at ") + ".*")
 
 
 def test_onednn_without_memory_is_out_of_memory() -> None:

@@ -20,7 +20,7 @@ SEA = "stylize sea.png --style style.png -o out/a.png --device cpu"
 
 
 def test_an_unknown_model(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = "unknown model 'huge'; known are compact, base, or a .safetensors file."
+    known = "unknown model 'huge'; known are compact, base, published, or a .safetensors file."
     for command in (
         f"{SEA} --model huge",
         "info huge",
@@ -29,8 +29,8 @@ def test_an_unknown_model(complain: Complain, monkeypatch: pytest.MonkeyPatch) -
         assert complain(command) == known
     assert complain("info huge.safetensors") == "huge.safetensors: no such weights file. Check the path."
     monkeypatch.setenv("ADAATTN_MODELS", "nowhere")
-    line = complain("info base")
-    assert line.startswith(f"no full-size model at {Path('nowhere', 'adaattn_base.safetensors')} or ")
+    line = complain("info published")
+    assert line.startswith(f"no published model at {Path('nowhere', 'adaattn_published.safetensors')} or ")
     assert "adaattn convert FOLDER --encoder vgg_normalised.pth -o " in line
 
 

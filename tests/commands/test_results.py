@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from adaattn_core import load_image, save_image
+from adaattn_core import save_image
 from adaattn_core.commands import stylize as command
 from adaattn_core.commands.shared.results import result_places
 from adaattn_core.io.image_files import FoundImage
+from adaattn_core.io.images import load_color_and_alpha
 from tests.helpers.command_line import MODEL, OIL, call, run
 from tests.helpers.small_models import picture
 
@@ -224,10 +225,10 @@ def test_a_picture_that_breaks_anything_ends_nothing(
     def failing_load(path: Path) -> object:
         if path.name == "2.jpg":
             raise OSError(errno.ESTALE, "Stale file handle")
-        return load_image(path)
+        return load_color_and_alpha(path)
 
     monkeypatch.setattr(command, "save_image", failing_save)
-    monkeypatch.setattr(command, "load_image", failing_load)
+    monkeypatch.setattr(command, "load_color_and_alpha", failing_load)
     assert call(f"stylize p -o o {OIL}") == 2
     assert files("o") == ["3.png"]
     assert "2 of 3 pictures failed" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from adaattn_core.evaluation.methods import (
 )
 from adaattn_core.evaluation.runner import Evaluation, Records
 from adaattn_core.evaluation.summary import not_measured, summarize, table
-from adaattn_core.io.images import load_image, save_image
+from adaattn_core.io.images import load_over_white, save_image
 from adaattn_core.runtime.progress import ProgressBar, progress_bar
 from tests.helpers.evaluation import narrow_suite, paths, write_pictures
 from tests.helpers.small_models import picture
@@ -192,12 +192,12 @@ def test_few_pictures_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytes
     alive: list[int] = []
 
     def watched(path: Path) -> Tensor:
-        image = load_image(path)
+        image = load_over_white(path)
         loaded.append(weakref.ref(image))
         alive.append(sum(one() is not None for one in loaded))
         return image
 
-    monkeypatch.setattr(methods_module, "load_image", watched)
+    monkeypatch.setattr(methods_module, "load_over_white", watched)
     evaluation = start((paths(tmp_path / "c", names), paths(tmp_path / "s", names)), tmp_path, Counting())
     run(evaluation)
     assert len(loaded) == 50
