@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from adaattn_core.runtime import remarks
 from tests.helpers.golden_oracle import write_published_files
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # one core for each worker: with more threads than cores they wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 if hasattr(signal, "SIGHUP"):  # nohup ignores it, and a shell's "&" SIGINT: the tests send both to child processes
     for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
