@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge
-from .core import ProgressCallback, batching, chunked, memory_budget, stages
+from .core import ProgressCallback, batching, chunked, cost, digest, fusion, memory_budget, stages
 from .outcome import told
 from .pairs import pair_up, repeat, repeat_masks, take
 from .pictures import both, fit_content_mask, fit_style_mask, painted_strength, to_mask
@@ -93,25 +95,42 @@ class Apply(io.ComfyNode):
             invert=mask_invert,
             feather=mask_feather,
         )
-        options = chunked.TransferOptions(strength=painted_strength(strength, mask), temperature=temperature)
+        strength = painted_strength(strength, mask)
+        options = chunked.TransferOptions(strength=strength, temperature=temperature)
+        part_of_style = both(fit_style_mask(style_mask, style.picture), style.alpha)
+        look = attention_mode, sample_seed if attention_mode == "sampled" else 0
         with bridge.loaded([attention], content.picture, style.picture) as device:
-            encoded = stages.encode_style_features(
-                attention.module,
-                bridge.to_device(style, device).as_dict(),
-                mask=both(fit_style_mask(style_mask, style.picture), style.alpha),
-                attention=attention_mode,
-                seed=sample_seed,
-            )
+
+            def encode() -> fusion.StyleFeatures:
+                features = bridge.to_device(style, device).as_dict()
+                return stages.encode_style_features(
+                    attention.module, features, mask=part_of_style, attention=look[0], seed=look[1]
+                )
+
+            style_shelf = bridge.shelf(attention, device, style, part_of_style, look)
+            shelf = style_shelf.under(digest(content), temperature)
+            encoded = style_shelf.get("style", encode)
 
             def run(
                 items: slice, sizes: memory_budget.ChunkSizes, progress: ProgressCallback | None
             ) -> stages.StylizedFeatures:
-                batch = bridge.to_device(repeat(content, pairs.contents[items]), device)
-                stylized = stages.transfer(
-                    attention.module, batch.as_dict(), batch.picture, [take(encoded, pairs.styles[items])], options,
-                    sizes=sizes, progress=progress,
-                )  # fmt: skip
-                return bridge.to_output_device(stylized)
+                places = pairs.contents[items], pairs.styles[items]
+                batch = bridge.to_device(repeat(content, places[0]), device)
+
+                def paint(options: chunked.TransferOptions) -> stages.StylizedFeatures:
+                    return stages.transfer(
+                        attention.module, batch.as_dict(), batch.picture, [take(encoded, places[1])], options,
+                        sizes=sizes, progress=progress,
+                    )  # fmt: skip
+
+                def features() -> tuple[fusion.FusedFeatures, fusion.FusedFeatures]:
+                    fused = paint(replace(options, strength=1.0)).fused
+                    return fused, stages.own_features(attention.module, batch.as_dict())
+
+                if not shelf.fits(2 * cost.fused_bytes(attention.config, batch.picture)):
+                    return bridge.to_output_device(paint(options))
+                fused, own = shelf.under(*map(tuple, places)).get("features", features)
+                return bridge.to_output_device(stages.at_strength(fused, own, batch.picture, strength))
 
             parts = batching.run_batched(
                 run, picture, sizes=memory_budget.fastest_sizes(device), progress=bridge.NodeProgress()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import comfy.model_management as mm
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.utils
 import folder_paths
 import torch
@@ -22,12 +23,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from . import files
-from .core import atomic_path, batching, config, images, memory_budget, resize, stages
+from .core import Kept, Shelf, atomic_path, batching, config, digest, images, memory_budget, resize, stages
 
 T = TypeVar("T")
 
 FOLDER = "adaattn"
 """Folder of the user's models: in ComfyUI's models folder, and where extra_model_paths.yaml says."""
+
+KEPT_BYTES = 512 * 2**20
+"""Largest memory of what the nodes keep beside a part of a model, so that another strength needs no new attention."""
+KEPT_MODELS = 2
+"""Models that AdaAttN Stylize used last and that stay in memory, as those of a loader node do."""
 
 STEPS = 100
 PREVIEW_SIDE = 512
@@ -98,13 +104,15 @@ class Part(NamedTuple):
     """A model, or its encoder, attention or decoder, that ComfyUI loads and unloads.
 
     patcher: ComfyUI's handle. config: of the model it belongs to.
-    encoder, attention: fingerprints of that model's; an encoder by itself has no attention.
+    encoder, attention: fingerprints of that model's; an encoder by itself has no attention. kept: what was computed
+    with it, until ComfyUI unloads it.
     """
 
     patcher: Any
     config: config.ModelConfig
     encoder: stages.ModelFingerprint
     attention: stages.ModelFingerprint
+    kept: Kept
 
     @property
     def module(self) -> Any:  # noqa: ANN401 (VGGEncoder, MultiLevelFusion or Decoder, by the type of the socket)
@@ -120,7 +128,36 @@ def part(
     """A module that ComfyUI can load and unload."""
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     handle = patcher(module, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device())
-    return Part(handle, model_config, encoder, attention)
+    kept = Kept(KEPT_BYTES)
+
+    def forget(_patcher: object, unpatch_all: bool) -> None:
+        if unpatch_all:  # ComfyUI also detaches a model that it loads again, with its weights in place
+            kept.clear()
+
+    handle.add_callback(comfy.patcher_extension.CallbacksMP.ON_DETACH, forget)
+    return Part(handle, model_config, encoder, attention, kept)
+
+
+_models: dict[str, Part] = {}
+"""Models of `model_part` by the names and times of their files."""
+
+
+def model_part(choice: str) -> Part:
+    """The whole model of a choice, read when it is first asked for and when its file has changed."""
+    stamp = f"{choice}|{files.stamp(choice, find_file)}"
+    found = _models.pop(stamp, None)
+    if found is None:
+        model = files.read_model(choice, find_file)
+        found = part(model, model.config)
+    _models[stamp] = found  # the one used last stands at the end
+    while len(_models) > KEPT_MODELS:
+        del _models[next(iter(_models))]
+    return found
+
+
+def shelf(of: Part, device: torch.device, *made_of: object) -> Shelf:
+    """What was computed with a part of a model on its device from these values, and lies where outputs are kept."""
+    return Shelf(of.kept, (digest(made_of),), to_output_device, lambda value: to_device(value, device))
 
 
 @contextmanager

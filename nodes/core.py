@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     )
     from adaattn_core.io import images
     from adaattn_core.io.files import atomic_path
-    from adaattn_core.models import config, encoder, model
+    from adaattn_core.models import config, cost, encoder, fusion, model
     from adaattn_core.ops import layout, masks, opacity, resize
     from adaattn_core.runtime import remarks
+    from adaattn_core.runtime.kept import Kept, Shelf, digest
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from adaattn_core.viewer import view_data
 else:
@@ -43,22 +44,28 @@ else:
     )
     from ..adaattn_core.io import images
     from ..adaattn_core.io.files import atomic_path
-    from ..adaattn_core.models import config, encoder, model
+    from ..adaattn_core.models import config, cost, encoder, fusion, model
     from ..adaattn_core.ops import layout, masks, opacity, resize
     from ..adaattn_core.runtime import remarks
+    from ..adaattn_core.runtime.kept import Kept, Shelf, digest
     from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from ..adaattn_core.viewer import view_data
 
 __all__ = [
+    "Kept",
     "ProgressCallback",
+    "Shelf",
     "atomic_path",
     "attention_map",
     "batching",
     "chunked",
     "config",
+    "cost",
+    "digest",
     "encode_style",
     "encoder",
     "errors",
+    "fusion",
     "images",
     "layout",
     "masks",

@@ -99,6 +99,8 @@ def stamp(choice: str | None, find: Find) -> str:
     if path is None:
         return choice or ""
     files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
+    beside = find(VGG_FILE) if path.is_dir() and path / VGG_FILE not in files else None
+    files += [beside] if beside else []
     return "|".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 
 

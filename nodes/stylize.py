@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import batching, encode_style, opacity, remarks, resize, stages, stylize, sub_progress
+from .core import batching, digest, encode_style, opacity, remarks, resize, stages, stylize, sub_progress
 from .loaders import model_input
 from .outcome import told
 from .pairs import pair_up, repeat, repeat_masks, take
@@ -119,8 +119,9 @@ class Stylize(io.ComfyNode):
         strength = painted_strength(strength, mask)
         shrink = partial(reduced, short_side=checked_size(style_size))
         of_styles = zip(images, [style_mask, *[None] * len(more)], strict=True)
-        styles, style_masks = zip(*(to_style(image, part, shrink) for image, part in of_styles), strict=True)
-        model = files.read_model(model_name, bridge.find_file)
+        styles, style_masks = zip(*(to_style(image, area, shrink) for image, area in of_styles), strict=True)
+        part = bridge.model_part(model_name)
+        model, look = part.module, (attention_mode, sample_seed if attention_mode == "sampled" else 0)
         image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
         options: dict[str, Any] = {
             "style_weights": weights, "strength": strength, "temperature": temperature, "keep_color": keep_color,
@@ -130,11 +131,14 @@ class Stylize(io.ComfyNode):
             image[start + items.start : start + items.stop] = to_image(result)
             progress.show(result[:1])
 
-        with bridge.loaded([bridge.part(model, model.config)], pictures, *styles):
+        with bridge.loaded([part], pictures, *styles) as device:
             encoded = [
-                encode_style(model, picture, mask=style_mask, attention=attention_mode, seed=sample_seed)
-                for picture, style_mask in zip(styles, style_masks, strict=True)
+                bridge.shelf(part, device, one, style_mask, look).get(
+                    "style", partial(encode_style, model, one, mask=style_mask, attention=look[0], seed=look[1])
+                )
+                for one, style_mask in zip(styles, style_masks, strict=True)
             ]
+            shelf = bridge.shelf(part, device, styles, style_masks, look, weights, temperature)
             if is_large(pictures):
                 small, first = reduced(pictures[:1], PREVIEW_SIZE), batching.slice_batch((encoded, mask), slice(0, 1))
                 progress.show(stylize(model, small, first[0], content_mask=first[1], **options))
@@ -143,7 +147,7 @@ class Stylize(io.ComfyNode):
                 stylize(
                     model, pictures[items], encoded, content_mask=batching.slice_batch(mask, items),
                     progress=sub_progress(share, items.start / len(pictures), items.stop / len(pictures)),
-                    on_result=partial(show, items.start), **options,
+                    on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])), **options,
                 )  # fmt: skip
         if refine_steps:
             share = sub_progress(progress, TRANSFER_SHARE, 1)

@@ -13,21 +13,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.fusion import StyleFeatures
+from ..models import cost
+from ..models.fusion import FusedFeatures, StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.resize import resize_image
+from ..runtime.kept import Shelf
 from ..runtime.memory import malloc_trim_if_large
 from ..runtime.progress import ProgressCallback, sub_progress
 from .batching import batch_size_for, run_batched, slice_batch
 from .chunked import TransferOptions
-from .memory_budget import DEFAULT_SIZES, ChunkSizes, content_budget
-from .stages import clamp_pictures, decode, encode, transfer, weaken
+from .memory_budget import DEFAULT_SIZES, FLOAT_BYTES, ChunkSizes, content_budget
+from .stages import (
+    StylizedFeatures,
+    at_strength,
+    clamp_pictures,
+    decode_everywhere,
+    decode_features,
+    encode,
+    own_features,
+    show_painted,
+    transfer,
+)
 from .validation import check_style_batches
 
 STROKE_SIDE = 512
@@ -91,7 +104,7 @@ class Painting(NamedTuple):
     """What is the same in all passes over a batch.
 
     encode: styles reduced to a short side -> what attention needs of them. release: nobody else holds that. mask: where
-    to paint. The other fields are arguments of `stylize`.
+    to paint. shelf: for what later calls can use again. The other fields are arguments of `stylize`.
     """
 
     model: StyleTransferModel
@@ -102,6 +115,7 @@ class Painting(NamedTuple):
     mask: Tensor | None
     keep_color: bool
     max_memory_gb: float | None
+    shelf: Shelf | None = None
 
 
 FinishCallback = Callable[[slice, Tensor, Tensor, ProgressCallback | None], None]
@@ -130,13 +144,16 @@ def run_passes(
     shares = [sum(costs[:index]) / sum(costs) for index in range(len(costs))]
     change: Tensor | None = None
     for one, start, stop in zip(coarse, shares, shares[1:], strict=False):
-        change = _coarse_change(painting, one, change, sub_progress(progress, start, stop))
+        coarse_pass = partial(_coarse_change, painting, one, change, sub_progress(progress, start, stop))
+        change = painting.shelf.get(("change", one), coarse_pass) if painting.shelf else coarse_pass()
     _run_pass(painting, last, change, transfer_share, finish, sub_progress(progress, shares[-1], 1))
 
 
 def _coarse_change(painting: Painting, one: Pass, change: Tensor | None, progress: ProgressCallback | None) -> Tensor:
     """What a pass at full strength changes in a batch, (B, 3, *one.size); arguments as in `_run_pass`."""
-    painting = painting._replace(options=replace(painting.options, strength=1.0), mask=None, keep_color=False)
+    painting = painting._replace(
+        options=replace(painting.options, strength=1.0), mask=None, keep_color=False, shelf=None
+    )
     changes = torch.empty(len(painting.content), 3, *one.size, device=painting.content.device, dtype=torch.float32)
 
     def keep(items: slice, content: Tensor, painted: Tensor, _progress: ProgressCallback | None) -> None:
@@ -179,7 +196,8 @@ def _run_pass(
             encoded.clear()  # so that `transfer` frees each level when it has been used
         content = _at_size(painting.content[items], one.size)
         start = None if change is None else repaint_start(content, change[items])
-        batch = painting._replace(content=content, mask=slice_batch(painting.mask, items))
+        shelf = painting.shelf.under(one, items.start, items.stop) if painting.shelf else None
+        batch = painting._replace(content=content, mask=slice_batch(painting.mask, items), shelf=shelf)
         pictures = _stylize_batch(batch, start, styles, sizes, sub_progress(progress, 0, transfer_share))
         finish(items, content, pictures, sub_progress(progress, transfer_share, 1))
 
@@ -205,20 +223,84 @@ def _stylize_batch(
         styles: see `transfer`, which uses them up.
         sizes, progress: see `transfer`.
     """
-    model, options = painting.model, painting.options
+    options, shelf = painting.options, painting.shelf
     if options.strength == 0:
         return painting.content.float().clamp(0, 1)
     content = clamp_pictures(painting.content)
+    painting = painting._replace(content=content)
+
+    def paint() -> Tensor:
+        if shelf is not None and shelf.fits(_kept_bytes(painting)):
+            return _paint_from(shelf, painting, start, styles, sizes, progress)
+        stylized = _stylized_features(painting, start, styles, sizes, progress)
+        return decode_everywhere(painting.model.decoder, stylized, sizes.tile_bytes)
+
+    painted = paint() if shelf is None else shelf.get(("painted", options.strength), paint)
+    return show_painted(painted, content, painting.mask, painting.keep_color)
+
+
+def _kept_bytes(painting: Painting) -> int:
+    """Bytes of what `_paint_from` keeps for other strengths: features of the result and of the content, and pixels."""
+    fused = cost.fused_bytes(painting.model.config, painting.content)
+    return 2 * (fused + FLOAT_BYTES * painting.content.numel())
+
+
+def _paint_from(
+    shelf: Shelf,
+    painting: Painting,
+    start: Tensor | None,
+    styles: Sequence[StyleFeatures],
+    sizes: ChunkSizes,
+    progress: ProgressCallback | None,
+) -> Tensor:
+    """(B, 3, H, W) in [0, 1], painted everywhere; what serves other strengths too is kept. Arguments as above."""
+    decoder, content, strength = painting.model.decoder, painting.content, painting.options.strength
+
+    def features() -> tuple[FusedFeatures, FusedFeatures]:
+        return _features_at_full_strength(painting, start, styles, sizes, progress)
+
+    fused, own = shelf.get("features", features)
+    stylized = at_strength(fused, own, content, strength)
+    if strength == 1:
+        return decode_everywhere(decoder, stylized, sizes.tile_bytes)
+    unchanged = shelf.get("unchanged", lambda: decode_features(decoder, own, content, sizes.tile_bytes))
+    return decode_everywhere(decoder, stylized, sizes.tile_bytes, unchanged)
+
+
+def _features_at_full_strength(
+    painting: Painting,
+    start: Tensor | None,
+    styles: Sequence[StyleFeatures],
+    sizes: ChunkSizes,
+    progress: ProgressCallback | None,
+) -> tuple[FusedFeatures, FusedFeatures]:
+    """Of the painted contents, and of the contents themselves; arguments as in `_stylize_batch`."""
+    model, content = painting.model, painting.content
+    features = encode(model.encoder, content if start is None else start, model.config.levels, sizes.tile_bytes)
+    options, share = replace(painting.options, strength=1.0), sub_progress(progress, 0, DECODING_STARTS)
+    stylized = transfer(model.fusion, features, content, styles, options, sizes=sizes, progress=share)
+    if start is not None:
+        features = encode(model.encoder, content, model.config.levels, sizes.tile_bytes)
+    return stylized.fused, own_features(model.fusion, features)
+
+
+def _stylized_features(
+    painting: Painting,
+    start: Tensor | None,
+    styles: Sequence[StyleFeatures],
+    sizes: ChunkSizes,
+    progress: ProgressCallback | None,
+) -> StylizedFeatures:
+    """What the decoder needs, in as little memory as possible; arguments as in `_stylize_batch`."""
+    model, content, strength = painting.model, painting.content, painting.options.strength
+    options = painting.options if start is None else replace(painting.options, strength=1.0)
     features = encode(model.encoder, content if start is None else start, model.config.levels, sizes.tile_bytes)
     malloc_trim_if_large(content)
     stylized = transfer(
-        model.fusion, features, content, styles, options if start is None else replace(options, strength=1.0),
+        model.fusion, features, content, styles, options,
         sizes=sizes, in_place=True, progress=sub_progress(progress, 0, DECODING_STARTS),
     )  # fmt: skip
-    if start is not None and options.strength < 1:
-        own = encode(model.encoder, content, model.config.levels, sizes.tile_bytes)
-        stylized = weaken(model.fusion, stylized, own, options.strength)
-    return decode(
-        model.decoder, stylized._replace(mask=painting.mask), keep_color=painting.keep_color,
-        tile_bytes=sizes.tile_bytes,
-    )  # fmt: skip
+    if start is None or strength == 1:
+        return stylized
+    own = own_features(model.fusion, encode(model.encoder, content, model.config.levels, sizes.tile_bytes))
+    return at_strength(stylized.fused, own, content, strength)

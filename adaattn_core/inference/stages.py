@@ -198,7 +198,7 @@ def transfer(
     if not in_place:
         features, styles = dict(features), [dict(style) for style in styles]
     with torch.no_grad(), disable_tf32(features[fusion.levels[0]].device):
-        own = fusion.merge({level: features[level] for level in fusion.levels}) if options.strength < 1 else None
+        own = own_features(fusion, features) if options.strength < 1 else None
         if own is not None and options.strength == 0:
             fused = own
         else:
@@ -212,23 +212,27 @@ def transfer(
     )
 
 
+def own_features(fusion: MultiLevelFusion, features: Features) -> FusedFeatures:
+    """The content's features as the decoder takes them, unpainted. They may share memory with `features`."""
+    with torch.no_grad(), disable_tf32(features[fusion.levels[0]].device):
+        return fusion.merge({level: features[level] for level in fusion.levels})
+
+
 @torch.no_grad()
-def weaken(
-    fusion: MultiLevelFusion, stylized: StylizedFeatures, features: Features, strength: float
-) -> StylizedFeatures:
-    """Results of full strength at a strength below 1, between the content's own features and the stylized ones.
+def at_strength(fused: FusedFeatures, own: FusedFeatures, content: Tensor, strength: float) -> StylizedFeatures:
+    """What `transfer` gives at a strength, from its result at strength 1: the same but for rounding.
 
     Args:
-        fusion: the attention that made them.
-        stylized: at strength 1.
-        features: of the content.
+        fused: the result at strength 1.
+        own: of `own_features`.
+        content: (B, 3, H, W).
         strength: from 0 to 1.
     """
-    own = fusion.merge({level: features[level] for level in fusion.levels})
-    fused = stylized.fused
+    strengths = torch.full((1, 1, 1, 1), strength, device=content.device, dtype=torch.float32)
+    if strength == 1:
+        return StylizedFeatures(fused, None, content, strengths)
     skip = None if own.skip is None or fused.skip is None else torch.lerp(own.skip, fused.skip, strength)
-    mixed = FusedFeatures(torch.lerp(own.deep, fused.deep, strength), skip)
-    return stylized._replace(fused=mixed, own=own, strength=torch.full_like(stylized.strength, strength))
+    return StylizedFeatures(FusedFeatures(torch.lerp(own.deep, fused.deep, strength), skip), own, content, strengths)
 
 
 def decode(
@@ -256,25 +260,55 @@ def decode(
         (B, 3, H, W) float32 in [0, 1], on the content's device. Where the mask is 0 it is the picture, exactly.
     """
     background = stylized.content if picture is None else expand_to_batch(picture, stylized.content)
-    result = _decode_unmasked(decoder, stylized, tile_bytes).clamp(0, 1)
+    result = decode_everywhere(decoder, stylized, tile_bytes)
+    return show_painted(result, background, stylized.mask, keep_color)
+
+
+def show_painted(painted: Tensor, background: Tensor, mask: Tensor | None, keep_color: bool) -> Tensor:
+    """A painted picture where the mask is above 0, in its own colours or in those of the background.
+
+    Args:
+        painted, background: (B, 3, H, W) in [0, 1].
+        mask: (B or 1, 1, H, W), None for everywhere.
+        keep_color: take only brightness from `painted`.
+    """
     if keep_color:
-        result = keep_content_color(result, background)
-    mask = stylized.mask
-    return result if mask is None else torch.where(mask > 0, torch.lerp(background, result, mask), background)
+        painted = keep_content_color(painted, background)
+    return painted if mask is None else torch.where(mask > 0, torch.lerp(background, painted, mask), background)
 
 
-def _decode_unmasked(decoder: Decoder, stylized: StylizedFeatures, tile_bytes: int | None) -> Tensor:
+def decode_everywhere(
+    decoder: Decoder, stylized: StylizedFeatures, tile_bytes: int | None = None, unchanged: Tensor | None = None
+) -> Tensor:
+    """(B, 3, H, W) in [0, 1], without regard to the mask.
+
+    Args:
+        decoder, stylized, tile_bytes: as in `decode`.
+        unchanged: what `decode_features` makes of the content's own features, where that is known.
+    """
+    return _with_content(decoder, stylized, tile_bytes, unchanged).clamp(0, 1)
+
+
+def decode_features(decoder: Decoder, fused: FusedFeatures, content: Tensor, tile_bytes: int | None = None) -> Tensor:
+    """(B, 3, H, W) pixels of fused features, not clamped, at the size and on the device of the content."""
+    size = (content.shape[-2], content.shape[-1])
+    with torch.no_grad():
+        return decoder.in_tiles(fused, size, tile_bytes).float().to(content.device)
+
+
+def _with_content(
+    decoder: Decoder, stylized: StylizedFeatures, tile_bytes: int | None, unchanged: Tensor | None
+) -> Tensor:
     """(B, 3, H, W), not clamped."""
     content, own, strength = stylized.content, stylized.own, stylized.strength
     # `own` first: below full strength alone is the accelerator asked, and waited for
     if own is not None and not bool(strength.any()):
         return content
-    size = (content.shape[-2], content.shape[-1])
-    with torch.no_grad():
-        result = decoder.in_tiles(stylized.fused, size, tile_bytes).float().to(content.device)
-        if own is not None:
-            unchanged = decoder.in_tiles(own, size, tile_bytes).float().to(content.device)
-            result = result + (1 - strength) * (content - unchanged)
+    result = decode_features(decoder, stylized.fused, content, tile_bytes)
+    if own is not None:
+        if unchanged is None:
+            unchanged = decode_features(decoder, own, content, tile_bytes)
+        result = result + (1 - strength) * (content - unchanged)
     return result
 
 

@@ -16,6 +16,7 @@ from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
 from ..ops.masks import fit_mask, resize_mask
 from ..ops.resize import resize_image
+from ..runtime.kept import Shelf
 from ..runtime.memory import malloc_trim_if_large
 from ..runtime.progress import ProgressCallback
 from .batching import slice_batch
@@ -116,6 +117,7 @@ def stylize(
     stroke_size: float = 0.0,
     progress: ProgressCallback | None = None,
     on_result: ResultCallback | None = None,
+    shelf: Shelf | None = None,
 ) -> Tensor:
     """The content in a style, or in a mix of styles.
 
@@ -145,6 +147,8 @@ def stylize(
         progress: called with the share that is done, from 0 to 1, now and then; stops the work by raising.
         on_result: called with a slice of the batch and its finished pictures, as soon as they are there. It takes them
             over: the returned tensor is then empty, so that a long clip needs no memory for all its frames.
+        shelf: keeps what another call with another strength, mask or `keep_color` can use again. The caller gives a
+            shelf of its own to every model, content, style and other argument.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1], on the content's device; (0, 3, H, W) with `on_result`.
@@ -171,7 +175,7 @@ def stylize(
 
     release = all(isinstance(one, Tensor) for one in styles) and not isinstance(style, KeptStyles)
     mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
-    painting = Painting(model, content, encode_all, release, options, mask, keep_color, max_memory_gb)
+    painting = Painting(model, content, encode_all, release, options, mask, keep_color, max_memory_gb, shelf)
     kept = 0 if on_result else len(content)
     result = torch.empty(kept, *content.shape[1:], device=content.device, dtype=torch.float32)
     deliver: ResultCallback = on_result or result.__setitem__

@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
+from torch import Tensor
+
 from .config import ModelConfig
 from .encoder import LEVELS
 
@@ -98,7 +100,7 @@ def content_floats(config: ModelConfig, strength: float = 1.0) -> float:
     Pictures and whole features are counted, temporary results of a tile or chunk are not. Below strength 1 the
     content's own fused features and the picture decoded from them come on top.
     """
-    fused = _fused_floats(config)
+    fused = fused_floats(config)
     unchanged = fused + 3 if strength < 1 else 0
     stages = _encoding_floats(config), _attention_floats(config, strength), _decoding_floats(config)
     return 3 + unchanged + max(stages)
@@ -118,9 +120,14 @@ def _area(block: int) -> float:
     return float(0.25**block)
 
 
-def _fused_floats(config: ModelConfig) -> float:
-    """The decoder's input."""
+def fused_floats(config: ModelConfig) -> float:
+    """Numbers in the decoder's input for each pixel of a content."""
     return sum(level.feature_floats for level in attention_levels(config)[:2])
+
+
+def fused_bytes(config: ModelConfig, pictures: Tensor) -> int:
+    """Bytes of the decoder's input for contents (B, 3, H, W)."""
+    return int(4 * fused_floats(config) * pictures[:, 0].numel())
 
 
 def _kept_floats(config: ModelConfig, block: int, computed_blocks: int = len(LEVELS)) -> float:
@@ -163,4 +170,4 @@ def _attention_floats(config: ModelConfig, strength: float) -> float:
 def _decoding_floats(config: ModelConfig) -> float:
     """The decoder's input, and the input and the output of a block; the last block writes the picture twice."""
     outputs = [config.channels[1] * _area(2), config.channels[0] * _area(1), 3 * _area(0)]
-    return _fused_floats(config) + max(outputs[0] + outputs[1], outputs[1] + outputs[2] + 3)
+    return fused_floats(config) + max(outputs[0] + outputs[1], outputs[1] + outputs[2] + 3)

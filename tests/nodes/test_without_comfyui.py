@@ -219,6 +219,16 @@ def test_a_stamp_changes_with_the_file(folder: Path) -> None:
     assert files.stamp("P/", find) != before
 
 
+def test_the_stamp_of_a_published_folder_changes_with_an_encoder_beside_it(tmp_path: Path) -> None:
+    """`read_model` takes it from there where the folder has none of its own."""
+    (tmp_path / "P").mkdir()
+    (tmp_path / "P" / "latest_net_decoder.pth").write_bytes(b"1")
+    (tmp_path / "vgg_normalised.pth").write_bytes(b"1")
+    before = files.stamp("P/", finder(tmp_path))
+    (tmp_path / "vgg_normalised.pth").write_bytes(b"12")
+    assert files.stamp("P/", finder(tmp_path)) != before
+
+
 # ---------------------------------------------------------------- pictures and masks
 
 
