@@ -18,7 +18,9 @@ from unittest.mock import MagicMock, patch
 
 ROOT = Path(__file__).parents[2]
 PACK = "pack_for_schemas"
-HOST = ("comfy", "comfy.model_management", "comfy.model_patcher", "comfy.utils", "folder_paths")
+HOST = (
+    "comfy", "comfy.model_management", "comfy.model_patcher", "comfy.patcher_extension", "comfy.utils", "folder_paths",
+)  # fmt: skip
 """ComfyUI modules that the nodes import and no schema needs."""
 
 
