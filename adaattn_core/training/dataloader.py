@@ -80,18 +80,21 @@ def batches(
         multiprocessing_context=loader_context() if workers else None,
     )
     iterator = iter(loader)
-    try:
-        with ignore_sigchld():
-            try:
-                yield from iterator
-            finally:
-                del iterator  # ends the worker processes
-    except DataError as error:  # torch adds a worker's traceback to its error; the last line is the message
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
-        raise DataError(message) from None
-    except RuntimeError as error:  # raised by torch when a worker was killed
-        if "DataLoader worker" not in str(error):
-            raise
-        raise WorkerError(WORKER_KILLED) from error
-    except (ConnectionError, EOFError) as error:  # a worker was killed after it announced a batch
-        raise WorkerError(WORKER_KILLED) from error
+    failure: Exception | None = None
+    with ignore_sigchld():
+        try:
+            yield from iterator
+        except DataError as error:  # torch adds a worker's traceback to its error; the last line is the message
+            failure = DataError(str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: "))
+        except RuntimeError as error:  # raised by torch when a worker was killed
+            if "DataLoader worker" not in str(error):
+                raise
+            failure = WorkerError(WORKER_KILLED)
+        except (ConnectionError, EOFError):  # a worker was killed after it announced a batch
+            failure = WorkerError(WORKER_KILLED)
+        finally:
+            # Ends and joins the worker processes, now that no traceback refers to the iterator. A process that ended
+            # later would reach torch's handler.
+            del iterator
+    if failure is not None:
+        raise failure

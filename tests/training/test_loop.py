@@ -199,6 +199,21 @@ def test_a_worker_killed_while_it_transfers_a_batch_is_noticed(
         train(configure(workers=1))
 
 
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError])
+def test_no_worker_outlives_the_error_about_a_killed_one(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """The system may tell of a process's end after its connections are closed; by then torch must not listen again."""
+
+    def detach(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(multiprocessing.resource_sharer.DupFd, "detach", detach)
+    with pytest.raises(TrainingError, match="was killed") as caught:
+        train(configure(workers=1))
+    assert not multiprocessing.active_children(), caught.value
+
+
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
     """TimeoutError in the main thread, rather than a test that never ends."""
