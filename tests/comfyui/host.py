@@ -252,7 +252,7 @@ class Host:
         return list(run.outputs.get(node, {}).get("images", []))
 
     def pictures(self, run: Run, node: str) -> list[Picture]:
-        """The pictures that a node showed -> each (H, W, 3)."""
+        """The pictures that a node showed -> each (H, W, 3), or (H, W, 4) with opacity."""
         return [self._picture(image) for image in self.files(run, node)]
 
     def picture(self, run: Run, node: str) -> Picture:
@@ -262,7 +262,7 @@ class Host:
     def _picture(self, image: Mapping[str, str]) -> Picture:
         data = self.fetch("/view?" + urllib.parse.urlencode(image))
         with Image.open(io.BytesIO(data)) as opened:
-            return np.asarray(opened.convert("RGB"))
+            return np.asarray(opened.convert("RGBA" if opened.has_transparency_data else "RGB"))
 
 
 # ---------------------------------------------------------------------- graphs

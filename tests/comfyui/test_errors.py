@@ -183,11 +183,21 @@ def test_a_new_model_file_is_listed_without_a_restart(host: Host, small_model_fi
 # ---------------------------------------------------------------- unusual input that is fine
 
 
-@pytest.mark.parametrize("unusual", [{"channels": 4}, {"dtype": "float16"}, {"dtype": "bfloat16"}])
-def test_four_channels_and_half_precision_are_read(host: Host, info: dict[str, Any], unusual: dict[str, Any]) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_read(host: Host, info: dict[str, Any], dtype: str) -> None:
     plain = host.picture(host.paint(stylize_graph(info)), "save").astype(int)
-    other = host.picture(host.paint(stylize_graph(info, content=unusual)), "save").astype(int)
+    other = host.picture(host.paint(stylize_graph(info, content={"dtype": dtype})), "save").astype(int)
     assert np.abs(plain - other).mean() < 2
+
+
+def test_the_fourth_channel_of_a_content_is_its_opacity_and_stays(host: Host, info: dict[str, Any]) -> None:
+    graph = stylize_graph(info, content={"channels": 4})
+    unpainted = {"images": link("content"), "filename_prefix": "unpainted"}
+    run = host.paint({**graph, **with_defaults(info, {"unpainted": ("SaveImage", unpainted)})})
+    painted, content = host.picture(run, "save"), host.picture(run, "unpainted")
+    assert content.shape[-1] == 4
+    assert np.array_equal(painted[..., 3], content[..., 3])
+    assert np.abs(painted[..., :3].astype(int) - content[..., :3]).mean() > 2, "nothing was painted"
 
 
 def test_a_grey_picture_is_read(host: Host, info: dict[str, Any]) -> None:
