@@ -109,6 +109,9 @@ class TrainConfig:
         "measure the local feature loss relative to the mean square of its target, so that all styles and levels count "
         "alike; otherwise the paper's squared distance",
     )
+    patch_weight: float = option(
+        0.0, "weight of the patch loss: each patch of the result should resemble one of the style, and the reverse"
+    )
     content_weight: float = option(0.0, "weight of the content loss, which the paper does not have")
     pixel_weight: float = option(20.0, "weight of the pixel loss of self pairs in the style stage")
     identity_weight: float = option(
@@ -207,8 +210,8 @@ class TrainConfig:
             **dict.fromkeys(
                 ("global_weight", "local_weight", "content_weight", "pixel_weight", "self_pairs", "damage"), 0
             ),
-            **dict.fromkeys(("identity_weight", "color_weight", "mesh_weight", "similarity_weight", "frame_gap"), 0),
-            **dict.fromkeys(("local_samples", "vgg_floor", "seed", "teacher_weight", "damage"), 0),
+            **dict.fromkeys(("patch_weight", "identity_weight", "color_weight", "mesh_weight", "similarity_weight"), 0),
+            **dict.fromkeys(("local_samples", "vgg_floor", "seed", "teacher_weight", "frame_gap"), 0),
             "crop": 32,
         }
         for name, minimum in minima.items():

@@ -23,6 +23,8 @@ from ..runtime.device import without_autocast
 
 PUBLISHED_LEVELS = LEVELS[1:]
 """relu2_1 to relu5_1: the published code's levels for every loss. The paper's local loss starts at relu3_1."""
+PATCH_LEVELS = LEVELS[2:4]
+"""relu3_1 and relu4_1, the levels whose patches are as large as strokes."""
 MESH_PERIOD = 4
 """Pixels per position of relu3_1, the finest level with attention."""
 MIN_PIXEL_DIFFERENCE = 1e-4
@@ -77,6 +79,28 @@ def relative_style_loss(stylized: Features, style: Features, levels: Sequence[st
         statistics, target = (torch.cat(_mean_std(x[level]), dim=1).flatten(1) for x in (stylized, style))
         terms.append(((statistics - target).norm(dim=1) / target.norm(dim=1).clamp_min(VARIANCE_EPSILON)).mean())
     return _sum(terms)
+
+
+def patch_loss(stylized: Features, style: Features, levels: Sequence[str] = PATCH_LEVELS) -> Tensor:
+    """How much the patches of the pictures differ from the nearest patches of the styles, and the reverse.
+
+    The patch distance of evaluations at several levels: channels normalised by the style's mean and standard
+    deviation, 1 - cosine to the nearest position of the other picture, averaged over positions and both directions.
+    Statistics do not see in which combinations the channels are active together; this does, and so it sees strokes.
+    Source: Simakov et al., CVPR 2008, equation 1, with positions of a feature network as patches.
+
+    Args:
+        stylized, style: level -> (B, C, H, W); the sizes of the two may differ.
+        levels: levels to average over.
+    """
+    terms = []
+    for level in levels:
+        mean, std = channel_mean_std(style[level])
+        a, b = (F.normalize(((to_float32(x[level]) - mean) / std).flatten(2), dim=1) for x in (stylized, style))
+        with without_autocast(a.device.type):
+            cosines = torch.bmm(a.transpose(1, 2), b)
+        terms.append(1 - (cosines.amax(dim=2).mean() + cosines.amax(dim=1).mean()) / 2)
+    return torch.stack(terms).mean()
 
 
 class LocalTarget(NamedTuple):

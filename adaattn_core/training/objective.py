@@ -14,6 +14,7 @@ from ..models.model import StyleTransferModel
 from .config import Stage, TrainConfig
 from .dataset import Batch, seeded_generator
 from .losses import (
+    PATCH_LEVELS,
     LocalTarget,
     checkerboard_loss,
     color_loss,
@@ -22,6 +23,7 @@ from .losses import (
     identity_loss,
     image_similarity_loss,
     local_feature_loss,
+    patch_loss,
     relative_style_loss,
     teacher_loss,
 )
@@ -84,7 +86,7 @@ def loss_names(config: TrainConfig, stage: Stage) -> tuple[str, ...]:
     """Names of the losses of a whole batch; a part of it may have only some of them."""
     if stage != "style":
         return ("distill",) if stage == "distill" else ("pixel",)
-    style = ["global", "local", *(name for name in ("content", "color", "mesh") if config.weight(name, stage))]
+    style = ["global", "local", *(name for name in ("patch", "content", "color", "mesh") if config.weight(name, stage))]
     if config.uses_frame_pairs:
         style.append("similarity")
     if config.teacher and config.teacher_weight:
@@ -203,6 +205,8 @@ def style_losses(config: TrainConfig, step: int, networks: Networks, pairs: Styl
             stylized, content, style, config.local_levels, target, relative=config.relative_local
         ),
     }
+    if config.patch_weight:
+        losses["patch"] = patch_loss(stylized, style)
     if config.content_weight:
         losses["content"] = content_loss(stylized, content, config.content_levels)
     if config.color_weight:
@@ -237,6 +241,7 @@ def teacher_term(teacher: StyleTransferModel, vgg: VGGEncoder, pairs: StylizedPa
 def deepest_level(config: TrainConfig) -> str:
     """The deepest VGG-19 level that a loss of the style stage uses."""
     levels = [*config.global_levels, *config.local_levels]
+    levels += PATCH_LEVELS if config.patch_weight else ()
     levels += config.content_levels if config.content_weight else ()
     levels += config.similarity_levels if config.uses_frame_pairs else ()
     levels += TEACHER_LEVELS if config.teacher and config.teacher_weight else ()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaattn_core.evaluation.metrics import patch_distance
 from adaattn_core.models.attention import attention_target
 from adaattn_core.models.encoder import LEVELS, Features, ReflectConv2d, VGGEncoder
 from adaattn_core.training.losses import (
@@ -20,6 +21,7 @@ from adaattn_core.training.losses import (
     local_feature_loss,
     local_target,
     normalize_activations,
+    patch_loss,
     relative_style_loss,
     teacher_loss,
 )
@@ -145,6 +147,20 @@ def test_the_distance_to_a_teacher_by_hand() -> None:
     assert float(loss) == pytest.approx(0.5 + 1 / 8)
 
 
+def test_patch_loss_by_hand() -> None:
+    # The style's patches are (0, 4) and (2, 0), normalised opposite to each other: (-a, a) and (a, -a). The picture's
+    # (2, 4) and (2, 0) become (a, a) and (a, -a): cosines 0 and 0, -1 and 1. In either direction (1 + 0) / 2.
+    style = {"relu3_1": torch.tensor([[[[0.0, 2.0]], [[4.0, 0.0]]]])}
+    stylized = {"relu3_1": torch.tensor([[[[2.0, 2.0]], [[4.0, 0.0]]]])}
+    assert float(patch_loss(stylized, style, ["relu3_1"])) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_patch_loss_is_the_patch_distance_of_evaluations() -> None:
+    stylized, style = features(0, size=64, batch=3), features(1, size=48, batch=3)
+    wanted = torch.stack([patch_distance(stylized[level], style[level]).mean() for level in LEVELS[2:4]]).mean()
+    torch.testing.assert_close(patch_loss(stylized, style), wanted, atol=1e-3, rtol=0)  # e in the variance
+
+
 # ---------------------------------------------------------------- properties
 
 
@@ -152,6 +168,7 @@ def test_equal_features_cost_nothing() -> None:
     found = features(0)
     assert float(content_loss(found, found, LEVELS)) == 0
     assert float(global_style_loss(found, found, LEVELS)) == 0
+    assert float(patch_loss(found, found)) == pytest.approx(0, abs=1e-6)
     target = {level: local_target(found, features(1), level) for level in LEVELS}
     assert float(local_feature_loss(target, found, features(1), LEVELS)) == 0
 
@@ -178,6 +195,7 @@ def test_flat_features_have_finite_gradients() -> None:
     flat = {level: torch.ones_like(x).requires_grad_(True) for level, x in features(0).items()}
     other = features(1)
     loss = content_loss(flat, other) + global_style_loss(flat, other) + local_feature_loss(flat, other, other)
+    loss = loss + patch_loss(flat, other) + patch_loss(other, flat)
     loss.backward()  # type: ignore[no-untyped-call]
     for level, x in flat.items():
         if level in LEVELS[1:]:  # the published levels

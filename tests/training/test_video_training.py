@@ -263,7 +263,7 @@ def test_a_frame_pair_is_learnt(configure: Configure) -> None:
     assert fall(run, "similarity") < 0.8
 
 
-@pytest.mark.parametrize(("loss", "share"), [("identity", 0.75), ("color", 0.5), ("mesh", 0.6)])
+@pytest.mark.parametrize(("loss", "share"), [("identity", 0.75), ("color", 0.5), ("mesh", 0.6), ("patch", 0.9)])
 def test_an_optional_loss_is_learnt(loss: str, share: float, configure: Configure) -> None:
     run = Trainer(configure(**QUIET, kind="image", **{f"{loss}_weight": 100.0}))
     run.initialize()
@@ -271,9 +271,11 @@ def test_an_optional_loss_is_learnt(loss: str, share: float, configure: Configur
 
 
 def test_the_total_counts_the_optional_losses(configure: Configure) -> None:
-    run = Trainer(configure(identity_weight=2.0, color_weight=5.0, mesh_weight=4.0, similarity_weight=7.0))
+    run = Trainer(
+        configure(identity_weight=2.0, color_weight=5.0, mesh_weight=4.0, patch_weight=6.0, similarity_weight=7.0)
+    )
     losses = run.train_step(collate([run.pairs[index] for index in range(2)]))
-    weights = {"global": 10, "local": 3, "pixel": 20, "identity": 2, "color": 5, "mesh": 4, "similarity": 7}
+    weights = {"global": 10, "local": 3, "pixel": 20, "identity": 2, "color": 5, "mesh": 4, "patch": 6, "similarity": 7}
     assert losses["total"] == pytest.approx(sum(weight * losses[name] for name, weight in weights.items()), rel=1e-5)
 
 
