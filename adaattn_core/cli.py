@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         command.add_arguments(subparser)
         subparser.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=VERBOSE_HELP)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, parser=subparser)
     return parser
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         mixing,
         refine,
         stages,
-        temporal,
         validation,
     )
     from adaattn_core.io import images
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from adaattn_core.ops import layout, masks, opacity, resize
     from adaattn_core.runtime import remarks
     from adaattn_core.runtime.kept import Kept, Shelf, digest
-    from adaattn_core.runtime.memory import memory_in_use
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from adaattn_core.viewer import view_data
 else:
@@ -42,7 +40,6 @@ else:
         mixing,
         refine,
         stages,
-        temporal,
         validation,
     )
     from ..adaattn_core.io import images
@@ -51,7 +48,6 @@ else:
     from ..adaattn_core.ops import layout, masks, opacity, resize
     from ..adaattn_core.runtime import remarks
     from ..adaattn_core.runtime.kept import Kept, Shelf, digest
-    from ..adaattn_core.runtime.memory import memory_in_use
     from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from ..adaattn_core.viewer import view_data
 
@@ -74,7 +70,6 @@ __all__ = [
     "layout",
     "masks",
     "memory_budget",
-    "memory_in_use",
     "mixing",
     "model",
     "model_file",
@@ -86,7 +81,6 @@ __all__ = [
     "stages",
     "stylize",
     "sub_progress",
-    "temporal",
     "tensor_file",
     "validation",
     "vgg",

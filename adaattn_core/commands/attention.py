@@ -26,6 +26,7 @@ from .options import (
     open_model,
     positive_number,
 )
+from .shared.idle_options import Idle, remark_idle
 from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
 EXAMPLES = """\
@@ -34,6 +35,7 @@ example:
 Open view.html in a browser: it needs no other file and no connection.
 """
 SUFFIXES = (".html", ".htm")
+IDLE = (Idle("--precision", lambda args: True, "on attention, which is always computed in float32"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     _check_page(args.output)
     content, style = _only_picture(args.content), find_styles([args.style], allow_many=False)[0].path
     check_no_input_among([args.output], [content, style])
+    remark_idle(IDLE, args)
     pictures = _read(content, args.size, reduce_only=False), _read(style, args.style_size, reduce_only=True)
     page = _page(args, pictures, (content.name, style.name))
     with atomic_path(args.output) as temporary:

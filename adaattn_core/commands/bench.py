@@ -26,10 +26,31 @@ from ..checkpoints.tensor_file import read_metadata
 from ..io.files import TEMPORARY, atomic_path, folder_in_use, remove_leftovers
 from ..training.config import TrainConfig
 from .options import integer, pixels, positive_integer
+from .shared.idle_options import Idle, changed_options, remark_idle
 from .shared.paths import check_folder
-from .train import add_settings, given_settings
+from .train import add_settings, changed_settings, given_settings
 
 CURVE_SIZES = (256, 512, 1024, 2048, 4096)
+IDLE = (
+    Idle(
+        "--weights", lambda args: not any(name.startswith(("reference", "published")) for name in args.subjects),
+        "on these subjects, which are built in",
+    ),
+)  # fmt: skip
+IDLE_BEFORE_TRAIN = (
+    Idle("--sizes --subjects --repeats --weights --curve", lambda args: True, "on adaattn bench train"),
+)  # fmt: skip
+IDLE_IN_TRAIN = (
+    Idle("--workers", lambda args: True, "on adaattn bench train, which compares the numbers in --worker-counts"),
+    Idle(
+        "--steps --distill-steps --reconstruct-steps", lambda args: True,
+        "on adaattn bench train, which runs --measured-steps steps of the style stage",
+    ),
+    Idle(
+        "--output --checkpoint-every --keep-checkpoints --sample-every --tensorboard", lambda args: True,
+        "on adaattn bench train, which saves nothing",
+    ),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--verbose", action="store_true", default=argparse.SUPPRESS, help="show where errors came from"
     )
-    training.set_defaults(run=run_train)
+    training.set_defaults(run=run_train, parser=training, outer=parser)
     parser.epilog = "subjects:\n" + "\n".join(f"  {name:18}{description}" for name, description in SUBJECTS.items())
     parser.add_argument(
         "--sizes", type=_sizes, default=list(SIZES), metavar="PX,PX",
@@ -80,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         print("The reference is left out: it is part of the repository, not of the installed package.")
     if args.curve and len(set(args.sizes)) < 3:
         raise ValueError(f"{len(set(args.sizes))} sizes came; --curve needs at least 3. Add some to --sizes.")
+    remark_idle(IDLE, args)
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for size in args.sizes:
@@ -187,6 +209,8 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(args: argparse.Namespace) -> int:
+    remark_idle(IDLE_BEFORE_TRAIN, args, changed_options(args, args.outer))
+    remark_idle(IDLE_IN_TRAIN, args, changed_settings(args))
     parent = tempfile.gettempdir()
     remove_leftovers(parent)
     with folder_in_use(parent), tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:

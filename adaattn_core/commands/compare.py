@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import ImageError
+from ..inference.coarse_to_fine import plan_passes
 from ..inference.stylize import stylize
 from ..io.image_files import find_images
 from ..io.images import load_color_and_alpha, load_over_white, save_image
@@ -21,13 +22,20 @@ from ..models.model import StyleTransferModel
 from ..ops.opacity import fill_clear, over_white
 from ..ops.resize import resize_image
 from ..runtime.progress import ProgressCallback, StepCounter, progress_bar, sub_progress
-from .options import add_model_options, add_refine_option, add_stroke_option, open_model, pixels
+from .options import add_model_options, add_refine_option, add_stroke_option, open_model, pixels, refine_dtype
+from .shared.idle_options import Idle, remark_idle
 from .shared.paths import check_no_input_among, check_output, input_path, output_path, report
 
 EXAMPLES = """\
 example:
   adaattn compare --content photos/ --style a.jpg b.jpg -o sheet.jpg
 """
+IDLE = (
+    Idle(
+        "--stroke-size", lambda args: len(plan_passes((args.size, args.size), args.stroke_size)) == 1,
+        "on cells this small, which are painted in one pass; a larger --size makes several",
+    ),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     files = [find_images(patterns) for patterns in (args.content, args.style)]
     check_no_input_among([args.output], itertools.chain(*files))
+    remark_idle(IDLE, args)
     contents = [center_square(load_over_white(path), args.size) for path in files[0]]
     styles, alphas = zip(*(_style_cell(path, args.size) for path in files[1]), strict=True)
     model = open_model(args)
@@ -63,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             styles,
             style_alphas=alphas,
             refine_steps=args.refine,
+            refine_dtype=refine_dtype(args.precision),
             stroke_size=args.stroke_size,
             progress=StepCounter(bar, total),
         )
@@ -82,6 +92,9 @@ def _style_cell(path: Path, side: int) -> tuple[Tensor, Tensor | None]:
 
 # The sheet
 
+GAP_PX = 4
+"""Width of the white gap between pictures."""
+
 
 def comparison_sheet(
     model: StyleTransferModel,
@@ -89,8 +102,8 @@ def comparison_sheet(
     styles: Sequence[Tensor],
     *,
     style_alphas: Sequence[Tensor | None] | None = None,
-    gap_px: int = 4,
     refine_steps: int = 0,
+    refine_dtype: torch.dtype | None = None,
     stroke_size: float = 0.0,
     progress: ProgressCallback | None = None,
 ) -> Tensor:
@@ -100,8 +113,7 @@ def comparison_sheet(
         model: from `load_model`.
         contents, styles: at least one of each; (1, 3, H, W) in [0, 1], all of one size.
         style_alphas: opacity of each style, (1, 1, H, W), or None; clear parts are shown as they are, and not used.
-        gap_px: width of the white gap between pictures, in pixels.
-        refine_steps, stroke_size: see `stylize`.
+        refine_steps, refine_dtype, stroke_size: see `stylize`.
 
     Returns:
         (1, 3, H, W) float32 in [0, 1]: len(contents) + 1 rows of len(styles) + 1 pictures; the top left one is white.
@@ -118,13 +130,14 @@ def comparison_sheet(
             fill_clear(style, alpha),
             style_masks=[alpha],
             refine_steps=refine_steps,
+            refine_dtype=refine_dtype,
             stroke_size=stroke_size,
             progress=part,
         )
         columns.append(torch.cat([style, painted]))
-    cells = F.pad(torch.stack(columns), (0, gap_px, 0, gap_px), value=1.0)
+    cells = F.pad(torch.stack(columns), (0, GAP_PX, 0, GAP_PX), value=1.0)
     sheet = rearrange(cells, "column row c h w -> 1 c (row h) (column w)")
-    return sheet[..., : sheet.shape[-2] - gap_px, : sheet.shape[-1] - gap_px]
+    return sheet[..., : sheet.shape[-2] - GAP_PX, : sheet.shape[-1] - GAP_PX]
 
 
 def center_square(image: Tensor, side: int) -> Tensor:

@@ -59,8 +59,10 @@ from .options import (
     pixels_or_zero,
     positive_integer,
     positive_number,
+    refine_dtype,
     refine_steps,
 )
+from .shared.idle_options import Idle, remark_idle
 from .shared.paths import make_folder
 
 EXAMPLES = """\
@@ -73,6 +75,11 @@ Options of a model follow after commas: --model sampled=compact,attention=sample
 refine=60 refines each picture in 60 steps, which takes about half a minute for a picture at --size 256.
 levels=relu3_1+relu4_1 (or levels=none) attends at these levels alone and uses AdaIN's statistics at the others.
 """
+
+IDLE = (
+    Idle("--lpips", lambda args: not args.vgg16, "without --vgg16, whose features it weighs"),
+    Idle("--ablate --precision", lambda args: args.pictures and not args.model, "without --model: no model is run"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +122,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", help="adaattn info lists the devices of this machine (default: the fastest device)"
     )
     parser.add_argument(
-        "--precision", default="auto", choices=PRECISIONS, help="precision of the models; auto is float32"
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="precision of the models; auto is float32, for refine=N bfloat16 where it is native",
     )
 
 
@@ -142,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.strftime("%Y-%m-%d %H:%M")
     methods, pairs = _methods_and_pairs(args)
     suite = load_metric_suite(args)
+    remark_idle(IDLE, args)
     make_folder(args.output)
     evaluation = Evaluation(suite, methods, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
     remove_leftovers(args.output / "thumbnails")
@@ -245,7 +256,7 @@ def _model_method(label: str, name: str, options: dict[str, Any], args: argparse
         levels = options["levels"]
         options = {key: value for key, value in options.items() if key != "levels"}
         model, digest = attending_at(model, levels), f"{digest} at {'+'.join(levels) or 'none'}"
-    return ModelMethod(label, model, name, digest, **options)
+    return ModelMethod(label, model, name, digest, **options, refine_dtype=refine_dtype(args.precision))
 
 
 def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:

@@ -123,7 +123,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--precision", default="auto", choices=PRECISIONS,
         help="auto is float32. float16 is for GPUs: the merge convolution and the decoder run in float16, and the "
         "result stays within 0.5/255 of float32. bfloat16 covers only those of their layers that stay within 2/255, "
-        "which saves little. Attention always runs in float32",
+        "which saves little. Attention always runs in float32. Refinement runs in bfloat16 where the device computes "
+        "it natively, and in float32 where it does not or float32 is given",
     )  # fmt: skip
 
 
@@ -131,6 +132,11 @@ def open_model(args: argparse.Namespace, device: torch.device | None = None) -> 
     """The model that the options of `add_model_options` name, on `device` or else on the device of --device."""
     device = device or pick_device(args.device)
     return load_model(args.model, device=device, dtype=inference_dtype(args.precision))
+
+
+def refine_dtype(precision: str) -> torch.dtype | None:
+    """The `dtype` of `refine` for a value of --precision."""
+    return torch.float32 if precision == "float32" else None
 
 
 # Styles

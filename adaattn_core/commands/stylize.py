@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..checkpoints.model_file import find_model
@@ -47,8 +46,10 @@ from .options import (
     find_styles,
     non_negative_number,
     open_model,
+    refine_dtype,
     style_masks,
 )
+from .shared.idle_options import PAINTING, Idle, remark_idle
 from .shared.paths import check_no_input_among, input_path, make_folder, output_path, refusal, report
 from .shared.results import Result, place_results, without_results
 
@@ -69,6 +70,12 @@ One result for each style, named photo__painting.png:
 The same folder divided among 4 processes, each with its own GPU if there are 4:
   torchrun --nproc-per-node 4 -m adaattn_core stylize holiday/ --style painting.jpg -o results/
 """
+
+IDLE = (
+    *PAINTING,
+    Idle("--refine-content", lambda args: not args.refine, "without --refine N, which it steers"),
+    Idle("--resume", lambda args: is_stream(args.output), "where the result is a stream, of which nothing stays"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +187,8 @@ def run(args: argparse.Namespace) -> int:
     is_single = planned.total == 1
     worker = StylizeJob(args, ranks, is_single)
     failures = planned.failures if ranks.is_main_process else []
+    if ranks.is_main_process:
+        remark_idle(IDLE, args)
     for line in failures:  # known before the first picture is painted
         logger.warning("%s", line)
     outcomes = _stylize_all(worker, _jobs(remaining, args), total)
@@ -324,7 +333,7 @@ class StylizeJob:
         pictures, masks = zip(*styles.pictures, strict=True)
         return refine(
             result, picture, pictures, style_masks=masks, steps=args.refine, content_weight=args.refine_content,
-            vgg=self.vgg, dtype=torch.float32 if args.precision == "float32" else None, progress=self.counter,
+            vgg=self.vgg, dtype=refine_dtype(args.precision), progress=self.counter,
             **options,
         )  # fmt: skip
 

@@ -10,12 +10,14 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..checkpoints.vgg import BUILT_IN_VGG
 from ..runtime.distributed import DistributedContext, PeerError
 from ..runtime.signals import exit_code
 from ..training.config import TrainConfig
 from ..training.loop import train
 from ..training.run_checkpoint import CHECKPOINT
 from .errors import FAILED
+from .shared.idle_options import Idle, remark_idle
 
 EXAMPLES = """\
 Ctrl-C and SIGTERM save the run and end it with exit code 130 or 143.
@@ -29,6 +31,38 @@ where first.toml contains the same settings as flags:
   style = "paintings/"
   output = "runs/first"
 """
+
+IDLE = (
+    Idle("--distill-steps --encoder-lr-scale", lambda run: run.freeze_encoder, "with --freeze-encoder"),
+    Idle("--pretrain-lr", lambda run: not run.stage_ends["reconstruct"], "on a run that has only the style stage"),
+    Idle("--refit-attention", lambda run: not run.init, "without --init: a new model is fitted in any case"),
+    Idle("--architecture --width", lambda run: run.init, "with --init, whose model has a shape of its own"),
+    Idle("--deep-lr-scale", lambda run: run.kind == "video", "on --kind video, which has one level"),
+    Idle("--vgg-floor", lambda run: run.vgg == BUILT_IN_VGG, "on the built-in VGG-19, whose channels are normalised"),
+    Idle(
+        "--global-levels", lambda run: not run.global_weight and not run.identity_weight,
+        "with --global-weight 0 and --identity-weight 0",
+    ),
+    Idle("--relative-style", lambda run: not run.global_weight, "with --global-weight 0"),
+    Idle("--relative-local --local-levels --local-samples", lambda run: not run.local_weight, "with --local-weight 0"),
+    Idle("--content-levels", lambda run: not run.content_weight, "without --content-weight"),
+    Idle("--similarity-weight --similarity-levels", lambda run: run.kind != "video", "without --kind video"),
+    Idle(
+        "--similarity-levels --frame-gap", lambda run: run.kind == "video" and not run.similarity_weight,
+        "with --similarity-weight 0",
+    ),
+    Idle("--teacher-weight", lambda run: not run.teacher, "without --teacher"),
+    Idle("--teacher", lambda run: not run.teacher_weight, "with --teacher-weight 0"),
+    Idle("--damage", lambda run: run.uses_frame_pairs, "on pairs of frames (--kind video)"),
+    Idle("--pixel-weight", lambda run: not run.n_self_pairs, "without self pairs (--self-pairs of --batch)"),
+    Idle("--styles-per-content", lambda run: run.batch <= run.accumulate, "on parts of a batch that hold one pair"),
+    Idle(
+        "--lr --ema-decay --styles-per-content --self-pairs --global-weight --relative-style --local-weight "
+        "--relative-local --patch-weight --content-weight --pixel-weight --color-weight --mesh-weight --teacher "
+        "--damage --similarity-weight --identity-weight",
+        lambda run: not run.steps, "with --steps 0: there is no style stage",
+    ),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +85,12 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
 
 
+def changed_settings(args: argparse.Namespace) -> set[str]:
+    """The settings that flags or the file give another value than their default."""
+    given, defaults = given_settings(args), {field.name: field.default for field in fields(TrainConfig)}
+    return {name for name, value in given.items() if value not in (None, defaults[name])}
+
+
 def train_config(args: argparse.Namespace) -> TrainConfig:
     """The settings of the run.
 
@@ -71,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     is_main_process = DistributedContext.from_env().is_main_process
     if not is_main_process:  # only the main process reports
         logging.getLogger("adaattn_core").setLevel(logging.DEBUG if args.verbose else logging.ERROR)
+    remark_idle(IDLE, config, changed_settings(args))
     try:
         model = train(config, resume=args.resume)
     except KeyboardInterrupt as stop:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.model_file import find_model
-from ..inference.temporal import DEFAULT_STEADY, ClipOptions, ClipStylizer
+from ..inference.stylize import stylize
+from ..inference.temporal import DEFAULT_STEADY, TemporalSmoother
 from ..io.files import is_stream
 from ..io.video_reader import Clip, Frame, open_clip
 from ..io.video_writer import DEFAULT_CRF, LARGEST_CRF, Writer, check_clip_output, open_writer
@@ -34,6 +35,7 @@ from .options import (
     positive_number,
     style_masks,
 )
+from .shared.idle_options import PAINTING, remark_idle
 from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
 EXAMPLES = """\
@@ -99,12 +101,11 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     styles = plan(args)
     device = pick_device(args.device)
+    remark_idle(PAINTING, args)
     with open_clip(args.content) as clip:
         styles.read()
         with open_writer(args.output, clip, crf=args.crf, seconds=args.seconds) as writer:
-            job = VideoJob(args, device, clip, styles, writer)
-            _stylize_frames(job)
-    job.stylizer.remark_cuts()
+            _stylize_frames(VideoJob(args, device, clip, styles, writer))
     size, frames = f"{writer.size[1]}x{writer.size[0]}", f"{writer.frames} frame{'s' if writer.frames > 1 else ''}"
     report(f"{args.output}  {size}, {frames}, {time.monotonic() - started:.1f} s", args.output)
     return 0
@@ -147,10 +148,9 @@ class VideoJob:
     def __init__(
         self, args: argparse.Namespace, device: torch.device, clip: Clip, styles: Styles, writer: Writer
     ) -> None:
-        self.args, self.clip, self.writer = args, clip, writer
-        options = ClipOptions(args.style_weights, args.strength, args.temperature, args.keep_color, args.steady)
-        model = open_model(args, device)
-        self.stylizer = ClipStylizer(model, styles.encoded(model), options)
+        self.args, self.clip, self.styles, self.writer = args, clip, styles, writer
+        self.smoother = TemporalSmoother(args.steady)
+        self.model = open_model(args, device)
 
     def read(self, frame: Frame) -> Tensor:
         """The content, (1, 3, H, W)."""
@@ -159,8 +159,14 @@ class VideoJob:
 
     def stylize(self, frame: Frame, content: Tensor) -> tuple[Tensor, Tensor]:
         """The content and the stylized content."""
-        return content, self.stylizer.paint(content, self.args.max_memory_gb)
+        args = self.args
+        stylized = stylize(
+            self.model, content, self.styles.encoded(self.model), style_weights=args.style_weights,
+            strength=args.strength, temperature=args.temperature, keep_color=args.keep_color,
+            max_memory_gb=args.max_memory_gb,
+        )  # fmt: skip
+        return content, stylized
 
     def write(self, frame: Frame, pictures: tuple[Tensor, Tensor]) -> None:
         """Smooths the stylized frame over time and encodes it."""
-        self.writer.write(self.stylizer.smooth(*pictures), frame)
+        self.writer.write(self.smoother(*pictures), frame)

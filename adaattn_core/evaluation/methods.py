@@ -117,7 +117,7 @@ class ModelMethod:
     Args:
         source: name or file that the model was loaded from.
         digest: digest of that file.
-        attention, temperature, strength: see `inference.stylize.stylize`. refine: its `refine_steps`.
+        attention, temperature, strength, refine_dtype: see `inference.stylize.stylize`. refine: its `refine_steps`.
     """
 
     name: str
@@ -128,6 +128,7 @@ class ModelMethod:
     temperature: float = 1.0
     strength: float = 1.0
     refine: int = 0
+    refine_dtype: torch.dtype | None = None
     kind: Kind = "model"
 
     @property
@@ -138,11 +139,14 @@ class ModelMethod:
             "temperature": self.temperature,
             "strength": self.strength,
             "refine_steps": self.refine,
+            "refine_dtype": self.refine_dtype,
         }
 
     def identity(self, pair: Pair) -> str:
         dtype = self.model.precision
         refined = f" refine {self.refine}" if self.refine else ""
+        if self.refine and self.refine_dtype is not None:
+            refined += f" {self.refine_dtype}"
         return f"{self.digest} {dtype} {self.attention} {self.temperature} {self.strength}{refined}"
 
     def stylize(self, pair: Pair, sources: Sources) -> Output:

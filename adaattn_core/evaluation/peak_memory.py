@@ -25,11 +25,11 @@ def peak_memory_gib(method: ModelMethod, pair: Pair, size: int) -> float | None:
     job = {
         "source": method.source,
         "device": str(device),
-        "dtype": str(method.model.precision).removeprefix("torch."),
+        "dtype": _name(method.model.precision),
         "content": str(pair.content),
         "style": str(pair.style),
         "size": size,
-        "options": method.options,
+        "options": method.options | {"refine_dtype": _name(method.refine_dtype)},
     }
     command = [sys.executable, "-m", __name__, json.dumps(job)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -39,12 +39,19 @@ def peak_memory_gib(method: ModelMethod, pair: Pair, size: int) -> float | None:
         return None
 
 
+def _name(dtype: torch.dtype | None) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def measure_peak(job: dict[str, Any]) -> float:
     """The part of `peak_memory_gib` that runs in the separate process."""
     device = torch.device(job["device"])
     model = load_model(job["source"], device=device, dtype=getattr(torch, job["dtype"]))
     content, style = (load_reduced(Path(job[name]), job["size"]) for name in ("content", "style"))
-    stylize(model, content, style, **job["options"])
+    options = job["options"]
+    if options.get("refine_dtype"):
+        options["refine_dtype"] = getattr(torch, options["refine_dtype"])
+    stylize(model, content, style, **options)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()
     return peak / 2**30
 

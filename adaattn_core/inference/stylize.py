@@ -118,6 +118,7 @@ def stylize(
     progress: ProgressCallback | None = None,
     on_result: ResultCallback | None = None,
     shelf: Shelf | None = None,
+    refine_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The content in a style, or in a mix of styles.
 
@@ -149,6 +150,7 @@ def stylize(
             over: the returned tensor is then empty, so that a long clip needs no memory for all its frames.
         shelf: keeps what another call with another strength, mask or `keep_color` can use again. The caller gives a
             shelf of its own to every model, content, style and other argument.
+        refine_dtype: the `dtype` of `refine`.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1], on the content's device; (0, 3, H, W) with `on_result`.
@@ -164,7 +166,9 @@ def stylize(
     masks = _checked_masks(style_masks, styles)
     if stroke_size:
         _check_pictures(styles, "stroke_size")
-    refinement = _refinement(model, styles, masks, options, keep_color, refine_steps) if refine_steps else None
+    refinement = (
+        _refinement(model, styles, masks, options, keep_color, (refine_steps, refine_dtype)) if refine_steps else None
+    )
     encode_one = style.encode if isinstance(style, KeptStyles) else encode_reduced
 
     def encode_all(side: int | None) -> list[StyleFeatures]:
@@ -214,9 +218,9 @@ def _refinement(
     masks: Sequence[Tensor | None],
     options: TransferOptions,
     keep_color: bool,
-    steps: int,
+    effort: tuple[int, torch.dtype | None],
 ) -> Refinement:
-    """`refine` with the arguments of `stylize`, on the device of the model.
+    """`refine` with the arguments of `stylize`, its steps and its dtype, on the device of the model.
 
     Raises:
         ValueError: a style is already encoded, or its mask does not fit.
@@ -229,9 +233,9 @@ def _refinement(
         stylized: Tensor, content: Tensor, items: slice, mask: Tensor | None, progress: ProgressCallback | None
     ) -> Tensor:
         return refine(
-            stylized, content[items], slice_batch(pictures, items), steps=steps, style_weights=options.weights,
+            stylized, content[items], slice_batch(pictures, items), steps=effort[0], style_weights=options.weights,
             strength=options.strength, temperature=options.temperature, content_mask=mask,
-            style_masks=slice_batch(fitted, items), keep_color=keep_color, vgg=vgg, progress=progress,
+            style_masks=slice_batch(fitted, items), keep_color=keep_color, vgg=vgg, dtype=effort[1], progress=progress,
         )  # fmt: skip
 
     return run

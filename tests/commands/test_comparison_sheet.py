@@ -12,13 +12,13 @@ from tests.helpers.small_models import picture, small_model
 def test_a_sheet_has_contents_left_styles_on_top_and_white_between() -> None:
     model = small_model()
     contents, styles = [picture(16, 20, seed=1), picture(16, 20, seed=2)], [picture(16, 20, seed=3)]
-    sheet = comparison_sheet(model, contents, styles, gap_px=2)
-    assert sheet.shape == (1, 3, 3 * 16 + 2 * 2, 2 * 20 + 2)
-    assert bool((sheet[..., :18, :20] == 1).all()), "corner"
-    assert bool((sheet[..., 16:18, :] == 1).all()), "gap"
-    assert torch.equal(sheet[..., 36:, :20], contents[1])
-    assert torch.equal(sheet[..., :16, 22:], styles[0])
-    assert torch.allclose(sheet[..., 36:, 22:], stylize(model, contents[1], styles[0]), atol=1e-5)
+    sheet = comparison_sheet(model, contents, styles)
+    assert sheet.shape == (1, 3, 3 * 16 + 2 * 4, 2 * 20 + 4)
+    assert bool((sheet[..., :20, :20] == 1).all()), "corner"
+    assert bool((sheet[..., 16:20, :] == 1).all()), "gap"
+    assert torch.equal(sheet[..., 40:, :20], contents[1])
+    assert torch.equal(sheet[..., :16, 24:], styles[0])
+    assert torch.allclose(sheet[..., 40:, 24:], stylize(model, contents[1], styles[0]), atol=1e-5)
 
 
 def test_a_square_is_the_middle_of_a_picture() -> None:

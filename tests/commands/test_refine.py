@@ -144,8 +144,28 @@ def test_compare_refines_each_cell(folder: Path, vgg: VGGEncoder) -> None:
     for column, name in enumerate(("oil", "ink"), 1):
         cell = sheet[..., 36:, 36 * column : 36 * column + 32]
         style = center_square(load_image(f"{name}.png"), 32)
-        expected = stylize(load_model("m.safetensors"), content, style, refine_steps=4)
+        expected = refined(content, [style], vgg)
         assert float((cell - expected).abs().max()) <= ROUNDING
+
+
+@pytest.fixture
+def native_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that computes bfloat16, which refinement takes unless float32 is asked for."""
+    monkeypatch.setattr(sys.modules["adaattn_core.inference.refine"], "fastest_dtype", lambda device: torch.bfloat16)
+
+
+@pytest.mark.parametrize("command", ["stylize photos/hill.png", "compare --size 36 --content photos/hill.png"])
+def test_precision_is_that_of_the_refinement_too(
+    folder: Path, vgg: VGGEncoder, native_bfloat16: None, command: str
+) -> None:
+    contents, painted = load_image("photos/hill.png"), {}
+    for precision in ("float32", "auto"):
+        run(f"{command} --style ink.png -o a.png --refine 4 --model m.safetensors --precision {precision}")
+        painted[precision] = load_image("a.png")[..., -36:, -36:]
+    assert not torch.equal(painted["float32"], painted["auto"])
+    style = load_image("ink.png") if command.startswith("stylize") else center_square(load_image("ink.png"), 36)
+    expected = refined(contents, [style], vgg)
+    assert float((painted["float32"] - expected).abs().max()) <= ROUNDING
 
 
 @pytest.mark.parametrize(
