@@ -19,7 +19,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from adaattn_core import load_model, refine, stylize
+from adaattn_core import encode_style, load_model, refine, stylize
 from adaattn_core.inference import attention_map as maps
 from adaattn_core.inference import mixing
 from adaattn_core.inference.stages import (
@@ -30,6 +30,7 @@ from adaattn_core.inference.stages import (
     extract_features,
     transfer,
 )
+from adaattn_core.inference.temporal import ClipOptions, ClipStylizer
 from adaattn_core.io.images import load_image, load_mask, to_pil
 from adaattn_core.models.encoder import Features
 from adaattn_core.models.fusion import StyleFeatures
@@ -42,6 +43,7 @@ TARGET = ROOT / "web" / "docs" / "pictures"
 WIDTH = 960
 """Of a strip: the help panel is about half as wide on an ordinary screen, and as wide on a sharp one."""
 GAP = 6
+STEP = 3
 LARGEST_BYTES = 60_000
 QUALITIES = (88, 84, 80, 75, 70, 65, 60, 55, 50)
 
@@ -262,6 +264,20 @@ def refinement() -> list[Tile]:
     return [tile(style), tile(result), tile(refine(result, content, style, steps=60))]
 
 
+def steady() -> list[Tile]:
+    """A pan of `STEP` pixels a frame, so that the motion is known to the pixel."""
+    wide = resize_image(example("ramparts"), short_side=288)
+    contents = [wide[..., STEP * number : STEP * number + 352] for number in range(8)]
+    shown = [tile(contents[-1])]
+    for weight in (0.0, 0.9):
+        stylizer = ClipStylizer(model(), [encode_style(model(), example("great_wave"))], ClipOptions(steady=weight))
+        results = [stylizer.smooth(one, stylizer.paint(one)) for one in contents]
+        difference = (results[-1][..., :-STEP] - results[-2][..., STEP:]).abs().mean(dim=1, keepdim=True)
+        shown += [tile(results[-1])] if not weight else []
+        shown.append(tile((6 * difference).clamp(0, 1)))
+    return shown
+
+
 def example_pictures() -> list[Tile]:
     names = ("astronaut", "auvers", "great_wave")
     return [tile(example("coffee")), tile(subject("coffee")), *(tile(example(name)) for name in names)]
@@ -271,7 +287,7 @@ PICTURES: dict[str, Callable[[], list[Tile]]] = {
     made.__name__: made
     for made in (
         style_and_result, strength, style_size, keep_color, temperature, mask, region, mix, mix_masks, features,
-        model_parts, attention_map, refinement, example_pictures,
+        model_parts, attention_map, refinement, steady, example_pictures,
     )
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-NEWER = ("advanced", "search_aliases", "essentials_category")
+NEWER = ("advanced", "search_aliases", "essentials_category", "bit_depth")
 """Keywords that are newer than the oldest supported ComfyUI; they are used where the host knows them."""
 
 

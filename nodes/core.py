@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         mixing,
         refine,
         stages,
+        temporal,
         validation,
     )
     from adaattn_core.io import images
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from adaattn_core.ops import layout, masks, opacity, resize
     from adaattn_core.runtime import remarks
     from adaattn_core.runtime.kept import Kept, Shelf, digest
+    from adaattn_core.runtime.memory import memory_in_use
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from adaattn_core.viewer import view_data
 else:
@@ -40,6 +42,7 @@ else:
         mixing,
         refine,
         stages,
+        temporal,
         validation,
     )
     from ..adaattn_core.io import images
@@ -48,6 +51,7 @@ else:
     from ..adaattn_core.ops import layout, masks, opacity, resize
     from ..adaattn_core.runtime import remarks
     from ..adaattn_core.runtime.kept import Kept, Shelf, digest
+    from ..adaattn_core.runtime.memory import memory_in_use
     from ..adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from ..adaattn_core.viewer import view_data
 
@@ -70,6 +74,7 @@ __all__ = [
     "layout",
     "masks",
     "memory_budget",
+    "memory_in_use",
     "mixing",
     "model",
     "model_file",
@@ -81,6 +86,7 @@ __all__ = [
     "stages",
     "stylize",
     "sub_progress",
+    "temporal",
     "tensor_file",
     "validation",
     "vgg",

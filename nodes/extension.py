@@ -14,6 +14,7 @@ from .loaders import LoadEncoder, LoadModel
 from .mix import MixStyles
 from .refine import Refine
 from .stylize import Stylize
+from .stylize_video import StylizeVideo
 
 
 class AdaAttNExtension(ComfyExtension):
@@ -23,6 +24,7 @@ class AdaAttNExtension(ComfyExtension):
         bridge.register_folder()  # here, because older versions do not call on_load
         return [
             Stylize,
+            StylizeVideo,
             LoadModel,
             LoadEncoder,
             ExtractFeatures,

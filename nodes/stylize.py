@@ -63,7 +63,7 @@ class Stylize(io.ComfyNode):
                     "resized to the style.",
                 ),
                 weight("style_weight", "weight", "Weight of the first style in a mix of several styles."),
-                *(one for slot in SLOTS for one in _slot(slot)),
+                *(one for slot in SLOTS for one in style_slot(slot)),
                 temperature(),
                 *attention_inputs(),
                 io.Int.Input(
@@ -181,7 +181,7 @@ def reduced(pictures: Tensor, short_side: int) -> Tensor:
     return resize.resize_image(pictures, short_side=short_side)
 
 
-def _slot(slot: int) -> list[io.Input]:
+def style_slot(slot: int) -> list[io.Input]:
     return [
         io.Image.Input(
             f"style_{slot}", display_name=f"style {slot}", optional=True, tooltip="Another style for the mix."

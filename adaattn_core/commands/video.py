@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.model_file import find_model
-from ..inference.stylize import stylize
-from ..inference.temporal import DEFAULT_STEADY, TemporalSmoother
+from ..inference.temporal import DEFAULT_STEADY, ClipOptions, ClipStylizer
 from ..io.files import is_stream
 from ..io.video_reader import Clip, Frame, open_clip
 from ..io.video_writer import DEFAULT_CRF, LARGEST_CRF, Writer, check_clip_output, open_writer
@@ -105,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
     with open_clip(args.content) as clip:
         styles.read()
         with open_writer(args.output, clip, crf=args.crf, seconds=args.seconds) as writer:
-            _stylize_frames(VideoJob(args, device, clip, styles, writer))
+            job = VideoJob(args, device, clip, styles, writer)
+            _stylize_frames(job)
+    job.stylizer.remark_cuts()
     size, frames = f"{writer.size[1]}x{writer.size[0]}", f"{writer.frames} frame{'s' if writer.frames > 1 else ''}"
     report(f"{args.output}  {size}, {frames}, {time.monotonic() - started:.1f} s", args.output)
     return 0
@@ -148,9 +149,10 @@ class VideoJob:
     def __init__(
         self, args: argparse.Namespace, device: torch.device, clip: Clip, styles: Styles, writer: Writer
     ) -> None:
-        self.args, self.clip, self.styles, self.writer = args, clip, styles, writer
-        self.smoother = TemporalSmoother(args.steady)
-        self.model = open_model(args, device)
+        self.args, self.clip, self.writer = args, clip, writer
+        options = ClipOptions(args.style_weights, args.strength, args.temperature, args.keep_color, args.steady)
+        model = open_model(args, device)
+        self.stylizer = ClipStylizer(model, styles.encoded(model), options)
 
     def read(self, frame: Frame) -> Tensor:
         """The content, (1, 3, H, W)."""
@@ -159,14 +161,8 @@ class VideoJob:
 
     def stylize(self, frame: Frame, content: Tensor) -> tuple[Tensor, Tensor]:
         """The content and the stylized content."""
-        args = self.args
-        stylized = stylize(
-            self.model, content, self.styles.encoded(self.model), style_weights=args.style_weights,
-            strength=args.strength, temperature=args.temperature, keep_color=args.keep_color,
-            max_memory_gb=args.max_memory_gb,
-        )  # fmt: skip
-        return content, stylized
+        return content, self.stylizer.paint(content, self.args.max_memory_gb)
 
     def write(self, frame: Frame, pictures: tuple[Tensor, Tensor]) -> None:
         """Smooths the stylized frame over time and encodes it."""
-        self.writer.write(self.smoother(*pictures), frame)
+        self.writer.write(self.stylizer.smooth(*pictures), frame)

@@ -1,4 +1,4 @@
-"""Temporal smoothing of stylized video: each result is blended with the previous result, warped along the optical flow.
+"""Clips: the frames stylized in order, each result blended with the previous one, warped along the optical flow.
 
 Letters: H W pixels. Pictures are RGB in [0, 1]. An optical flow is (1, 2, H, W) in pixels, x first: it points from each
 pixel of the present frame to its position in the previous frame.
@@ -9,6 +9,9 @@ result; occlusions are detected by the colour difference of the contents alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -17,7 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..io.video_reader import video_package
-from ..ops.layout import pictures_in_words
+from ..models.fusion import StyleFeatures
+from ..models.model import StyleTransferModel
+from ..ops.layout import counted, pictures_in_words
+from ..runtime.progress import ProgressCallback
+from ..runtime.remarks import remark
+from .stages import show_painted
+from .stylize import stylize
+from .validation import normalize_weights
 
 DEFAULT_STEADY = 0.7
 """Measured (docs/notes/performance-diary.md): it halves the flicker, and moving objects leave no visible trail."""
@@ -35,6 +45,84 @@ DETAIL_SIDE, ENERGY_SIDE = 3, 19
 """Sides of the windows that separate fine detail from the rest, and over which its energy is averaged."""
 LARGEST_GAIN = 1.5
 """Largest amplification of fine detail."""
+NAMED_CUTS = 8
+"""Cuts whose frames a remark names."""
+
+
+def can_steady() -> bool:
+    """Whether OpenCV, which searches the optical flow, is installed."""
+    try:
+        video_package("cv2")
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How a clip is stylized: `steady` as in `TemporalSmoother`, the others as in `stylize`."""
+
+    style_weights: Sequence[float] | None = None
+    strength: float = 1.0
+    temperature: float = 1.0
+    keep_color: bool = False
+    steady: float = DEFAULT_STEADY
+
+
+class ClipStylizer:
+    """Stylizes the frames of one clip in the same styles: `adaattn video` and the node for clips both use it.
+
+    `paint` treats each frame by itself and `smooth` follows the clip, so that they may run in two threads.
+
+    Args:
+        model: from `load_model`.
+        styles: results of `encode_style`, each of one picture.
+        options: how.
+
+    Raises:
+        ValueError: an option is out of range, or OpenCV is not installed and `steady` is above 0.
+    """
+
+    def __init__(
+        self, model: StyleTransferModel, styles: Sequence[StyleFeatures], options: ClipOptions | None = None
+    ) -> None:
+        self.model, self.styles, self.options = model, styles, options or ClipOptions()
+        normalize_weights(self.options.style_weights, len(styles))
+        self.smoother = TemporalSmoother(self.options.steady)
+
+    def paint(
+        self, contents: Tensor, max_memory_gb: float | None = None, progress: ProgressCallback | None = None
+    ) -> Tensor:
+        """Each frame stylized independently: (B, 3, H, W) in [0, 1] -> the same."""
+        how = self.options
+        return stylize(
+            self.model, contents, self.styles, style_weights=how.style_weights, strength=how.strength,
+            temperature=how.temperature, keep_color=how.keep_color, max_memory_gb=max_memory_gb, progress=progress,
+        )  # fmt: skip
+
+    def smooth(self, content: Tensor, painted: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The next frame of the result, (1, 3, H, W): the content, exactly, at strength 0 and where the mask is 0.
+
+        Args:
+            content: the frame, (1, 3, H, W).
+            painted: of `paint`.
+            mask: (1, 1, H, W): where the result shows; None for everywhere.
+        """
+        smoothed = self.smoother(content, painted) if self.options.strength else painted
+        return show_painted(smoothed, content, mask, keep_color=False)
+
+    def remark_cuts(self) -> None:
+        """Says at the end of a clip where nothing was blended, if there was a cut."""
+        cuts, frames = self.smoother.cuts, self.smoother.frames
+        if not cuts:
+            return
+        if len(cuts) == frames - 1 > 1:
+            remark(
+                "", f"all {frames} frames differ like shots of their own, so that none is steadied by the one before"
+            )
+            return
+        named = ", ".join(map(str, cuts[:NAMED_CUTS])) + (", ..." if len(cuts) > NAMED_CUTS else "")
+        remark("", f"{counted(len(cuts), 'cut')} found, before frame {named}: nothing is blended across a cut")
 
 
 class TemporalSmoother:
@@ -58,6 +146,9 @@ class TemporalSmoother:
         self.steady = steady
         self.previous: tuple[Tensor, Tensor] | None = None
         """Content and result of the previous frame."""
+        self.frames = 0
+        self.cuts: list[int] = []
+        """Numbers of the frames, from 1, that show another shot, or have another size, than the frame before."""
         if steady:
             video_package("cv2")  # a missing package is reported before any work
 
@@ -75,18 +166,23 @@ class TemporalSmoother:
         if content.shape != stylized.shape or content.shape[:2] != (1, 3):
             came = f"content is {pictures_in_words(content.shape)}, stylized is {pictures_in_words(stylized.shape)}"
             raise ValueError(f"{came}; 1 picture with 3 channels is needed of both. Give one frame at a time.")
-        result = stylized
-        if self.previous is not None and self.previous[0].shape == content.shape:
-            result = self._blend(content, stylized, *self.previous)
+        self.frames += 1
+        result = None if self.previous is None else self._blend(content, stylized, *self.previous)
+        if result is None:
+            self.cuts += [self.frames] if self.previous else []
+            result = stylized
         self.previous = content, result
         return result
 
-    def _blend(self, content: Tensor, stylized: Tensor, old_content: Tensor, old_result: Tensor) -> Tensor:
+    def _blend(self, content: Tensor, stylized: Tensor, old_content: Tensor, old_result: Tensor) -> Tensor | None:
+        """The blend with the previous result; None at a cut."""
+        if old_content.shape != content.shape:
+            return None
         flow = optical_flow(content, old_content)
         warped, inside = warp(torch.cat([old_content, old_result], dim=1), flow)
         difference = (content - warped[:, :3]).abs().mean(dim=1, keepdim=True)
         if float(difference.median()) > CUT_DIFFERENCE:
-            return stylized
+            return None
         weight = self.steady * occlusion_weight(difference) * inside
         blended = weight * warped[:, 3:] + (1 - weight) * stylized
         # The gain is at most 1 / steady, so that detail that passes from frame to frame cannot grow.

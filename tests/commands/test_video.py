@@ -125,6 +125,18 @@ def test_temporal_smoothing_is_that_of_the_library(folder: Path, written: list[T
     assert_all_equal(written, expected)
 
 
+def test_strength_0_gives_the_frames_back(folder: Path, written: list[Tensor]) -> None:
+    run(f"video in.mp4 -o out/a.mp4 --strength 0 {PAINT}")
+    assert_all_equal(written, contents())
+
+
+def test_cuts_are_reported_in_a_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dark, light = picture(32, 48, seed=1) * 0.3, 1 - picture(32, 48, seed=2) * 0.3
+    write_clip("cut.mp4", [dark] * 3 + [light] * 3)
+    run(f"video cut.mp4 -o out/a.mp4 {PAINT}")
+    assert caplog.messages == ["1 cut found, before frame 4: nothing is blended across a cut"]
+
+
 @pytest.mark.parametrize(
     ("words", "options"),
     [

@@ -89,7 +89,13 @@ class Api(ModuleType):
 def node_schemas() -> dict[str, Schema]:
     """Node id -> its schema, in the order in which the pack lists its nodes."""
     latest = ModuleType("comfy_api.latest")
-    vars(latest).update(io=Api("io"), ui=MagicMock(), ComfyExtension=type("ComfyExtension", (), {}))
+    vars(latest).update(
+        io=Api("io"),
+        ui=MagicMock(),
+        InputImpl=MagicMock(),
+        Types=MagicMock(),
+        ComfyExtension=type("ComfyExtension", (), {}),
+    )
     stand_ins = {name: MagicMock() for name in HOST}
     stand_ins["folder_paths"].get_filename_list.return_value = []
     with patch.dict(sys.modules, {**stand_ins, "comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest}):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from adaattn_core import encode_style, stylize
 from adaattn_core.inference.temporal import (
     SIGMA,
+    ClipOptions,
+    ClipStylizer,
     TemporalSmoother,
     match_sharpness,
     occlusion_weight,
     optical_flow,
     warp,
 )
-from tests.helpers.small_models import picture
+from adaattn_core.runtime.remarks import collected_remarks
+from tests.helpers.small_models import picture, small_model
 from tests.helpers.tiny_clips import frames, with_noise
 
 pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')
@@ -119,3 +124,71 @@ def test_wrong_arguments() -> None:
         ValueError, match="content is 1 picture of 16x16 pixels with 3 channels, stylized is 1 picture of 18x16 pixels"
     ):
         TemporalSmoother(0.5)(picture(16, 16), picture(16, 18))
+
+
+# ---------------------------------------------------------------- whole clips
+
+
+def clip_stylizer(**options: Any) -> ClipStylizer:
+    model = small_model()
+    return ClipStylizer(model, [encode_style(model, picture(32, 32, seed=2))], ClipOptions(**options))
+
+
+def test_a_clip_is_each_frame_stylized_then_smoothed() -> None:
+    stylizer, smoother = clip_stylizer(), TemporalSmoother()
+    for content in frames():
+        painted = stylize(stylizer.model, content, stylizer.styles)
+        assert torch.equal(stylizer.smooth(content, stylizer.paint(content)), smoother(content, painted))
+
+
+def test_strength_0_gives_the_frames_back() -> None:
+    stylizer = clip_stylizer(strength=0.0)
+    for content in with_noise(frames()):
+        assert torch.equal(stylizer.smooth(content, stylizer.paint(content)), content)
+
+
+def test_outside_a_mask_the_frames_are_exact() -> None:
+    mask = (torch.arange(48) < 24).float().expand(1, 1, 32, 48)
+    masked, everywhere = clip_stylizer(), clip_stylizer()
+    for content in with_noise(frames()):
+        result = masked.smooth(content, masked.paint(content), mask)
+        assert torch.equal(result[..., 24:], content[..., 24:])
+        assert torch.equal(result[..., :24], everywhere.smooth(content, everywhere.paint(content))[..., :24])
+
+
+def shots(count: int, length: int = 3) -> list[Tensor]:
+    """Still shots, alternately dark and light."""
+    dark, light = picture(32, 48, seed=1) * 0.3, 1 - picture(32, 48, seed=2) * 0.3
+    return [dark if number // length % 2 else light for number in range(count * length)]
+
+
+@pytest.mark.parametrize(
+    ("contents", "lines"),
+    [
+        (frames(), []),
+        (frames()[:1], []),
+        (shots(2), ["1 cut found, before frame 4: nothing is blended across a cut"]),
+        (shots(3), ["2 cuts found, before frame 4, 7: nothing is blended across a cut"]),
+        (
+            shots(11, 2),
+            ["10 cuts found, before frame 3, 5, 7, 9, 11, 13, 15, 17, ...: nothing is blended across a cut"],
+        ),
+        (
+            shots(5, 1),
+            ["all 5 frames differ like shots of their own, so that none is steadied by the one before"],
+        ),
+        ([*frames()[:2], picture(16, 16)], ["1 cut found, before frame 3: nothing is blended across a cut"]),
+    ],
+)
+def test_cuts_are_found_and_told(contents: list[Tensor], lines: list[str]) -> None:
+    stylizer = clip_stylizer()
+    with collected_remarks() as notes:
+        for content in contents:
+            stylizer.smooth(content, 1 - content)
+        stylizer.remark_cuts()
+    assert [note.text for note in notes] == lines
+
+
+def test_weights_that_sum_to_zero_are_refused_before_the_first_frame() -> None:
+    with pytest.raises(ValueError, match=r"style weights are \[0\.0\]; they must not be negative, and one must be"):
+        clip_stylizer(style_weights=[0.0])
