@@ -180,15 +180,15 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    ranks, planned = DistributedContext.from_env(), plan(args)
+    ranks = DistributedContext.from_env()
+    with ranks.main_process_warns():
+        planned = plan(args)
+        worker = StylizeJob(args, ranks, is_single=planned.total == 1)
+        remark_idle(IDLE, args)
     share = share_of(planned.mixes, ranks)
     remaining = share_of(planned.mixes, ranks, skip_done=args.resume)
     total, existing = _result_count(remaining), _result_count(share) - _result_count(remaining)
-    is_single = planned.total == 1
-    worker = StylizeJob(args, ranks, is_single)
     failures = planned.failures if ranks.is_main_process else []
-    if ranks.is_main_process:
-        remark_idle(IDLE, args)
     for line in failures:  # known before the first picture is painted
         logger.warning("%s", line)
     outcomes = _stylize_all(worker, _jobs(remaining, args), total)
@@ -198,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
     if failures:
         count = f"{len(failures)} of {total} pictures failed"
         raise ImageError(f"{process}{count}, the others are done. The first failure: {failures[0]}")
-    if is_single and outcomes:
+    if worker.is_single and outcomes:
         summary = f"{remaining[0].results[0].output}  {outcomes[0]}"
     else:
         skipped = f", {existing} skipped that already existed" if existing else ""

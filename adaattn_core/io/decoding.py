@@ -98,6 +98,7 @@ def _load(picture: ImageFile.ImageFile, name: str, draft_side: int) -> Image.Ima
     is_large = limit is not None and picture.width * picture.height > limit  # Pillow compares again in some formats
     with _pillow_settings() if is_large or ImageFile.LOAD_TRUNCATED_IMAGES else nullcontext():
         _remark_frames(picture, name)
+        _remark_depth(picture, name)
         if draft_side:
             picture.draft("RGB", (draft_side, draft_side))
         tags = dict(picture.tag_v2) if isinstance(picture, TiffImageFile) else {}
@@ -120,6 +121,17 @@ def _remark_frames(picture: ImageFile.ImageFile, name: str) -> None:
     else:
         advice = "save the others as files of their own to use them"
     remark(name, f"the first of its {count} frames is used; {advice}")
+
+
+def _remark_depth(picture: ImageFile.ImageFile, name: str) -> None:
+    """Says that Pillow keeps the high byte of colours of 16 bits; grey of 16 bits has a mode of its own.
+
+    Read in full, they would need another decoder, and results are written with 8 bits.
+    """
+    arguments = [str(tile[3]) for tile in getattr(picture, "tile", ())[:1]]
+    is_deep = any(";16" in text or (picture.format == "PPM" and text.endswith(", 65535)")) for text in arguments)
+    if is_deep and picture.mode[0] not in "IF":
+        remark(name, "its values of 16 bits are read with 8 bits, as results are written")
 
 
 def _frame_count(picture: ImageFile.ImageFile) -> int:

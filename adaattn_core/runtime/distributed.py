@@ -64,6 +64,18 @@ class DistributedContext:
         """Whether this process writes the run's files and its output on the terminal."""
         return self.rank == 0
 
+    @contextmanager
+    def main_process_warns(self) -> Iterator[None]:
+        """Warnings inside the block concern the whole run: those of the other processes would repeat them."""
+        logger = logging.getLogger(__name__.partition(".")[0])
+        before = logger.level
+        if not self.is_main_process:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+
     def pick_device(self, name: str) -> torch.device:
         """`device.pick_device`, except that each of several processes on a machine uses a GPU of its own.
 

@@ -21,10 +21,11 @@ SEA = f"stylize photos/sea.png --style paintings/oil.png {INPUTS} -o"
 ZERO = "at --strength 0, which gives the content back"
 
 
-def said(caplog: Log) -> list[str]:
-    """The lines about options, which are then forgotten."""
+def said(caplog: Log, keep: bool = False) -> list[str]:
+    """The lines about options; all lines are then forgotten, unless they are to be kept."""
     lines = [line for line in caplog.messages if "no effect" in line]
-    caplog.clear()
+    if not keep:
+        caplog.clear()
     return lines
 
 
@@ -85,6 +86,19 @@ def test_an_error_stays_one_line(folder: Path, capsys: pytest.CaptureFixture[str
     assert main(shlex.split(f"{SEA} a.png --seed 3 --content-mask nope.png")) == 2
     assert capsys.readouterr().err == "adaattn: nope.png does not exist. Check its name and folder.\n"
     assert said(caplog) == []
+
+
+@pytest.mark.parametrize(("rank", "count"), [(0, 1), (1, 0)])
+def test_under_torchrun_the_main_process_alone_says_what_concerns_all(
+    folder: Path, caplog: Log, monkeypatch: pytest.MonkeyPatch, rank: int, count: int
+) -> None:
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, str(value))
+    Path("photos/notes.txt").touch()
+    run(f"stylize photos --style paintings/oil.png {INPUTS} -o out --seed 3")
+    assert len(said(caplog, keep=True)) == count
+    assert sum("1 file skipped" in line for line in caplog.messages) == count
+    assert len(list(Path("out").iterdir())) == 1
 
 
 # ---------------------------------------------------------------- commands that take long: their rules alone

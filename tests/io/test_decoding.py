@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import sys
 import threading
 import warnings
+import zlib
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +75,36 @@ def test_corrupt_exif_gives_no_warning(tmp_path: os.PathLike[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_image(path).shape == (1, 3, 20, 20)
+
+
+def write_png16(path: Path, kind: int) -> None:
+    """A PNG of 16 x 16 pixels with 16 bits per channel. kind: 0 grey, 2 RGB, 4 grey with opacity, 6 RGBA."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[kind]
+    header = struct.pack(">IIBBBBB", 16, 16, 16, kind, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\x80\x7f" * 16 * channels) * 16)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize(("kind", "is_said"), [(0, False), (2, True), (4, True), (6, True)])
+def test_colours_of_16_bits_that_are_read_with_8_are_remarked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: int, is_said: bool
+) -> None:
+    """Pillow keeps the high byte of colours; grey is read in full."""
+    path = tmp_path / "deep.png"
+    write_png16(path, kind)
+    decode(path)
+    line = f"{path}: its values of 16 bits are read with 8 bits, as results are written"
+    assert caplog.messages == [line] * is_said
+
+
+def test_other_formats_with_16_bits_are_remarked_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for maximum in (255, 65535):
+        size = 2 if maximum > 255 else 1
+        (tmp_path / f"{maximum}.ppm").write_bytes(b"P6 16 16 %d\n" % maximum + bytes(16 * 16 * 3 * size))
+        decode(tmp_path / f"{maximum}.ppm")
+    assert [line.partition(": ")[0] for line in caplog.messages] == [str(tmp_path / "65535.ppm")]
