@@ -18,8 +18,8 @@ from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from . import __version__
-from .commands import attention, bench, compare, convert, evaluate, info, stylize, train, video
-from .commands.errors import FAILED, WRONG_INPUT, explain
+from .commands import attention, bench, compare, convert, evaluate, export, info, stylize, train, video
+from .commands.shared.errors import FAILED, WRONG_INPUT, explain
 from .errors import printable
 from .runtime.signals import GracefulShutdown, Terminated, exit_code
 from .runtime.standard_streams import open_closed_streams
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "attention": attention,
     "convert": convert,
+    "export": export,
     "train": train,
     "evaluate": evaluate,
     "bench": bench,

@@ -66,6 +66,10 @@ class TrainingError(AdaAttNError, RuntimeError):
     """Training cannot continue."""
 
 
+class ExportError(AdaAttNError, RuntimeError):
+    """An exported file does not paint what the model paints."""
+
+
 class OutputError(AdaAttNError, ValueError):
     """An output file cannot be written: missing folder, no permission, disk full."""
 

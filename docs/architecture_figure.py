@@ -23,6 +23,7 @@ PURPOSES = {
     "training": "losses, data, the training run",
     "evaluation": "metrics, comparison, report",
     "viewer": "the attention viewer and its data",
+    "export": "models as ONNX files",
     "inference": "encode, transfer, decode, mix",
     "checkpoints": "weights files and downloads",
     "models": "encoder, attention, decoder",

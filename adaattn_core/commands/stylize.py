@@ -30,7 +30,6 @@ from ..runtime.distributed import DistributedContext
 from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import StepCounter, progress_bar
 from ..runtime.remarks import remark
-from .errors import explain
 from .options import (
     NO_MASK,
     STYLE_SIDE,
@@ -49,6 +48,7 @@ from .options import (
     refine_dtype,
     style_masks,
 )
+from .shared.errors import explain
 from .shared.idle_options import PAINTING, Idle, remark_idle
 from .shared.paths import check_no_input_among, input_path, make_folder, output_path, refusal, report
 from .shared.results import Result, place_results, without_results

@@ -16,7 +16,7 @@ from ..runtime.signals import exit_code
 from ..training.config import TrainConfig
 from ..training.loop import train
 from ..training.run_checkpoint import CHECKPOINT
-from .errors import FAILED
+from .shared.errors import FAILED
 from .shared.idle_options import Idle, remark_idle
 
 EXAMPLES = """\

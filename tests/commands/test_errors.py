@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from adaattn_core import save_image
-from adaattn_core.commands.errors import explain
+from adaattn_core.commands.shared.errors import explain
 from tests.helpers.small_models import picture, small_model
 
 Complain = Callable[[str], str]

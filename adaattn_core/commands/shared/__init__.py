@@ -1,1 +1,1 @@
-"""What commands share about files: `paths` for inputs from pipes and checks of outputs, `results` for their names."""
+"""What commands share: `paths` for inputs from pipes and checks of outputs, `results` for their names, `errors`."""

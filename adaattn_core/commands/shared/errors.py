@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from ..errors import AdaAttNError, TrainingError, printable
-from ..runtime.memory import is_out_of_memory
+from ...errors import AdaAttNError, ExportError, TrainingError, printable
+from ...runtime.memory import is_out_of_memory
 
 WRONG_INPUT = 2
 FAILED = 1
@@ -23,7 +23,7 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.strerror:
         return WRONG_INPUT, _explain_os_error(error)
     line = printable(" ".join(str(error).split()))
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | ExportError):
         return FAILED, line
     if isinstance(error, AdaAttNError | ValueError | OSError) and line:
         return WRONG_INPUT, line
