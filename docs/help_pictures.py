@@ -32,6 +32,7 @@ from adaattn_core.inference.stages import (
 )
 from adaattn_core.inference.temporal import ClipOptions, ClipStylizer
 from adaattn_core.io.images import load_image, load_mask, to_pil
+from adaattn_core.io.video_reader import open_clip
 from adaattn_core.models.encoder import Features
 from adaattn_core.models.fusion import StyleFeatures
 from adaattn_core.models.model import StyleTransferModel
@@ -278,6 +279,12 @@ def steady() -> list[Tile]:
     return shown
 
 
+def example_clip() -> list[Tile]:
+    with open_clip(ROOT / "examples" / "shore.mp4") as clip:
+        shown = [clip.image(frame) for frame in clip.frames()]
+    return [tile(shown[0]), tile(shown[len(shown) // 2]), tile(shown[-1])]
+
+
 def example_pictures() -> list[Tile]:
     names = ("astronaut", "auvers", "great_wave")
     return [tile(example("coffee")), tile(subject("coffee")), *(tile(example(name)) for name in names)]
@@ -287,7 +294,7 @@ PICTURES: dict[str, Callable[[], list[Tile]]] = {
     made.__name__: made
     for made in (
         style_and_result, strength, style_size, keep_color, temperature, mask, region, mix, mix_masks, features,
-        model_parts, attention_map, refinement, steady, example_pictures,
+        model_parts, attention_map, refinement, steady, example_pictures, example_clip,
     )
 }  # fmt: skip
 

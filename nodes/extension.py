@@ -8,6 +8,7 @@ from . import bridge
 from .apply import Apply
 from .attention_map import AttentionMap
 from .decode import Decode
+from .example_clip import ExampleClip
 from .examples import ExamplePicture
 from .features import ExtractFeatures
 from .loaders import LoadEncoder, LoadModel
@@ -34,4 +35,5 @@ class AdaAttNExtension(ComfyExtension):
             Refine,
             AttentionMap,
             ExamplePicture,
+            ExampleClip,
         ]

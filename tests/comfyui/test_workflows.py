@@ -153,11 +153,10 @@ def test_a_clip_becomes_a_video(host: Host, runs: dict[str, Run]) -> None:
     assert file["filename"].endswith(".mp4")
     assert (host.base / "output" / file["subfolder"] / file["filename"]).stat().st_size > 10_000
     stills = as_still(prompt)
-    (frames,) = of_kind(stills, "PreviewImage")
     again = host.paint(stills)
-    pictures = host.pictures(again, frames)
-    (clip,) = [n for n in of_kind(prompt, "AdaAttN_ExamplePicture") if prompt[n]["inputs"]["frames"] > 1]
-    assert len(pictures) == prompt[clip]["inputs"]["frames"]
+    pictures, contents = (host.pictures(again, place) for place in (node, "clip"))
+    assert len(pictures) == len(contents) > 1
+    assert all(difference(one, other) > PAINTED for one, other in zip(pictures, contents, strict=True))
     assert all(difference(one, other) > 1 for one, other in zip(pictures, pictures[1:], strict=False))
 
 

@@ -17,7 +17,7 @@ from tests.comfyui.workflow import as_prompt, load, without_sampler
 
 SIDE = 400
 STILL: Prompt = {"still": {"class_type": "AdaAttN_ExamplePicture", "inputs": {"picture": "ramparts", "frames": 1}}}
-SHOWING = ("SaveImage", "PreviewImage", "CreateVideo")
+SHOWING = ("SaveImage", "PreviewImage")
 
 
 def thumbnail(before: Picture, after: Picture) -> Image.Image:
@@ -29,14 +29,18 @@ def thumbnail(before: Picture, after: Picture) -> Image.Image:
 
 
 def as_still(prompt: Prompt) -> Prompt:
-    """The same with its video shown as pictures."""
-    return {
-        node: {"class_type": "PreviewImage", "inputs": {"images": entry["inputs"]["images"]}}
-        if entry["class_type"] == "CreateVideo"
-        else entry
-        for node, entry in prompt.items()
-        if entry["class_type"] != "SaveVideo"
-    }
+    """The same with its video, and the clip that it was made from, shown as pictures."""
+    stills: Prompt = {}
+    for node, entry in prompt.items():
+        if entry["class_type"] != "SaveVideo":
+            stills[node] = entry
+            continue
+        made = entry["inputs"]["video"][0]
+        stills[node] = {"class_type": "PreviewImage", "inputs": {"images": [made, 0]}}
+        clip = prompt[made]["inputs"]["content"]
+        stills["frames"] = {"class_type": "GetVideoComponents", "inputs": {"video": clip}}
+        stills["clip"] = {"class_type": "PreviewImage", "inputs": {"images": ["frames", 0]}}
+    return stills
 
 
 def paint(host: Host, path: Path) -> Image.Image:
@@ -44,8 +48,8 @@ def paint(host: Host, path: Path) -> Image.Image:
     prompt = as_still(without_sampler(as_prompt(load(path), host.get("/object_info")), STILL))
     run = host.paint(prompt)
     pictures = [node for node, entry in prompt.items() if entry["class_type"] == "AdaAttN_ExamplePicture"]
-    content = "still" if "still" in prompt else pictures[0]
-    shown = [node for node, entry in prompt.items() if entry["class_type"] in SHOWING]
+    content = next((node for node in ("still", "clip") if node in prompt), pictures[0])
+    shown = [node for node, entry in prompt.items() if entry["class_type"] in SHOWING and node != content]
     return thumbnail(host.pictures(run, content)[0], host.pictures(run, shown[0])[0])
 
 

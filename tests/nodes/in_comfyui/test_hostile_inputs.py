@@ -27,3 +27,15 @@ def test_a_model_outside_the_model_folders_is_not_there(run: Run, name: str) -> 
     for node, inputs in (("LoadModel", {"model_name": name}), ("LoadEncoder", {"encoder_name": name})):
         with pytest.raises(Exception, match=r"is not in models/adaattn any more\. Press R and choose another"):
             run(node, **inputs)
+
+
+@pytest.mark.parametrize("name", ["../docs/icon", "/etc/passwd", "coffee", "", None])
+def test_example_clip_opens_only_what_it_offers(run: Run, name: str) -> None:
+    with pytest.raises(ValueError, match=r"^the clip is .*; one of shore is needed$"):
+        run("ExampleClip", clip=name)
+
+
+def test_example_clip_has_sound(run: Run) -> None:
+    parts = run("ExampleClip", clip="shore").get_components()
+    assert parts.images.shape == (24, 240, 320, 3) and parts.frame_rate == 8
+    assert parts.audio["waveform"].abs().max() > 0.1

@@ -73,6 +73,7 @@ CONTRACT = {
         ["IMAGE"],
     ),
     "AdaAttN_ExamplePicture": ({"picture": "COMBO", "frames": "INT"}, ["IMAGE", "MASK"]),
+    "AdaAttN_ExampleClip": ({"clip": "COMBO"}, ["VIDEO"]),
     "AdaAttN_Stylize": (
         {
             "model_name": "COMBO",
