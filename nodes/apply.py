@@ -109,7 +109,7 @@ class Apply(io.ComfyNode):
 
             style_shelf = bridge.shelf(attention, device, style, part_of_style, look)
             shelf = style_shelf.under(digest(content), temperature)
-            encoded = style_shelf.get("style", encode)
+            encoded = style_shelf.fetched("style", encode)
 
             def run(
                 items: slice, sizes: memory_budget.ChunkSizes, progress: ProgressCallback | None
@@ -129,7 +129,7 @@ class Apply(io.ComfyNode):
 
                 if not shelf.fits(2 * cost.fused_bytes(attention.config, batch.picture)):
                     return bridge.to_output_device(paint(options))
-                fused, own = shelf.under(*map(tuple, places)).get("features", features)
+                fused, own = shelf.under(*map(tuple, places)).fetched("features", features)
                 return bridge.to_output_device(stages.at_strength(fused, own, batch.picture, strength))
 
             parts = batching.run_batched(

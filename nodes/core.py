@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adaattn_core import encode_style, errors, stylize
+    from adaattn_core import StyleTransferModel, errors, stylize
     from adaattn_core.checkpoints import model_file, published, tensor_file, vgg
     from adaattn_core.inference import (
         attention_map,
         batching,
         chunked,
+        coarse_to_fine,
         memory_budget,
         mixing,
         refine,
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
         temporal,
         validation,
     )
+    from adaattn_core.inference.stylize import KeptStyles, encode_reduced
     from adaattn_core.io import images
     from adaattn_core.io.files import atomic_path
     from adaattn_core.models import config, cost, encoder, fusion, model
+    from adaattn_core.models.fusion import StyleFeatures
     from adaattn_core.ops import layout, masks, opacity, resize
     from adaattn_core.runtime import remarks
     from adaattn_core.runtime.kept import Kept, Shelf, digest
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from adaattn_core.viewer import view_data
 else:
-    from ..adaattn_core import encode_style, errors, stylize
+    from ..adaattn_core import StyleTransferModel, errors, stylize
     from ..adaattn_core.checkpoints import model_file, published, tensor_file, vgg
     from ..adaattn_core.inference import (
         attention_map,
         batching,
         chunked,
+        coarse_to_fine,
         memory_budget,
         mixing,
         refine,
@@ -45,9 +49,11 @@ else:
         temporal,
         validation,
     )
+    from ..adaattn_core.inference.stylize import KeptStyles, encode_reduced
     from ..adaattn_core.io import images
     from ..adaattn_core.io.files import atomic_path
     from ..adaattn_core.models import config, cost, encoder, fusion, model
+    from ..adaattn_core.models.fusion import StyleFeatures
     from ..adaattn_core.ops import layout, masks, opacity, resize
     from ..adaattn_core.runtime import remarks
     from ..adaattn_core.runtime.kept import Kept, Shelf, digest
@@ -57,16 +63,20 @@ else:
 
 __all__ = [
     "Kept",
+    "KeptStyles",
     "ProgressCallback",
     "Shelf",
+    "StyleFeatures",
+    "StyleTransferModel",
     "atomic_path",
     "attention_map",
     "batching",
     "chunked",
+    "coarse_to_fine",
     "config",
     "cost",
     "digest",
-    "encode_style",
+    "encode_reduced",
     "encoder",
     "errors",
     "fusion",

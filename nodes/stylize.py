@@ -5,11 +5,26 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
-from .core import batching, digest, encode_style, opacity, remarks, resize, stages, stylize, sub_progress
+from .core import (
+    KeptStyles,
+    StyleFeatures,
+    StyleTransferModel,
+    batching,
+    coarse_to_fine,
+    digest,
+    encode_reduced,
+    opacity,
+    remarks,
+    resize,
+    stages,
+    stylize,
+    sub_progress,
+)
 from .loaders import model_input
 from .outcome import told
 from .pairs import pair_up, repeat, repeat_masks, take
@@ -74,6 +89,14 @@ class Stylize(io.ComfyNode):
                     "on two CPU cores. 0 is none and is fastest.",
                 ),
                 every_style(),
+                io.Float.Input(
+                    "stroke_size", display_name="stroke size", default=0.0, min=0.0,
+                    max=coarse_to_fine.MAX_STROKE_SIZE, step=0.25, optional=True,
+                    tooltip="Size of the strokes relative to the picture: 1 is that of a picture with a short side of "
+                    "512 pixels, 2 twice that. Larger pictures are painted in several passes, coarse to fine, which "
+                    "take about half as much time again, and style size is not used. 0 is one pass, in which strokes "
+                    "have the same size in pixels in every picture.",
+                ),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="The repainted picture.")],
         )  # fmt: skip
@@ -103,6 +126,7 @@ class Stylize(io.ComfyNode):
         sample_seed: int = 0,
         refine_steps: int = 0,
         every_style: bool = False,
+        stroke_size: float = 0.0,
         **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
     ) -> io.NodeOutput:
         to_pictures(content, "content")  # its error comes before those of the styles
@@ -117,7 +141,7 @@ class Stylize(io.ComfyNode):
             content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
         strength = painted_strength(strength, mask)
-        shrink = partial(reduced, short_side=checked_size(style_size))
+        shrink = partial(reduced, short_side=checked_size(style_size, stroke_size))
         of_styles = zip(images, [style_mask, *[None] * len(more)], strict=True)
         styles, style_masks = zip(*(to_style(image, area, shrink) for image, area in of_styles), strict=True)
         part = bridge.model_part(model_name)
@@ -126,28 +150,27 @@ class Stylize(io.ComfyNode):
         options: dict[str, Any] = {
             "style_weights": weights, "strength": strength, "temperature": temperature, "keep_color": keep_color,
         }  # fmt: skip
+        painting = {**options, "attention": look[0], "seed": look[1], "stroke_size": stroke_size}
 
         def show(start: int, items: slice, result: Tensor) -> None:
             image[start + items.start : start + items.stop] = to_image(result)
             progress.show(result[:1])
 
         with bridge.loaded([part], pictures, *styles) as device:
-            encoded = [
-                bridge.shelf(part, device, one, style_mask, look).get(
-                    "style", partial(encode_style, model, one, mask=style_mask, attention=look[0], seed=look[1])
-                )
-                for one, style_mask in zip(styles, style_masks, strict=True)
-            ]
-            shelf = bridge.shelf(part, device, styles, style_masks, look, weights, temperature)
+            shelf = bridge.shelf(part, device, styles, style_masks, look, weights, temperature, stroke_size)
+            encode = partial(kept_style, part, device)
             if is_large(pictures):
-                small, first = reduced(pictures[:1], PREVIEW_SIZE), batching.slice_batch((encoded, mask), slice(0, 1))
-                progress.show(stylize(model, small, first[0], content_mask=first[1], **options))
+                small, first = reduced(pictures[:1], PREVIEW_SIZE), (styles, style_masks, mask)
+                of_style, areas, area = batching.slice_batch(first, slice(0, 1))
+                source = KeptStyles(of_style, encode)
+                progress.show(stylize(model, small, source, style_masks=areas, content_mask=area, **painting))
             share = sub_progress(progress, 0, TRANSFER_SHARE) if refine_steps else progress
             for items in pairs.groups():
                 stylize(
-                    model, pictures[items], encoded, content_mask=batching.slice_batch(mask, items),
+                    model, pictures[items], KeptStyles(styles, encode), style_masks=style_masks,
+                    content_mask=batching.slice_batch(mask, items),
                     progress=sub_progress(share, items.start / len(pictures), items.stop / len(pictures)),
-                    on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])), **options,
+                    on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])), **painting,
                 )  # fmt: skip
         if refine_steps:
             share = sub_progress(progress, TRANSFER_SHARE, 1)
@@ -164,8 +187,26 @@ def is_large(pictures: Tensor) -> bool:
     return height * width > PREVIEW_ABOVE and min(height, width) > 2 * PREVIEW_SIZE
 
 
-def checked_size(style_size: int) -> int:
-    """The size that styles are reduced to; a remark says where a smaller number was asked for."""
+def kept_style(
+    part: bridge.Part,
+    device: torch.device,
+    model: StyleTransferModel,
+    style: Tensor,
+    mask: Tensor | None,
+    short_side: int | None,
+    *options: Any,  # noqa: ANN401 (the other arguments of `encode_reduced`)
+) -> StyleFeatures:
+    """`encode_reduced`, whose results are kept beside the model."""
+    shelf = bridge.shelf(part, device, style, mask, short_side, options)
+    return shelf.fetched("style", partial(encode_reduced, model, style, mask, short_side, *options))
+
+
+def checked_size(style_size: int, stroke_size: float) -> int:
+    """The short side that styles are reduced to; a remark says where it is not the one that was asked for."""
+    if stroke_size:
+        if style_size != STYLE_SIZE:
+            remarks.remark("", f"style size {style_size} is not used: with a stroke size, each pass has its own")
+        return coarse_to_fine.MAX_STYLE_SIDE
     if 0 < style_size < resize.MIN_SIDE:
         remarks.remark(
             "", f"style size {style_size} is too small and counts as {resize.MIN_SIDE}; 0 keeps the size of the styles"

@@ -11,7 +11,7 @@ Letters: B batch, H W pixels. Pictures are RGB in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -145,7 +145,7 @@ def run_passes(
     change: Tensor | None = None
     for one, start, stop in zip(coarse, shares, shares[1:], strict=False):
         coarse_pass = partial(_coarse_change, painting, one, change, sub_progress(progress, start, stop))
-        change = painting.shelf.get(("change", one), coarse_pass) if painting.shelf else coarse_pass()
+        change = _kept_pixels(painting, ("change", one), coarse_pass)
     _run_pass(painting, last, change, transfer_share, finish, sub_progress(progress, shares[-1], 1))
 
 
@@ -235,8 +235,13 @@ def _stylize_batch(
         stylized = _stylized_features(painting, start, styles, sizes, progress)
         return decode_everywhere(painting.model.decoder, stylized, sizes.tile_bytes)
 
-    painted = paint() if shelf is None else shelf.get(("painted", options.strength), paint)
+    painted = _kept_pixels(painting, ("painted", options.strength), paint)
     return show_painted(painted, content, painting.mask, painting.keep_color)
+
+
+def _kept_pixels(painting: Painting, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    """Pixels from the shelf, if there is one, on the device of the content, which need not be that of the model."""
+    return make() if painting.shelf is None else painting.shelf.get(name, make).to(painting.content.device)
 
 
 def _kept_bytes(painting: Painting) -> int:
@@ -259,11 +264,11 @@ def _paint_from(
     def features() -> tuple[FusedFeatures, FusedFeatures]:
         return _features_at_full_strength(painting, start, styles, sizes, progress)
 
-    fused, own = shelf.get("features", features)
+    fused, own = shelf.fetched("features", features)
     stylized = at_strength(fused, own, content, strength)
     if strength == 1:
         return decode_everywhere(decoder, stylized, sizes.tile_bytes)
-    unchanged = shelf.get("unchanged", lambda: decode_features(decoder, own, content, sizes.tile_bytes))
+    unchanged = _kept_pixels(painting, "unchanged", lambda: decode_features(decoder, own, content, sizes.tile_bytes))
     return decode_everywhere(decoder, stylized, sizes.tile_bytes, unchanged)
 
 

@@ -92,11 +92,15 @@ class KeptStyles(list[Tensor]):
     """Style pictures for many calls of `stylize`, which keeps what it encodes of them for the next call.
 
     Of each style the `KEPT_SIZES` sizes that were used last are kept.
+
+    Args:
+        pictures: the styles.
+        encode: in place of `encode_reduced`, and keeps its results by itself.
     """
 
-    def __init__(self, pictures: Sequence[Tensor]) -> None:
+    def __init__(self, pictures: Sequence[Tensor], encode: Callable[..., StyleFeatures] | None = None) -> None:
         super().__init__(pictures)
-        self.encode = lru_cache(maxsize=KEPT_SIZES * len(self))(encode_reduced)
+        self.encode = encode or lru_cache(maxsize=KEPT_SIZES * len(self))(encode_reduced)
 
 
 def stylize(

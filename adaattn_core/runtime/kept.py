@@ -58,7 +58,7 @@ def _same(value: Any) -> Any:  # noqa: ANN401 (nested tuples and dicts of tensor
 class Shelf:
     """A part of `kept`: what was computed from the same things.
 
-    key: names these things. store, fetch: applied to a value before it is kept, and when it is used again.
+    key: names these things. store: applied to a value before it is kept. fetch: applied by `fetched`.
     """
 
     kept: Kept
@@ -67,8 +67,13 @@ class Shelf:
     fetch: Callable[[Any], Any] = _same
 
     def get(self, name: Hashable, make: Callable[[], T]) -> T:
-        """As `Kept.get`, with a name beside the key of this shelf."""
-        value: T = self.fetch(self.kept.get((*self.key, name), lambda: self.store(make())))
+        """As `Kept.get`, with a name beside the key of this shelf; where the value lies, `store` says."""
+        value: T = self.kept.get((*self.key, name), lambda: self.store(make()))
+        return value
+
+    def fetched(self, name: Hashable, make: Callable[[], T]) -> T:
+        """The same after `fetch`: moved to where a model uses it."""
+        value: T = self.fetch(self.get(name, make))
         return value
 
     def under(self, *key: Hashable) -> Shelf:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.comfy_pack import load_pack
+from tests.helpers.comfy_pack import load_pack, pack_module
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
 
@@ -70,3 +71,23 @@ def parts(run: Callable[..., Any]) -> tuple[Any, Any, Any]:
     """Encoder, attention and decoder of the built-in model."""
     encoder, attention, decoder = run("LoadModel", model_name="built-in")
     return encoder, attention, decoder
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the library encodes, attends and decodes."""
+    done = Counter[str]()
+    for module, owner, name in (
+        ("models.encoder", "VGGEncoder", "encode"),
+        ("models.attention", "AdaAttention", "statistics"),
+        ("models.decoder", "Decoder", "in_tiles"),
+    ):
+        kind = getattr(pack_module(f"adaattn_core.{module}"), owner)
+        original = getattr(kind, name)
+
+        def counted(*args: Any, original: Callable[..., Any] = original, name: str = name, **options: Any) -> Any:
+            done[name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(kind, name, counted)
+    return done

@@ -31,26 +31,6 @@ def nothing_kept(host: SimpleNamespace) -> Iterator[None]:
     pack_module("nodes.bridge")._models.clear()
 
 
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often the library encodes, attends and decodes."""
-    done = Counter[str]()
-    for module, owner, name in (
-        ("models.encoder", "VGGEncoder", "encode"),
-        ("models.attention", "AdaAttention", "statistics"),
-        ("models.decoder", "Decoder", "in_tiles"),
-    ):
-        kind = getattr(pack_module(f"adaattn_core.{module}"), owner)
-        original = getattr(kind, name)
-
-        def counted(*args: Any, original: Callable[..., Any] = original, name: str = name, **options: Any) -> Any:
-            done[name] += 1
-            return original(*args, **options)
-
-        monkeypatch.setattr(kind, name, counted)
-    return done
-
-
 # ---------------------------------------------------------------- what is not computed again
 
 
@@ -143,7 +123,12 @@ def test_every_change_of_an_input_gives_what_a_fresh_run_gives(
     """One run after the other, with all that was kept before; each result differs from the first one."""
     monkeypatch.setattr(pack_module("adaattn_core.inference.stages"), "SAMPLED_POSITIONS", 20)
     names = {one.id for one in host.nodes["AdaAttN_Stylize"].GET_SCHEMA().inputs}
-    unchecked = {"model_name", "style_3_weight", "style_4_weight", "stroke_size"}  # the first below, others as weight 2
+    unchecked = {
+        "model_name",
+        "style_3_weight",
+        "style_4_weight",
+        "stroke_size",
+    }  # the first below, the last in test_stroke_size, others as weight 2
     assert names - unchecked == {name for name in CHANGES if name in names}
     first = run("Stylize", **STYLIZE)
     results = {name: run("Stylize", **{**STYLIZE, **change}) for name, change in CHANGES.items()}

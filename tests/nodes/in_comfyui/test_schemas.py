@@ -99,6 +99,7 @@ CONTRACT = {
             "sample_seed": "INT",
             "refine_steps": "INT",
             "every_style": "BOOLEAN",
+            "stroke_size": "FLOAT",
         },
         ["IMAGE"],
     ),
