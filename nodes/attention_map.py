@@ -40,7 +40,10 @@ class AttentionMap(io.ComfyNode):
                     "level", display_name="level", options=list(config.IMAGE_LEVELS), default=config.IMAGE_LEVELS[0],
                     tooltip="relu3_1 compares small textures, relu4_1 larger shapes, and relu5_1 the largest shapes.",
                 ),
-                unit_slider("opacity", "opacity", 0.7, "0 shows only the style in grey, 1 shows only the heat map."),
+                unit_slider(
+                    "opacity", "opacity", 0.7, "0 shows only the style in grey, 1 shows only the heat map.",
+                    advanced=True,
+                ),
                 temperature(),
             ],
             outputs=[

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adaattn_core import StyleTransferModel, errors, stylize
+    from adaattn_core import StyleTransferModel, encode_style, errors, stylize
     from adaattn_core.checkpoints import model_file, published, tensor_file, vgg
     from adaattn_core.inference import (
         attention_map,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from adaattn_core.runtime.progress import ProgressCallback, sub_progress
     from adaattn_core.viewer import view_data
 else:
-    from ..adaattn_core import StyleTransferModel, errors, stylize
+    from ..adaattn_core import StyleTransferModel, encode_style, errors, stylize
     from ..adaattn_core.checkpoints import model_file, published, tensor_file, vgg
     from ..adaattn_core.inference import (
         attention_map,
@@ -77,6 +77,7 @@ __all__ = [
     "cost",
     "digest",
     "encode_reduced",
+    "encode_style",
     "encoder",
     "errors",
     "fusion",

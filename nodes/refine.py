@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
+from .compat import call_supported
 from .core import ProgressCallback, opacity, refine
 from .outcome import told
 from .pairs import repeat
@@ -60,8 +61,9 @@ class Refine(io.ComfyNode):
                     tooltip="More steps give stronger strokes and take longer. 60 to 100 are usual. 0 gives the image "
                     "unchanged.",
                 ),
-                io.Float.Input(
-                    "content_weight", display_name="content weight", default=0.0, min=0.0, max=20.0, step=0.1,
+                call_supported(
+                    io.Float.Input, "content_weight", display_name="content weight", default=0.0, min=0.0, max=20.0,
+                    step=0.1, advanced=True,
                     tooltip="How strictly the shapes of the content are kept: 0 is neutral, 1 and more keep them more "
                     "strictly.",
                 ),

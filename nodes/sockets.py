@@ -10,6 +10,7 @@ from .compat import call_supported
 from .core import stages
 
 CATEGORY = "AdaAttN"
+STYLE_SIZE = 512
 
 EncoderType = io.Custom("ADAATTN_ENCODER")
 AttentionType = io.Custom("ADAATTN_ATTENTION")
@@ -34,17 +35,27 @@ def unit_slider(name: str, display_name: str, default: float, tooltip: str, **op
     )  # fmt: skip
 
 
-def weight(name: str, display_name: str, tooltip: str) -> io.Input:
+def weight(name: str, display_name: str, tooltip: str, **options: Any) -> io.Input:  # noqa: ANN401
     """The weight of a style in a mix."""
-    return io.Float.Input(
-        name, display_name=display_name, default=1.0, min=0.0, max=10.0, step=0.05, optional=True, tooltip=tooltip
-    )
+    return call_supported(
+        io.Float.Input, name, display_name=display_name, default=1.0, min=0.0, max=10.0, step=0.05, optional=True,
+        tooltip=tooltip, **options,
+    )  # fmt: skip
 
 
 def strength() -> io.Input:
     return unit_slider(
         "strength", "strength", 1.0, "Strength of the style: 0 gives the content unchanged, 1 gives the full style."
     )
+
+
+def style_size() -> io.Input:
+    return call_supported(
+        io.Int.Input, "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
+        optional=True, advanced=True,
+        tooltip="Reduces styles with a longer short side to this short side in pixels. Smaller values give finer "
+        "strokes and are faster, larger values give bolder strokes. 0 keeps the size of the styles.",
+    )  # fmt: skip
 
 
 def temperature() -> io.Input:
@@ -91,14 +102,14 @@ def mask_inputs() -> list[io.Input]:
             "have any size; it is resized to the content. The empty mask that Load Image gives for a picture without "
             "transparency counts as no mask.",
         ),
-        io.Boolean.Input(
-            "mask_invert", display_name="invert mask", default=False, optional=True,
+        call_supported(
+            io.Boolean.Input, "mask_invert", display_name="invert mask", default=False, optional=True, advanced=True,
             tooltip="Paints where the content mask is black instead. The mask of Load Image is white where the "
             "picture is transparent.",
         ),
-        io.Int.Input(
-            "mask_feather", display_name="feather mask", default=0, min=0, max=512, step=1, optional=True,
-            display_mode=io.NumberDisplay.slider,
+        call_supported(
+            io.Int.Input, "mask_feather", display_name="feather mask", default=0, min=0, max=512, step=1, optional=True,
+            display_mode=io.NumberDisplay.slider, advanced=True,
             tooltip="Softens the edge of the content mask by this many pixels on either side. 0 keeps the edge.",
         ),
         unit_slider(

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import bridge, files
+from .compat import call_supported
 from .core import (
     KeptStyles,
     StyleFeatures,
@@ -30,10 +31,20 @@ from .outcome import told
 from .pairs import pair_up, repeat, repeat_masks, take
 from .pictures import fit_content_mask, painted_strength, to_alpha, to_image, to_pictures, to_style, with_hidden
 from .refine import MAX_STEPS, refined
-from .sockets import attention_inputs, every_style, keep_color, mask_inputs, schema, strength, temperature, weight
+from .sockets import (
+    STYLE_SIZE,
+    attention_inputs,
+    every_style,
+    keep_color,
+    mask_inputs,
+    schema,
+    strength,
+    style_size,
+    temperature,
+    weight,
+)
 
 SLOTS = (2, 3, 4)
-STYLE_SIZE = 512
 PREVIEW_ABOVE = 1536 * 1024
 """Contents with more pixels are first stylized at a small size for a preview, which takes a few percent of the time."""
 PREVIEW_SIZE = 256
@@ -64,12 +75,7 @@ class Stylize(io.ComfyNode):
                     "content.",
                 ),
                 strength(),
-                io.Int.Input(
-                    "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
-                    optional=True,
-                    tooltip="Reduces styles with a longer short side to this short side in pixels. Smaller values give "
-                    "finer strokes and are faster, larger values give bolder strokes. 0 keeps the size of the styles.",
-                ),
+                style_size(),
                 keep_color(),
                 *mask_inputs(),
                 io.Mask.Input(
@@ -77,13 +83,15 @@ class Stylize(io.ComfyNode):
                     tooltip="The part of the first style that is used: white. The mask can have any size; it is "
                     "resized to the style.",
                 ),
-                weight("style_weight", "weight", "Weight of the first style in a mix of several styles."),
+                weight(
+                    "style_weight", "weight", "Weight of the first style in a mix of several styles.", advanced=True
+                ),
                 *(one for slot in SLOTS for one in style_slot(slot)),
                 temperature(),
                 *attention_inputs(),
-                io.Int.Input(
-                    "refine_steps", display_name="refine steps", default=0, min=0, max=MAX_STEPS, step=1,
-                    optional=True,
+                call_supported(
+                    io.Int.Input, "refine_steps", display_name="refine steps", default=0, min=0, max=MAX_STEPS, step=1,
+                    optional=True, advanced=True,
                     tooltip="Steps in which the pixels of the result are optimised until the strokes of the style "
                     "show, as AdaAttN Refine does it. 60 to 100 are usual and take about a minute for 512 x 512 pixels "
                     "on two CPU cores. 0 is none and is fastest.",
@@ -201,7 +209,7 @@ def kept_style(
     return shelf.fetched("style", partial(encode_reduced, model, style, mask, short_side, *options))
 
 
-def checked_size(style_size: int, stroke_size: float) -> int:
+def checked_size(style_size: int, stroke_size: float = 0.0) -> int:
     """The short side that styles are reduced to; a remark says where it is not the one that was asked for."""
     if stroke_size:
         if style_size != STYLE_SIZE:
@@ -227,5 +235,7 @@ def style_slot(slot: int) -> list[io.Input]:
         io.Image.Input(
             f"style_{slot}", display_name=f"style {slot}", optional=True, tooltip="Another style for the mix."
         ),
-        weight(f"style_{slot}_weight", f"weight {slot}", "Weight of this style. Only the proportions count."),
+        weight(
+            f"style_{slot}_weight", f"weight {slot}", "Weight of this style. Only the proportions count.", advanced=True
+        ),
     ]

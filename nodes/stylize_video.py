@@ -28,16 +28,18 @@ from .loaders import model_input
 from .outcome import told
 from .pictures import is_no_mask, to_alpha, to_image, to_pictures, to_style, with_hidden
 from .sockets import (
+    STYLE_SIZE,
     attention_inputs,
     keep_color,
     mask_inputs,
     schema,
     strength,
+    style_size,
     temperature,
     unit_slider,
     weight,
 )
-from .stylize import SLOTS, STYLE_SIZE, checked_size, reduced, style_slot
+from .stylize import SLOTS, checked_size, reduced, style_slot
 
 GIB_AT_1080P = 1.5
 """Memory that painting a chunk may take at 1920 x 1080, beside what is there already; larger frames in proportion."""
@@ -72,12 +74,7 @@ class StylizeVideo(io.ComfyNode):
                     "both show the same thing. 0 repaints every frame independently. Needs OpenCV.",
                     optional=True,
                 ),
-                io.Int.Input(
-                    "style_size", display_name="style size", default=STYLE_SIZE, min=0, max=4096, step=16,
-                    optional=True,
-                    tooltip="Reduces styles with a longer short side to this short side in pixels. Smaller values give "
-                    "finer strokes and are faster, larger values give bolder strokes. 0 keeps the size of the styles.",
-                ),
+                style_size(),
                 keep_color(),
                 *mask_inputs(),
                 io.Mask.Input(
@@ -85,7 +82,9 @@ class StylizeVideo(io.ComfyNode):
                     tooltip="The part of the first style that is used: white. The mask can have any size; it is "
                     "resized to the style.",
                 ),
-                weight("style_weight", "weight", "Weight of the first style in a mix of several styles."),
+                weight(
+                    "style_weight", "weight", "Weight of the first style in a mix of several styles.", advanced=True
+                ),
                 *(one for slot in SLOTS for one in style_slot(slot)),
                 temperature(),
                 *attention_inputs(),

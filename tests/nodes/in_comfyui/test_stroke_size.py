@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from adaattn_core import load_model, stylize
+from adaattn_core import load_model, save_model, stylize
 from tests.helpers.comfy_pack import pack_module
 from tests.helpers.comparison import assert_same, difference
 from tests.helpers.node_images import image, pixels
-from tests.helpers.small_models import picture
+from tests.helpers.small_models import picture, small_model
 from tests.helpers.stylize_pictures import left_half
 
 Run = Callable[..., Any]
@@ -23,25 +24,28 @@ STYLE, OTHER = picture(140, 100, seed=4), picture(90, 80, seed=5)
 TWO_PASSES = 8.0
 """The stroke size with which a short side of 128 pixels is painted in two passes."""
 STYLIZE = {
-    "model_name": "built-in", "content": image(CONTENT), "style": image(STYLE), "strength": 0.8,
+    "model_name": "small.safetensors", "content": image(CONTENT), "style": image(STYLE), "strength": 0.8,
     "stroke_size": TWO_PASSES,
 }  # fmt: skip
 MASK = left_half(128, 192)[0, 0]
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(host: SimpleNamespace) -> Iterator[None]:
-    """As after a start of ComfyUI."""
+def small_file(host: SimpleNamespace) -> Iterator[Path]:
+    """A narrow model of a user's, and nothing kept, as after a start of ComfyUI."""
+    path: Path = host.models / "small.safetensors"
+    save_model(small_model(), path)
     pack_module("nodes.bridge")._models.clear()
-    yield
+    yield path
     pack_module("nodes.bridge")._models.clear()
+    path.unlink()
 
 
-def test_the_node_paints_what_the_library_paints(run: Run) -> None:
+def test_the_node_paints_what_the_library_paints(run: Run, small_file: Path) -> None:
     style_mask = left_half(140, 100)
     wanted = stylize(
-        load_model(), CONTENT, [STYLE, OTHER], style_weights=[2.0, 1.0], style_masks=[style_mask, None], strength=0.8,
-        temperature=1.5, keep_color=True, content_mask=MASK[None, None], stroke_size=TWO_PASSES,
+        load_model(small_file), CONTENT, [STYLE, OTHER], style_weights=[2.0, 1.0], style_masks=[style_mask, None],
+        strength=0.8, temperature=1.5, keep_color=True, content_mask=MASK[None, None], stroke_size=TWO_PASSES,
     )  # fmt: skip
     mixed = {
         "style_mask": style_mask[0], "style_weight": 2.0, "style_2": image(OTHER), "temperature": 1.5,
