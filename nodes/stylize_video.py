@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import bridge, files
 from .clips import Clip, to_clip
+from .compat import call_supported
 from .core import (
     batching,
     encode_style,
@@ -88,8 +89,9 @@ class StylizeVideo(io.ComfyNode):
                 *(one for slot in SLOTS for one in style_slot(slot)),
                 temperature(),
                 *attention_inputs(),
-                io.Float.Input(
-                    "fps", display_name="frame rate", default=24.0, min=1.0, max=120.0, step=1.0, optional=True,
+                call_supported(
+                    io.Float.Input, "fps", display_name="frame rate", default=24.0, min=1.0, max=120.0, step=1.0,
+                    optional=True, advanced=True,
                     tooltip="Frames per second of the video output if the content is a batch of images. A video keeps "
                     "its own frame rate.",
                 ),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from adaattn_core import save_model
 from tests.helpers.comparison import assert_same
 from tests.helpers.node_images import CONTENT, STYLE, image
@@ -215,3 +217,55 @@ def test_models_appear_when_the_list_is_asked_for_again(host: SimpleNamespace) -
     os.utime(host.models, (2, 2))
     path.unlink()
     assert listed() == ["built-in", "base (built in)"]
+
+
+SHOWN = {
+    "AdaAttN_Stylize": ["model_name", "strength", "keep_color", "stroke_size"],
+    "AdaAttN_StylizeVideo": ["model_name", "strength", "steady", "keep_color"],
+    "AdaAttN_Apply": ["strength"],
+    "AdaAttN_Refine": ["steps", "keep_color"],
+    "AdaAttN_AttentionMap": ["x", "y", "level"],
+}
+"""Widgets that the page shows before a person asks for the advanced ones."""
+
+
+def widgets(host: SimpleNamespace, name: str) -> list[Any]:
+    kinds = ("INT", "FLOAT", "BOOLEAN", "COMBO")
+    return [one for one in host.nodes[name].GET_SCHEMA().inputs if str(one.get_io_type()) in kinds]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_few_widgets_are_shown_until_more_are_asked_for(host: SimpleNamespace, name: str) -> None:
+    if not hasattr(widgets(host, name)[0], "advanced"):
+        pytest.skip("this ComfyUI knows no advanced inputs and shows all; a newer COMFYUI_PATH runs this")
+    assert [one.id for one in widgets(host, name) if not one.advanced] == SHOWN[name]
+
+
+FIRST = {
+    "AdaAttN_Stylize": [
+        "model_name", "strength", "style_size", "keep_color", "mask_invert", "mask_feather", "mask_threshold",
+        "style_weight", "style_2_weight", "style_3_weight", "style_4_weight", "temperature", "attention_mode",
+        "sample_seed",
+    ],
+    "AdaAttN_Apply": [
+        "strength", "mask_invert", "mask_feather", "mask_threshold", "temperature", "attention_mode", "sample_seed",
+    ],
+    "AdaAttN_AttentionMap": ["x", "y", "level", "opacity", "temperature"],
+}  # fmt: skip
+"""Widgets of version 0.1.0 in their order."""
+LATER = {
+    "AdaAttN_Stylize": ["refine_steps", "every_style", "stroke_size"],
+    "AdaAttN_Apply": ["every_style"],
+    "AdaAttN_AttentionMap": [],
+}
+"""Widgets that were added since, one after the other: a workflow may have been saved after each of them."""
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_values_of_saved_workflows_stay_in_place(host: SimpleNamespace, name: str) -> None:
+    """The page gives saved values to widgets by position, whether they are folded away or not."""
+    now = [one.id for one in widgets(host, name)]
+    for count in range(len(LATER[name]) + 1):
+        saved = [*FIRST[name], *LATER[name][:count]]
+        assert now[: len(saved)] == saved
+    assert now == saved
