@@ -47,7 +47,7 @@ from ..evaluation.scatter_plot import has_matplotlib
 from ..evaluation.summary import not_measured, summarize, table
 from ..evaluation.thumbnails import Thumbnails
 from ..inference.stages import ATTENTIONS
-from ..io.files import atomic_path, remove_leftovers
+from ..io.files import atomic_path, remove_leftovers, sole_writer
 from ..io.image_files import find_images
 from ..runtime.device import PRECISIONS, pick_device
 from ..runtime.progress import progress_bar
@@ -154,6 +154,14 @@ def run(args: argparse.Namespace) -> int:
     suite = load_metric_suite(args)
     remark_idle(IDLE, args)
     make_folder(args.output)
+    with sole_writer(args.output, "evaluates"):
+        return _evaluate(args, suite, methods, pairs, started)
+
+
+def _evaluate(
+    args: argparse.Namespace, suite: MetricSuite, methods: list[Method], pairs: list[Pair], started: str
+) -> int:
+    """Measures all pairs and writes the report; returns the exit code."""
     evaluation = Evaluation(suite, methods, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
     remove_leftovers(args.output / "thumbnails")
     thumbnails = Thumbnails(args.output / "thumbnails", pairs, min(args.show, len(pairs)))

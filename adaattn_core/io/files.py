@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -92,6 +93,67 @@ def folder_in_use(folder: StrPath) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+RUNNING = ".running"
+"""The file in the folder of a run whose lock its process holds; it names the process."""
+
+
+@contextmanager
+def sole_writer(folder: Path, work: str) -> Iterator[None]:
+    """Keeps a second process from the same work in a folder, which is made where it is missing.
+
+    The lock ends with the process, also after kill -9. On Windows and on file systems without locks, it does nothing.
+
+    Args:
+        folder: of the run.
+        work: what the process does there, as a verb: "trains".
+
+    Raises:
+        OutputError: another process holds the folder; the message names it.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = None if sys.platform == "win32" else _lock_file(folder / RUNNING, folder, work)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            (folder / RUNNING).unlink(missing_ok=True)
+            os.close(descriptor)
+        if made:
+            with suppress(OSError):  # it holds what the run has made
+                folder.rmdir()
+
+
+def _lock_file(path: Path, folder: Path, work: str) -> int | None:
+    """The descriptor of a locked file that names this process; None on a file system without locks."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 500, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise OutputError(
+                f"{folder} is in use: {owner} {work} there. Wait until it has ended, or choose another --output."
+            ) from None
+        except OSError:
+            os.close(descriptor)
+            return None
+        if _is_same(descriptor, path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+            return descriptor
+        os.close(descriptor)  # its owner has just removed the file: the next one is locked
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
 
 
 def remove_leftovers(folder: StrPath) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from ..errors import TrainingError
+from ..io.files import sole_writer
 from ..runtime.distributed import DistributedContext, PeerError, PeerLostError
 from ..runtime.memory import is_out_of_memory
 from ..runtime.progress import progress_bar
@@ -42,8 +43,12 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
     """
     distributed = DistributedContext.from_env()
     try:
-        with GracefulShutdown(by_agreement=distributed.world > 1) as signals, distributed.process_group():
-            check_run_folder(Path(config.output), resume)
+        folder = Path(config.output)
+        with (
+            GracefulShutdown(by_agreement=distributed.world > 1) as signals,
+            distributed.process_group(),
+            _run_folder(folder, resume) if distributed.is_main_process else nullcontext(),
+        ):
             if config.tensorboard:
                 summary_writer_class()  # a missing package is reported before the work starts
             trainer = Trainer(config, signals, distributed)
@@ -64,6 +69,15 @@ def train(config: TrainConfig, *, resume: bool = False, progress: bool = True) -
             raise TrainingError(str(error)) from error
         raise
     return trainer.folder / MODEL
+
+
+@contextmanager
+def _run_folder(folder: Path, resume: bool) -> Iterator[None]:
+    """The checked run folder, in which no other process trains."""
+    check_run_folder(folder, resume)
+    with sole_writer(folder, "trains"):
+        check_run_folder(folder, resume)  # another process may have ended a run there in between
+        yield
 
 
 def _warn_of_few_pictures(trainer: Trainer) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from adaattn_core.errors import OutputError
-from adaattn_core.io.files import atomic_path, check_output_path, remove_leftovers
+from adaattn_core.io.files import RUNNING, atomic_path, check_output_path, remove_leftovers, sole_writer
 
 
 def test_atomic_path_is_complete_or_absent(tmp_path: Path) -> None:
@@ -108,3 +110,24 @@ def test_a_pipe_gets_the_complete_file(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_name_that_is_too_long_is_known_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"has a name of 256 bytes; at most 255 fit there\. Choose a shorter name\."):
         check_output_path(tmp_path / ("é" * 126 + ".png"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the lock is POSIX's")
+def test_a_folder_has_one_writer_until_its_process_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    program = (
+        "import sys, pathlib\nfrom adaattn_core.io.files import sole_writer\n"
+        "with sole_writer(pathlib.Path(sys.argv[1]), 'trains'):\n    print('in', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        refused = pytest.raises(OutputError, match=f"run is in use: process {other.pid} on .* trains there. Wait until")
+        with refused, sole_writer(folder, "trains"):
+            pytest.fail("two processes write one folder")
+        other.kill()
+    with sole_writer(folder, "trains"):
+        assert (folder / RUNNING).read_text().startswith(f"process {os.getpid()} on ")
+    assert list(folder.iterdir()) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
+import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +21,7 @@ from torch import Tensor
 import adaattn_core.training.initialization
 import adaattn_core.training.objective
 from adaattn_core.cli import main
-from adaattn_core.errors import DataError, ImageError
+from adaattn_core.errors import DataError, ImageError, OutputError
 from adaattn_core.models.encoder import Features
 from adaattn_core.train import Trainer, TrainingError
 from adaattn_core.training.dataset import Batch
@@ -195,3 +197,28 @@ def test_a_disk_that_fills_up_while_training_is_one_line(
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == 2
     monkeypatch.setattr(RunLogger, "add", original)
     train(config, resume=True)
+
+
+def test_a_second_process_in_a_run_folder_is_refused_and_loses_nothing(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process is another descriptor of the lock, as a process of its own would have."""
+    config, step = configure(), Trainer.train_step
+    refusals: list[str] = []
+
+    def train_twice(run: Trainer, batch: Batch) -> dict[str, float]:
+        if not refusals:
+            with pytest.raises(OutputError) as refused:
+                train(configure(steps=9))
+            refusals.append(str(refused.value))
+        return step(run, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", train_twice)
+    train(config)
+    assert refusals == [
+        f"{config.output} is in use: process {os.getpid()} on {platform.node()} trains there. Wait until it has ended, "
+        "or choose another --output."
+    ]
+    assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] == config.total_steps
+    assert not list(Path(config.output).glob(".running*"))
+    train(configure(steps=config.steps + 1), resume=True)
