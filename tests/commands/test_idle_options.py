@@ -188,6 +188,7 @@ ALWAYS = {
     "compare": f"--content --style --output --size --refine {MODEL}",
     "attention": "--style --output --temperature --size --style-size --model --device",
     "convert": "--encoder --output --precision",
+    "export": "--output --split --precision --opset",
     "train": "--config --resume --content --style --vgg --output --steps --reconstruct-steps --batch --accumulate "
     "--crop --warmup-steps --optimizer --weight-decay --clip-norm --kind --freeze-encoder --init --seed --device "
     "--precision --compile --workers --checkpoint-every --keep-checkpoints --sample-every --tensorboard",
@@ -198,6 +199,7 @@ ALWAYS = {
 }
 RULES = {
     "stylize": stylize.IDLE, "video": PAINTING, "compare": compare.IDLE, "attention": attention.IDLE, "convert": (),
+    "export": (),
     "train": train.IDLE, "evaluate": evaluate.IDLE, "bench": bench.IDLE, "info": (),
 }  # fmt: skip
 
