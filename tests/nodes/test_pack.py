@@ -90,14 +90,6 @@ def test_every_file_that_the_pack_needs_is_shipped(shipped: list[str]) -> None:
     assert set(needed) - set(shipped) == set()
 
 
-def test_data_files_of_the_library_are_in_the_wheel() -> None:
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]
-    for path in (ROOT / "adaattn_core").rglob("*.*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
-            package = ".".join(path.parent.relative_to(ROOT).parts)
-            assert any(path.match(pattern) for pattern in patterns.get(package, [])), f"{path} is in no package-data"
-
-
 def test_licences_of_the_weights_are_declared_and_vgg19_is_attributed() -> None:
     """CC BY 4.0 asks for the authors, the licence, and what was changed."""
     declared = {path for pattern in PROJECT["project"]["license-files"] for path in ROOT.glob(pattern)}
