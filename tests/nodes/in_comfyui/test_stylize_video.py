@@ -226,7 +226,7 @@ def test_cancel_ends_a_clip_at_any_moment_and_the_next_prompt_runs(
         assert torch.equal(result, wanted)
 
 
-def test_a_chunk_is_painted_within_the_memory_of_its_size() -> None:
+def test_a_chunk_is_painted_within_the_memory_of_its_size(host: SimpleNamespace) -> None:
     limit, in_use = pack_module("nodes.stylize_video").memory_limit, pack_module("nodes.stylize_video").memory_in_use
     for size, more in (((64, 64), 1.5), ((1080, 1920), 1.5), ((2160, 3840), 6.0)):
         content = torch.empty(1).expand(1, 3, *size)
