@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.frames < 2:
         parser.error(f"--frames is {args.frames}; 2 are needed, because flicker compares frames")
-    model, style = load_model(), resize_image(load_image(args.style), short_side=STYLE_SIDE)
+    model, style = load_model("compact"), resize_image(load_image(args.style), short_side=STYLE_SIDE)
     print("| clip | steady | flicker | along Farneback's flow | sharpness |\n|---|---|---|---|---|")
     for path in args.clips:
         contents = [resize_image(frame, short_side=args.size) for frame in islice(frames(path), args.frames)]

@@ -85,7 +85,7 @@ def measure_model(folder: Path) -> dict[str, float]:
     from adaattn_core.commands.options import STYLE_SIDE
     from adaattn_core.ops.resize import resize_image
 
-    model = load_model()
+    model = load_model("compact")
     style = encode_style(model, resize_image(load_image(STYLE), short_side=STYLE_SIDE))
     photos = [load_image(path) for path in sorted((folder / "in").glob("0-*"))]
     stylize(model, photos[0], style)

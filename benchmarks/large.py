@@ -89,7 +89,7 @@ def stylize_job(job: Job, weights: str | None) -> dict[str, Any]:
         resize_image(picture, size=size) for picture, size in zip(bench.pictures(1024), job[1:3], strict=True)
     )
     model = (
-        load_model()
+        load_model("compact")
         if job.subject == "compact"
         else load_model(weights)
         if weights
@@ -123,7 +123,7 @@ def start_up() -> dict[str, float]:
     import adaattn_core
 
     times.append(time.perf_counter())
-    model = adaattn_core.load_model()
+    model = adaattn_core.load_model("compact")
     times.append(time.perf_counter())
     folder = ROOT / "examples"
     content, style = (adaattn_core.load_image(folder / f"{name}.jpg") for name in ("coffee", "great_wave"))

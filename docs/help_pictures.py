@@ -1,4 +1,4 @@
-"""Makes every picture of ComfyUI's help pages anew, with the built-in model and the pictures in examples/.
+"""Makes every picture of ComfyUI's help pages anew, with the default model and the pictures in examples/.
 
     python docs/help_pictures.py [NAME ...]
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from .core import config, encoder, errors, model, model_file, published, tensor_file, vgg
 
 BUILT_IN = "built-in"
+"""The compact model, under the name that it has in saved workflows since it was the only one."""
 BASE = "base (built in)"
 BUILT_IN_VGG = "VGG-19 (built in)"
 TORCHVISION = "VGG-19 (torchvision)"
@@ -27,7 +28,7 @@ def model_choices(names: Iterable[str]) -> list[str]:
     """Choices of a model, from the relative names of the files in the model folders.
 
     >>> model_choices(["a.safetensors", "P/latest_net_transformer.pth", "P/latest_net_decoder.pth", "vgg.pth"])
-    ['built-in', 'base (built in)', 'P/', 'a.safetensors']
+    ['base (built in)', 'built-in', 'P/', 'a.safetensors']
     """
     names = list(names)
     folders = [
@@ -35,17 +36,17 @@ def model_choices(names: Iterable[str]) -> list[str]:
         for file in (published.TRANSFORMER_FILE, published.DECODER_FILE)
     ]
     folders_of = [f"{folder}/" for folder in sorted(folders[0] & folders[1])]
-    return [BUILT_IN, BASE, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
+    return [BASE, BUILT_IN, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
 
 
 def encoder_choices(names: Iterable[str]) -> list[str]:
     """Choices of an encoder: every file but the published attention and decoder.
 
     >>> encoder_choices(["a.safetensors", "P/latest_net_decoder.pth", "vgg_normalised.pth"])
-    ['built-in', 'VGG-19 (built in)', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
+    ['VGG-19 (built in)', 'built-in', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
     """
     files = [name for name in names if not PurePosixPath(name).name.startswith("latest_net_")]
-    return [BUILT_IN, BUILT_IN_VGG, TORCHVISION, *files]
+    return [BUILT_IN_VGG, BUILT_IN, TORCHVISION, *files]
 
 
 def read_model(choice: str, find: Find) -> model.StyleTransferModel:
@@ -55,7 +56,7 @@ def read_model(choice: str, find: Find) -> model.StyleTransferModel:
         CheckpointError: the file is missing, damaged or of another kind.
     """
     if choice in (BUILT_IN, BASE):
-        return model_file.load_model(model_file.BUILT_IN if choice == BUILT_IN else model_file.BASE)
+        return model_file.load_model(model_file.COMPACT if choice == BUILT_IN else model_file.BASE)
     path = _existing(choice, find)
     if not choice.endswith("/"):
         return model_file.load_model(path)
@@ -75,7 +76,7 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
         CheckpointError: the file is missing, damaged or of another kind, or the download failed.
     """
     if choice == BUILT_IN:
-        return model_file.load_model().encoder
+        return model_file.load_model(model_file.COMPACT).encoder
     if choice == BUILT_IN_VGG:
         network = vgg.load_vgg(normalized=True)
     elif choice == TORCHVISION:

@@ -97,7 +97,7 @@ def test_the_first_script_of_the_documentation(tmp_path: Path, monkeypatch: pyte
     save_image(picture(40, 32, seed=1), tmp_path / "photo.png")
     save_image(picture(33, 50, seed=2), tmp_path / "painting.png")
 
-    model = load_model()
+    model = load_model("compact")
     content, style = load_image(tmp_path / "photo.png"), load_image(tmp_path / "painting.png")
     result = stylize(model, content, style)
     save_image(result, tmp_path / "out.png")

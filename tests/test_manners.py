@@ -77,7 +77,7 @@ from tests.helpers.small_models import picture
 save_image(picture(40, 56).float(), "content.png", alpha=torch.rand(1, 1, 40, 56, generator=torch.Generator()).float())
 save_image(picture(48, 32, seed=1).float(), "style.tif")
 content, style, mask = load_image("content.png"), load_image("style.tif"), load_mask("content.png")
-model = load_model()
+model = load_model("compact")
 painted = encode_style(model, style)
 result = stylize(model, content, [painted, style], content_mask=mask, strength=0.5, keep_color=True, temperature=1.5)
 stylize(model, content, style, attention="sampled", seed=3)

@@ -27,10 +27,11 @@ log = logging.getLogger(__name__)
 
 FORMAT = "adaattn"
 VERSION = "1"
-BUILT_IN = "compact"
 BASE = "base"
+COMPACT = "compact"
 PUBLISHED = "published"
-MODEL_NAMES = (BUILT_IN, BASE, PUBLISHED)
+DEFAULT_MODEL = BASE
+MODEL_NAMES = (BASE, COMPACT, PUBLISHED)
 PUBLISHED_FILES = ("adaattn_published.safetensors", "adaattn_base.safetensors")
 """Files of the published model in the user's folders; until version 0.1 it was called "base"."""
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
@@ -82,9 +83,9 @@ def save_model(
 
 
 def load_model(
-    name: str | Path = BUILT_IN, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    name: str | Path = DEFAULT_MODEL, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> StyleTransferModel:
-    """A model ready for inference: "compact" or "base" (built in), "published" (from the user's folders), or a file.
+    """A model ready for inference: "base" or "compact" (built in), "published" (from the user's folders), or a file.
 
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
@@ -145,7 +146,7 @@ def find_model(name: str | Path) -> Path:
         log.warning(
             'the model "base" is the built-in full-size model since version 0.2; %s is the model "published"', older[0]
         )
-    if str(name) in (BUILT_IN, BASE):
+    if str(name) in (COMPACT, BASE):
         return WEIGHTS_FOLDER / f"{name}.safetensors"
     if str(name) == PUBLISHED:
         return _find_published()

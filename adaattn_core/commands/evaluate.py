@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..checkpoints.model_file import BUILT_IN, find_model
+from ..checkpoints.model_file import DEFAULT_MODEL, find_model
 from ..checkpoints.vgg import BUILT_IN_VGG, load_vgg
 from ..errors import CheckpointError
 from ..evaluation.methods import (
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT_DIR", help="folder for the report")
     parser.add_argument(
         "--model", action="append", default=[], metavar="[LABEL=]NAME|FILE",
-        help=f"a model to evaluate; repeat for more (default: {BUILT_IN}, or none with --pictures)",
+        help=f"a model to evaluate; repeat for more (default: {DEFAULT_MODEL}, or none with --pictures)",
     )  # fmt: skip
     parser.add_argument(
         "--pictures", action="append", default=[], metavar="[LABEL=]FOLDER",
@@ -231,7 +231,7 @@ def _methods_and_pairs(args: argparse.Namespace) -> tuple[list[Method], list[Pai
     folders = [_existing_images(text) for text in args.pictures]
     contents, styles = (find_images(patterns, without=args.output) for patterns in (args.content, args.style))
     pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
-    models = args.model or ([] if folders else [BUILT_IN])
+    models = args.model or ([] if folders else [DEFAULT_MODEL])
     methods: list[Method] = [method for text in models for method in _model_methods(text, args)]
     methods += [*folders, IdentityBaseline(), StyleCopyBaseline()]
     names = [method.name for method in methods]

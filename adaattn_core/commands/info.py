@@ -15,7 +15,7 @@ import torch
 
 from ..checkpoints.model_file import (
     BASE,
-    BUILT_IN,
+    COMPACT,
     MODEL_NAMES,
     find_model,
     fingerprint,
@@ -73,7 +73,7 @@ def _describe_known_model(name: str) -> str:
         return str(error)
     if path.is_file():
         return str(path)
-    return f"not installed: {path}" + (" belongs to adaattn; install it again" if name in (BUILT_IN, BASE) else "")
+    return f"not installed: {path}" + (" belongs to adaattn; install it again" if name in (COMPACT, BASE) else "")
 
 
 def describe_model(name: str) -> dict[str, str]:

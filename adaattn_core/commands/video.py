@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints.model_file import find_model
+from ..checkpoints.model_file import COMPACT, find_model
 from ..inference.temporal import DEFAULT_STEADY, ClipOptions, ClipStylizer
 from ..io.files import is_stream
 from ..io.video_reader import Clip, Frame, open_clip
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_size_options(sizes, "frames")
     parser.set_defaults(stroke_size=0.0)  # which `Styles` reads: frames are small, and painted in one pass
     add_style_mask_option(sizes)
-    add_model_options(parser)
+    add_model_options(parser, default=COMPACT)
     add_memory_option(parser, "a limit turns off reading frames ahead")
 
 

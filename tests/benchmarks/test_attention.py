@@ -26,7 +26,7 @@ def test_pruned_and_full_attention_agree(tmp_path: Path, capsys: pytest.CaptureF
 
 @torch.no_grad()
 def test_an_error_is_measured() -> None:
-    query, style = attention.prepare(load_model(), "relu4_1", "coffee", "great_wave", 48)
+    query, style = attention.prepare(load_model("compact"), "relu4_1", "coffee", "great_wave", 48)
     mean, std = attention.full_attention(query, style.key, style.value, style.value_variance)
     other, _ = attention.full_attention(query * 2, style.key, style.value, style.value_variance)
     assert (mean - other).abs().max() > 1e-3 and bool((std >= 0).all())

@@ -42,7 +42,7 @@ def test_both_flows_measure_a_movement() -> None:
 def test_a_folder_and_a_clip_are_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flicker, "load_model", small_model)
+    monkeypatch.setattr(flicker, "load_model", lambda name: small_model())
     pictures = frames(48, 64, count=5)
     (tmp_path / "folder").mkdir()
     for number, one in enumerate(pictures):

@@ -17,6 +17,6 @@ def test_each_part_is_rounded_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert precision.main(["--size", "64", "-o", str(tmp_path / "found.json")]) == 0
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     mean = {row["part"]: row["mean"] for row in rows}
-    assert len(mean) == len(precision.parts(load_model())) + 1
+    assert len(mean) == len(precision.parts(load_model("compact"))) + 1
     assert all(0 < row["mean"] < row["largest"] for row in rows)
     assert mean["merge"] < mean["merge and decoder, but the last convolution"] < mean["everything"]

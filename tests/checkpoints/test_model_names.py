@@ -13,9 +13,11 @@ from adaattn_core import load_model, save_model
 from adaattn_core.checkpoints.model_file import (
     MODEL_FOLDERS_VARIABLE,
     find_model,
+    fingerprint,
     model_folders,
 )
 from adaattn_core.checkpoints.tensor_file import read_metadata, read_tensors
+from adaattn_core.cli import build_parser
 from adaattn_core.models.config import COMPACT
 from adaattn_core.models.model import StyleTransferModel
 from tests.helpers.refused_files import refused
@@ -30,11 +32,19 @@ checkpoint_module = sys.modules["adaattn_core.checkpoints.model_file"]
 def test_the_built_in_model_is_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_module, "WEIGHTS_FOLDER", tmp_path)
     save_model(small_model(), tmp_path / "compact.safetensors")
-    assert load_model().config == load_model("compact").config == SMALL
+    assert load_model("compact").config == SMALL
+
+
+def test_base_is_the_default_model_and_compact_that_of_clips() -> None:
+    assert fingerprint(load_model()) == fingerprint(load_model("base"))
+    lines = {"stylize": "a.jpg --style b.jpg -o c.png", "attention": "a.jpg --style b.jpg -o c.html",
+             "compare": "--content a.jpg --style b.jpg -o c.png", "video": "a.mp4 --style b.jpg -o c.mp4"}  # fmt: skip
+    defaults = {name: build_parser().parse_args([name, *line.split()]).model for name, line in lines.items()}
+    assert defaults == {"stylize": "base", "attention": "base", "compare": "base", "video": "compact"}
 
 
 def test_an_unknown_model() -> None:
-    text = r"unknown model 'large'; known are compact, base, published, or a \.safetensors file\."
+    text = r"unknown model 'large'; known are base, compact, published, or a \.safetensors file\."
     refused(lambda: load_model("large"), text)
 
 
@@ -100,7 +110,7 @@ needs_built_in = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def built_in() -> StyleTransferModel:
-    return load_model()
+    return load_model("compact")
 
 
 @needs_built_in

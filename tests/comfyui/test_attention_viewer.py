@@ -73,7 +73,7 @@ def viewer(page: Desk, renderer: str) -> Viewer:
 @pytest.fixture(scope="module")
 def tables() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Level -> weights of the example's pictures as the library computes them: (points, cells)."""
-    model = load_model()
+    model = load_model("compact")
     content, style = (
         extract_features(model.encoder, load_image(ROOT / "examples" / f"{name}.jpg"))
         for name in ("ramparts", "auvers")

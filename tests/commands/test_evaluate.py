@@ -130,9 +130,9 @@ def test_the_older_name_of_vgg16_is_an_alias(desk: Path) -> None:
     assert report()["settings"]["judge"] == "vgg16.pth"
 
 
-def test_the_built_in_model_is_the_default(desk: Path) -> None:
+def test_base_is_the_default(desk: Path) -> None:
     run(f"{FULL} --pairs 1 --show 0")
-    assert rows() == ["compact", *REFERENCES]
+    assert rows() == ["base", *REFERENCES]
     run(f"{FULL} --pairs 1 --show 0 --pictures others")
     assert rows() == ["others", *REFERENCES]
 
@@ -322,8 +322,8 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
         (f"{FULL} --pictures peer=nowhere", "nowhere does not exist. Check its name and folder."),
         (f"{FULL} --pictures peer=photos", "no pair is left with the 2 pictures of peer, such as hill: names like "
          "hill__ink are needed, of pairs that the other folders have too. Check names and folders."),
-        (f"{FULL} --model best", "unknown model 'best'; known are compact, base, published, or a .safetensors file."),
-        (f"{FULL} --model x=best", "unknown model 'best'; known are compact, base, published, or a .safetensors file."),
+        (f"{FULL} --model best", "unknown model 'best'; known are base, compact, published, or a .safetensors file."),
+        (f"{FULL} --model x=best", "unknown model 'best'; known are base, compact, published, or a .safetensors file."),
         (f"{FULL} --model gone.safetensors", "gone.safetensors: no such weights file. Check the path."),
         (f"{FULL} --model compact,speed=2", "--model compact,speed=2 sets 'speed'; known are attention, temperature, "
          "strength, levels, refine"),

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def model() -> StyleTransferModel:
-    return load_model()
+    return load_model("compact")
 
 
 def example(name: str) -> Tensor:
