@@ -155,7 +155,7 @@ class Judge:
 
 def table(moving: Moving, style: Tensor, judge: Judge) -> Iterator[str]:
     """Lines for the clip itself, frame by frame, and each of STEADY."""
-    model = load_model()
+    model = load_model("compact")
     encoded = [encode_style(model, style)]
     painted = [ClipStylizer(model, encoded).paint(one) for one in moving.contents]
     clip_error = flicker(moving.contents, moving.contents, moving.flows)

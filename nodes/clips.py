@@ -89,4 +89,4 @@ def _joined(images: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
                 f"the frames of a clip need one size: item {number} of the list is {came}, the first is {first}. "
                 "Resize them first."
             )
-    return torch.cat(list(images)) if images else torch.zeros(0, 0, 0, 3)
+    return torch.cat(list(images)) if images else torch.zeros(0, 0, 0, 3, dtype=torch.float32)

@@ -163,7 +163,7 @@ def painted(clip: Clip, stylizer: temporal.ClipStylizer, mask: ClipMask, device:
     """IMAGE with the frames of a clip, stylized and smoothed."""
     progress, (frames, height, width, _) = bridge.NodeProgress(), clip.frames.shape
     channels = 4 if clip.has_alpha() else 3
-    image = bridge.empty_image(torch.empty(1).expand(frames, channels, height, width))
+    image = bridge.empty_image(torch.empty(1, dtype=torch.float32).expand(frames, channels, height, width))
     image[..., 3:] = 1
     for items in clip.chunks():
         content = clip[items]

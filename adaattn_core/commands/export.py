@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, find_model, load_model
+from ..checkpoints.model_file import COMPACT, MODEL_NAMES, find_model, load_model
 from ..checkpoints.tensor_file import read_metadata
 from ..export.graph import PRECISIONS
 from ..export.onnx_file import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, export_onnx, onnx_package, output_paths
@@ -26,7 +26,7 @@ HANDED_ON = ("license", "trained_on")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument(
-        "model", nargs="?", default=BUILT_IN, metavar="MODEL",
+        "model", nargs="?", default=COMPACT, metavar="MODEL",
         help=f"{' or '.join(MODEL_NAMES)}, or the path of a .safetensors file (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx")

@@ -44,7 +44,7 @@ def test_the_share_is_what_is_left_above_the_clip_itself() -> None:
 def test_stills_and_a_folder_are_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steadiness, "load_model", small_model)
+    monkeypatch.setattr(steadiness, "load_model", lambda name: small_model())
     monkeypatch.setattr(steadiness, "STYLE_SIDE", 48)
     (tmp_path / "folder").mkdir()
     for number, one in enumerate(frames(48, 64, count=3)):

@@ -121,7 +121,7 @@ def test_the_built_in_shape_in_float16_is_half_as_large(tmp_path: Path) -> None:
 @needs_onnx
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_the_built_in_model_passes_the_check_in_every_precision(precision: Precision, tmp_path: Path) -> None:
-    export_onnx(load_model(), tmp_path / "m.onnx", precision=precision)
+    export_onnx(load_model("compact"), tmp_path / "m.onnx", precision=precision)
 
 
 @needs_onnx
