@@ -21,7 +21,7 @@ from . import __version__
 from .commands import attention, bench, compare, convert, evaluate, export, info, stylize, train, video
 from .commands.shared.errors import FAILED, WRONG_INPUT, explain
 from .errors import printable
-from .runtime.signals import GracefulShutdown, Terminated, exit_code
+from .runtime.signals import GracefulShutdown, exit_code, stop_word
 from .runtime.standard_streams import open_closed_streams
 
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(end="", flush=True)  # a closed pipe raises its error here
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # the terminal may be gone
-            print("adaattn:", "terminated" if isinstance(stop, Terminated) else "interrupted", file=sys.stderr)
+            print("adaattn:", stop_word(stop), file=sys.stderr)
         return exit_code(stop)
     except BrokenPipeError:
         return _leave_closed_pipe()

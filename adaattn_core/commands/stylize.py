@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
-import itertools
 import logging
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +20,8 @@ from ..checkpoints.vgg import load_vgg
 from ..errors import CheckpointError, ImageError, OutputError
 from ..inference.refine import refine
 from ..inference.stylize import stylize
-from ..io.files import is_stream, remove_leftovers
-from ..io.image_files import CONTENT_KEY, search_images, source_digest
+from ..io.files import is_stream
+from ..io.image_files import CONTENT_KEY, source_digest
 from ..io.images import holds_alpha, load_color_and_alpha, load_mask, save_image
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
@@ -30,8 +31,8 @@ from ..runtime.distributed import DistributedContext
 from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import StepCounter, progress_bar
 from ..runtime.remarks import remark
+from ..runtime.signals import exit_code, stop_word
 from .options import (
-    NO_MASK,
     STYLE_SIDE,
     Styles,
     add_memory_option,
@@ -41,17 +42,15 @@ from .options import (
     add_stroke_option,
     add_style_mask_option,
     add_stylize_options,
-    check_style_weights,
-    find_styles,
     non_negative_number,
     open_model,
     refine_dtype,
-    style_masks,
 )
+from .shared.claims import claimed
 from .shared.errors import explain
 from .shared.idle_options import PAINTING, Idle, remark_idle
-from .shared.paths import check_no_input_among, input_path, make_folder, output_path, refusal, report
-from .shared.results import Result, place_results, without_results
+from .shared.paths import input_path, output_path, report
+from .shared.plan import Plan, StyleMix, plan, result_count, share_of
 
 logger = logging.getLogger(__name__)
 
@@ -136,22 +135,6 @@ def _add_region_options(group: argparse._ArgumentGroup) -> None:
     add_style_mask_option(group)
 
 
-class StyleMix(NamedTuple):
-    """The results that are painted in one mix of styles."""
-
-    styles: list[Path]
-    masks: list[str]
-    results: list[Result]
-
-
-class Plan(NamedTuple):
-    """What a run paints, the number of results that were asked for, and a line for each part that it cannot paint."""
-
-    mixes: list[StyleMix]
-    total: int
-    failures: list[str]
-
-
 class Pixels(NamedTuple):
     """A picture, (1, 3, H, W), with its opacity, (1, 1, H, W), and the digest of the content it comes from."""
 
@@ -179,19 +162,39 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def run(args: argparse.Namespace) -> int:
-    started = time.monotonic()
     ranks = DistributedContext.from_env()
-    with ranks.main_process_warns():
-        planned = plan(args)
-        worker = StylizeJob(args, ranks, is_single=planned.total == 1)
-        remark_idle(IDLE, args)
+    worker = None
+    try:
+        with ranks.main_process_speaks():
+            planned = plan(args)
+            worker = StylizeJob(args, ranks, is_single=planned.total == 1)
+            remark_idle(IDLE, args)
+        return _run_share(worker, planned)
+    except KeyboardInterrupt as stop:
+        if ranks.is_main_process and (worker is None or worker.is_single):
+            raise
+        if ranks.is_main_process:  # torchrun ends all processes when one is lost
+            print(
+                f"adaattn: {stop_word(stop)}; the pictures that are done are in {args.output}. Run the same command "
+                "with --resume to go on.",
+                file=sys.stderr,
+            )
+        return exit_code(stop)
+
+
+def _run_share(worker: StylizeJob, planned: Plan) -> int:
+    """Paints the results of this process, and says how many; returns the exit code."""
+    started = time.monotonic()
+    args, ranks = worker.args, worker.ranks
     share = share_of(planned.mixes, ranks)
     remaining = share_of(planned.mixes, ranks, skip_done=args.resume)
-    total, existing = _result_count(remaining), _result_count(share) - _result_count(remaining)
+    total, existing = result_count(remaining), result_count(share) - result_count(remaining)
     failures = planned.failures if ranks.is_main_process else []
     for line in failures:  # known before the first picture is painted
         logger.warning("%s", line)
-    outcomes = _stylize_all(worker, _jobs(remaining, args), total)
+    outputs = [result.output for mix in remaining for result in mix.results]
+    with nullcontext() if worker.is_single else claimed(Path(args.output), outputs):
+        outcomes = _stylize_all(worker, _jobs(remaining, args), total)
     process = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
     total += len(failures)
     failures = [*failures, *(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))]
@@ -199,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         count = f"{len(failures)} of {total} pictures failed"
         raise ImageError(f"{process}{count}, the others are done. The first failure: {failures[0]}")
     if worker.is_single and outcomes:
-        summary = f"{remaining[0].results[0].output}  {outcomes[0]}"
+        summary = f"{outputs[0]}  {outcomes[0]}"
     else:
         skipped = f", {existing} skipped that already existed" if existing else ""
         noun = "picture" if total == 1 else "pictures"
@@ -227,26 +230,6 @@ def _stylize_all(worker: StylizeJob, jobs: Iterable[Job], total: int) -> list[st
         for _, outcome in prefetch_map(jobs, worker.read, worker.stylize, worker.write, ahead):
             outcomes.append(outcome)
     return outcomes
-
-
-def _result_count(mixes: Sequence[StyleMix]) -> int:
-    return sum(len(mix.results) for mix in mixes)
-
-
-def share_of(mixes: Sequence[StyleMix], ranks: DistributedContext, skip_done: bool = False) -> list[StyleMix]:
-    """The results that this process makes: every `world`-th result of all processes.
-
-    Results that are done are skipped after the division: processes that look at different times would otherwise divide
-    the results differently.
-    """
-    numbers = itertools.count()
-    shares = [
-        mix._replace(results=[result for result in mix.results if next(numbers) % ranks.world == ranks.rank])
-        for mix in mixes
-    ]
-    if skip_done:
-        shares = [mix._replace(results=[result for result in mix.results if not result.is_done()]) for mix in shares]
-    return [mix for mix in shares if mix.results]
 
 
 class StylizeJob:
@@ -356,41 +339,3 @@ class StylizeJob:
             raise error
         logger.debug("%s failed", job.output, exc_info=True)
         return Failure(explain(error)[1])
-
-
-# Inputs and outputs of the command
-
-
-def plan(args: argparse.Namespace) -> Plan:
-    """All results, with their paths and options checked.
-
-    Raises:
-        ImageError: an input does not exist, or the output has an unknown suffix.
-        OutputError: an output cannot be written.
-        ValueError: the options do not fit together.
-    """
-    found, failures = search_images(args.content, without=args.output)
-    styles = find_styles(args.style, without=args.output)
-    one_by_one = len(args.style) == 1 and styles[0].root is not None
-    if one_by_one:
-        styles = without_results(styles, args.output)
-    paths = [style.path for style in styles]
-    masks = style_masks(args, paths)
-    check_style_weights(args, paths, not one_by_one or len(paths) == 1)
-    contents = without_results(found, args.output)
-    results = place_results(contents, styles, args.output, one_by_one)
-    outputs = [result.output for mix in results for result in mix]
-    check_no_input_among(
-        outputs, [*(content.path for content in contents), *paths, *masks, args.content_mask or NO_MASK]
-    )
-    mixes = [([path], [mask]) for path, mask in zip(paths, masks, strict=True)] if one_by_one else [(paths, masks)]
-    if outputs and not is_stream(outputs[0]):
-        make_folder(outputs[0].parent if [Path(args.output)] == outputs else Path(args.output))
-    for folder in {path.parent for path in outputs}:
-        remove_leftovers(folder)
-    refused = {path: line for path in outputs if len(outputs) > 1 and (line := refusal(path))}
-    return Plan(
-        [StyleMix(*mix, [result for result in some if result.output not in refused])
-         for mix, some in zip(mixes, results, strict=True)],
-        len(outputs), [*failures, *refused.values()],
-    )  # fmt: skip

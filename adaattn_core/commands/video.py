@@ -34,6 +34,7 @@ from .options import (
     positive_number,
     style_masks,
 )
+from .shared.claims import claimed
 from .shared.idle_options import PAINTING, remark_idle
 from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
@@ -101,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     styles = plan(args)
     device = pick_device(args.device)
     remark_idle(PAINTING, args)
-    with open_clip(args.content) as clip:
+    output = Path(args.output)
+    with open_clip(args.content) as clip, claimed(output.parent, [] if is_stream(output) else [output]):
         styles.read()
         with open_writer(args.output, clip, crf=args.crf, seconds=args.seconds) as writer:
             job = VideoJob(args, device, clip, styles, writer)

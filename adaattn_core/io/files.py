@@ -141,14 +141,14 @@ def _lock_file(path: Path, folder: Path, work: str) -> int | None:
         except OSError:
             os.close(descriptor)
             return None
-        if _is_same(descriptor, path):
+        if is_named(descriptor, path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
             return descriptor
         os.close(descriptor)  # its owner has just removed the file: the next one is locked
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
+def is_named(descriptor: int, path: Path) -> bool:
     """Whether an open file still has its name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))

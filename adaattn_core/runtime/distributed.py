@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -65,14 +66,22 @@ class DistributedContext:
         return self.rank == 0
 
     @contextmanager
-    def main_process_warns(self) -> Iterator[None]:
-        """Warnings inside the block concern the whole run: those of the other processes would repeat them."""
+    def main_process_speaks(self) -> Iterator[None]:
+        """Warnings and errors inside the block concern the whole run: those of the other processes would repeat them.
+
+        Another process raises its error only after ERROR_SECONDS: by then torchrun, which ends all processes when the
+        main process fails, has ended it, unless the error is its own.
+        """
         logger = logging.getLogger(__name__.partition(".")[0])
         before = logger.level
         if not self.is_main_process:
             logger.setLevel(logging.ERROR)
         try:
             yield
+        except Exception:
+            if not self.is_main_process:
+                time.sleep(ERROR_SECONDS)
+            raise
         finally:
             logger.setLevel(before)
 
@@ -202,6 +211,8 @@ class DistributedContext:
                 tensor.copy_(contiguous)
 
 
+ERROR_SECONDS = 10.0
+"""Time in which the main process meets an error that all processes meet."""
 ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 """Variables that torchrun sets for each process, and their values without it."""
 

@@ -25,6 +25,11 @@ def exit_code(stop: KeyboardInterrupt) -> int:
     return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
+def stop_word(stop: KeyboardInterrupt) -> str:
+    """What a signal has done to a run, for a line about it."""
+    return "terminated" if isinstance(stop, Terminated) else "interrupted"
+
+
 class GracefulShutdown:
     """In a `with` block, Ctrl-C raises KeyboardInterrupt, and SIGTERM and SIGHUP raise Terminated.
 
