@@ -197,7 +197,8 @@ def _run_pass(
         content = _at_size(painting.content[items], one.size)
         start = None if change is None else repaint_start(content, change[items])
         shelf = painting.shelf.under(one, items.start, items.stop) if painting.shelf else None
-        batch = painting._replace(content=content, mask=slice_batch(painting.mask, items), shelf=shelf)
+        options = replace(painting.options, regions=slice_batch(painting.options.regions, items))
+        batch = painting._replace(content=content, options=options, mask=slice_batch(painting.mask, items), shelf=shelf)
         pictures = _stylize_batch(batch, start, styles, sizes, sub_progress(progress, 0, transfer_share))
         finish(items, content, pictures, sub_progress(progress, transfer_share, 1))
 

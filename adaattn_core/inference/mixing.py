@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.fusion import FusedFeatures
 from ..ops.layout import counted
-from ..ops.masks import resize_mask
+from ..ops.masks import region_shares, union
 from .stages import StylizedFeatures
 from .validation import normalize_weights
 
@@ -80,28 +80,17 @@ class _Mix(NamedTuple):
         return _weighted_sum(strengths, self._weight_maps(None))
 
     def mask(self) -> Tensor | None:
-        """Where the mix shows: the sum of the different masks, limited to 1."""
-        different: list[Tensor] = []
-        for mask in self.masks:
-            if mask is None:
-                return None
-            if not any(mask.shape == other.shape and torch.equal(mask, other) for other in different):
-                different.append(mask)
-        return reduce(torch.add, different).clamp(max=1)
+        """Where the mix shows."""
+        masks = [mask for mask in self.masks if mask is not None]
+        return union(masks) if len(masks) == len(self.masks) else None
 
     def _weight_maps(self, size: tuple[int, int] | None) -> list[Tensor]:
         """Weight of each painting at every position of a grid (None: of the pixels), (B or 1, 1, h or 1, w or 1)."""
-        device = next((mask.device for mask in self.masks if mask is not None), None)
-        constants = [torch.full((1, 1, 1, 1), weight, device=device, dtype=torch.float32) for weight in self.weights]
-        if device is None:
-            return constants
-        products = [
-            weight if mask is None else weight * (resize_mask(mask, size) if size else mask)
-            for weight, mask in zip(constants, self.masks, strict=True)
-        ]
-        total = reduce(torch.add, products)
-        pairs = zip(products, constants, strict=True)
-        return [torch.where(total > 0, product / total, weight) for product, weight in pairs]
+        if all(mask is None for mask in self.masks):
+            return [torch.full((1, 1, 1, 1), weight, dtype=torch.float32) for weight in self.weights]
+        device = next(mask.device for mask in self.masks if mask is not None)
+        masks = [mask if mask is None else mask.to(device) for mask in self.masks]
+        return region_shares(masks, self.weights, size)
 
 
 def _weighted_sum(values: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:

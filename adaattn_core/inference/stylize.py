@@ -6,7 +6,9 @@ Letters: B batch, H W pixels. Pictures are RGB in [0, 1]; masks are (B or 1, 1, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +16,13 @@ from torch import Tensor
 from ..checkpoints.vgg import load_vgg
 from ..models.fusion import StyleFeatures
 from ..models.model import StyleTransferModel
-from ..ops.masks import fit_mask, resize_mask
+from ..ops.layout import counted
+from ..ops.masks import fit_mask, resize_mask, union
 from ..ops.resize import resize_image
 from ..runtime.kept import Shelf
 from ..runtime.memory import malloc_trim_if_large
 from ..runtime.progress import ProgressCallback
+from ..runtime.remarks import remark
 from .batching import slice_batch
 from .chunked import TransferOptions
 from .coarse_to_fine import Painting, check_stroke_size, run_passes
@@ -123,8 +127,9 @@ def stylize(
     on_result: ResultCallback | None = None,
     shelf: Shelf | None = None,
     refine_dtype: torch.dtype | None = None,
+    region_masks: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
-    """The content in a style, or in a mix of styles.
+    """The content in a style, in a mix of styles, or with each region in a style of its own.
 
     Args:
         model: from `load_model`.
@@ -155,6 +160,10 @@ def stylize(
         shelf: keeps what another call with another strength, mask or `keep_color` can use again. The caller gives a
             shelf of its own to every model, content, style and other argument.
         refine_dtype: the `dtype` of `refine`.
+        region_masks: one per style: the region of the content that it paints, same aspect as the content; None is
+            what the masks of the others leave, shared by all styles without one. Soft masks blend the statistics of
+            the styles and not their pixels. Where masks overlap, each style has the share weight times mask. Outside
+            all masks the content stays, exactly. Styles with an empty mask are left out, and a remark says so.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1], on the content's device; (0, 3, H, W) with `on_result`.
@@ -168,6 +177,17 @@ def stylize(
     styles = [style] if isinstance(style, Tensor | dict) else list(style)
     options = TransferOptions(normalize_weights(style_weights, len(styles)), strength, temperature)
     masks = _checked_masks(style_masks, styles)
+    mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
+    regions = _fit_regions(region_masks, content, options.weights)
+    if regions is not None:
+        if refine_steps:
+            raise ValueError(
+                "refine_steps came with region_masks, which refinement does not know. Give refine_steps=0, or no "
+                "region masks."
+            )
+        styles, masks = [styles[index] for index in regions.used], [masks[index] for index in regions.used]
+        mask = regions.covered if mask is None else mask * regions.covered
+        options = regions.limit(options)
     if stroke_size:
         _check_pictures(styles, "stroke_size")
     refinement = (
@@ -182,7 +202,6 @@ def stylize(
         ]
 
     release = all(isinstance(one, Tensor) for one in styles) and not isinstance(style, KeptStyles)
-    mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)
     painting = Painting(model, content, encode_all, release, options, mask, keep_color, max_memory_gb, shelf)
     kept = 0 if on_result else len(content)
     result = torch.empty(kept, *content.shape[1:], device=content.device, dtype=torch.float32)
@@ -195,6 +214,49 @@ def stylize(
 
     run_passes(painting, stroke_size, TRANSFER_SHARE if refinement else 1.0, finish, progress)
     return result
+
+
+class _Regions(NamedTuple):
+    """Regions of a content that are painted.
+
+    used: the numbers of their styles. masks: (B or 1, 1, H, W) each. covered: where any of them is, the same shape.
+    """
+
+    used: list[int]
+    masks: tuple[Tensor, ...]
+    covered: Tensor
+
+    def limit(self, options: TransferOptions) -> TransferOptions:
+        """Options of all styles -> those of the styles that are used; without any, nothing is painted."""
+        if not self.used:
+            return replace(options, weights=[], strength=0.0)
+        return replace(options, weights=[options.weights[index] for index in self.used], regions=self.masks)
+
+
+def _fit_regions(masks: Sequence[Tensor | None] | None, content: Tensor, weights: Sequence[float]) -> _Regions | None:
+    """The regions of `region_masks`, without those that paint nothing; None where no style has a mask.
+
+    Raises:
+        ValueError: another number of masks than styles, or a mask that does not fit the content.
+    """
+    if masks is None or all(mask is None for mask in masks):
+        return None
+    if len(masks) != len(weights):
+        came = f"{counted(len(masks), 'region mask')} came for {counted(len(weights), 'style')}"
+        raise ValueError(f"{came}; give one (or None) for each")
+    fitted = [None if mask is None else fit_mask(mask, content, "content").to(content.device) for mask in masks]
+    nothing = torch.zeros(1, 1, *content.shape[-2:], device=content.device, dtype=torch.float32)
+    counting = [mask for mask, weight in zip(fitted, weights, strict=True) if mask is not None and weight > 0]
+    drawn = union([*counting, nothing])
+    regions = [1 - drawn if mask is None else mask for mask in fitted]
+    used = [index for index, mask in enumerate(regions) if weights[index] > 0 and bool(mask.any())]
+    if not used:
+        remark("", "every region mask is empty, so nothing is painted; draw the regions in white")
+    for index, mask in enumerate(regions):
+        if used and not bool(mask.any()):
+            remark("", f"region {index + 1} is empty, so its style is painted nowhere; draw the region in white")
+    kept = tuple(regions[index] for index in used)
+    return _Regions(used, kept, union(kept) if kept else nothing)
 
 
 def _checked_masks(

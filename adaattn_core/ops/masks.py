@@ -1,9 +1,12 @@
-"""Masks: resizing to a picture, threshold, inversion, feathering.
+"""Masks: resizing to a picture, threshold, inversion, feathering; and several of them as regions of one picture.
 
 Shape letters: B batch, H W pixels. Masks are float32 in [0, 1]; 1 is inside.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -114,3 +117,76 @@ def _box(mask: Tensor, radius: int) -> Tensor:
     sums = F.pad(mask[:, 0], (radius, radius), mode="replicate").cumsum(dim=-1)
     sums = F.pad(sums, (1, 0))
     return ((sums[..., columns:] - sums[..., :-columns]) / columns)[:, None]
+
+
+def union(masks: Sequence[Tensor]) -> Tensor:
+    """Where any of some masks of one size is above 0: the sum of the different ones, limited to 1.
+
+    Equal masks count once, so that two styles under one soft mask stay under it. A sum, so that regions which meet at
+    a soft border leave nothing between them.
+    """
+    different: list[Tensor] = []
+    for mask in masks:
+        if not any(mask.shape == other.shape and torch.equal(mask, other) for other in different):
+            different.append(mask)
+    return reduce(torch.add, different).clamp(max=1)
+
+
+def region_shares(
+    masks: Sequence[Tensor | None], weights: Sequence[float], size: tuple[int, int] | None = None
+) -> list[Tensor]:
+    """The share of each region at every position of a grid; the shares of a position sum to 1.
+
+    A share is weight times mask, scaled to sum 1 over the regions: where one mask alone is above 0, its region has it
+    all. A position outside all masks belongs to the nearest position inside one, so that what is computed there and
+    seen from inside, across the border, continues the region. Where all masks of an item are 0, weights alone count.
+
+    Args:
+        masks: (B or 1, 1, H, W) in [0, 1]; None is 1 everywhere. One at least is a tensor.
+        weights: one per mask, not negative, summing to more than 0.
+        size: (height, width) of the grid; None is that of the masks.
+
+    Returns:
+        (B or 1, 1, *size) float32 for each mask, on the masks' device.
+    """
+    first = next(mask for mask in masks if mask is not None)
+    size = size or (first.shape[-2], first.shape[-1])
+    full = first.new_ones(1, 1, *size)
+    maps = [full if mask is None else resize_mask(mask, size) for mask in masks]
+    batch = max(len(one) for one in maps)
+    factors = first.new_tensor(weights)[:, None, None]
+    products = torch.cat([one.expand(batch, -1, -1, -1) for one in maps], dim=1) * factors
+    total = products.sum(dim=1, keepdim=True)
+    source = nearest_position(total[:, 0] > 0).flatten(1)[:, None]
+    shares = (products / total).flatten(2).gather(2, source.expand(-1, len(masks), -1)).view_as(products)
+    any_inside = (total > 0).flatten(1).any(dim=1)[:, None, None, None]
+    filled = torch.where(any_inside, shares, factors / factors.sum())
+    return [filled[:, index : index + 1] for index in range(len(masks))]
+
+
+def nearest_position(inside: Tensor) -> Tensor:
+    """The nearest position inside a mask, by the sum of rows and columns between.
+
+    Args:
+        inside: (B, H, W) bool.
+
+    Returns:
+        (B, H, W) int64: row * W + column; any position where the mask is empty.
+
+    >>> nearest_position(torch.tensor([[[False, False, False, True], [False, False, False, False]]]))
+    tensor([[[3, 3, 3, 3],
+             [3, 3, 3, 3]]])
+    """
+    outside = torch.where(inside, 0.0, float(sum(inside.shape[-2:])))
+    distance, column = _nearest_along_row(outside)
+    _, row = (x.mT for x in _nearest_along_row(distance.mT))
+    return row * inside.shape[-1] + column.gather(-2, row)
+
+
+def _nearest_along_row(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., n) -> for each place of a row, the least cost of a place plus the way there, and that place."""
+    place = torch.arange(cost.shape[-1], device=cost.device)
+    before, left = (cost - place).cummin(dim=-1)
+    after, right = (x.flip(-1) for x in (cost + place).flip(-1).cummin(dim=-1))
+    before, after, right = before + place, after - place, cost.shape[-1] - 1 - right
+    return torch.minimum(before, after), torch.where(before <= after, left, right)
