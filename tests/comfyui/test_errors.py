@@ -128,7 +128,7 @@ def test_features_of_another_encoder(host: Host, info: dict[str, Any], small_mod
     other = with_defaults(info, {"other": ("AdaAttN_LoadModel", {"model_name": small_model_file.name})})
     graph = {**changed(parts_graph(info), "style_features", encoder=link("other")), **other}
     text = red_box(host, graph, "apply")
-    assert "style" in text and small_model_file.name in text and "built-in" in text
+    assert "style" in text and small_model_file.name in text and "base (built in)" in text
 
 
 def test_a_decoder_of_another_model(host: Host, info: dict[str, Any], small_model_file: Path) -> None:

@@ -40,6 +40,11 @@ def _tensor_bytes() -> int:
     return sum(storages.values())
 
 
+def _kept_bytes() -> int:
+    """What the pack keeps beside its models for the next run."""
+    return sum(thing.bytes for thing in gc.get_objects() if type(thing).__name__ == "Kept")
+
+
 def _resident_bytes() -> int | None:
     """Memory of this process that is in RAM, where the system tells."""
     status = Path("/proc/self/status")
@@ -56,9 +61,10 @@ async def state(request: web.Request) -> web.Response:
     loaded = [type(entry.model.model).__name__ for entry in mm.current_loaded_models if entry.model is not None]
     steps = list(seen)
     seen.clear()
-    return web.json_response(
-        {"loaded": loaded, "tensor_bytes": _tensor_bytes(), "resident_bytes": _resident_bytes(), "progress": steps}
-    )
+    memory = {
+        "tensor_bytes": _tensor_bytes(), "kept_bytes": _kept_bytes(), "resident_bytes": _resident_bytes(),
+    }  # fmt: skip
+    return web.json_response({"loaded": loaded, "progress": steps, **memory})
 
 
 async def progress(request: web.Request) -> web.Response:
