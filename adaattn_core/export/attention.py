@@ -13,7 +13,7 @@ import numpy as np
 from ..models.attention import AdaAttention
 from ..ops.chunked_attention import STD_FLOOR
 from ..ops.moments import NORM_EPSILON
-from .graph import LOOP_CONDITION, LOOP_INDEX, Graph
+from .graph import LOOP_CONDITION, LOOP_INDEX, Graph, Shape
 from .layers import cell_means, conv, normalized, positions, unit_length, upsampled
 
 CHUNK_PAIRS = 2**23
@@ -67,21 +67,42 @@ def _directions(g: Graph, attention: AdaAttention, vectors: str) -> str:
     return vectors if attention.logit_scale is None else unit_length(g, vectors)
 
 
+def hand_on(g: Graph, level: str, attention: AdaAttention, values: StyleValues) -> StyleValues:
+    """Makes what a style has at a level outputs of its graph, and returns their names and those of another's inputs."""
+    width, channels = attention.key_proj.out_channels, attention.value_proj.out_channels
+    positions = f"{level}_positions"
+    shapes: list[Shape] = [(1, positions, width), (1, positions, 2 * channels), (1, 1, channels)]
+    names = StyleValues(*(f"{level}_{name}" for name in StyleValues._fields))
+    for name, value, shape in zip(names, values, shapes, strict=True):
+        g.output(name, value, shape)
+    return names
+
+
+def queries(g: Graph, level: str, attention: AdaAttention, stacked: str) -> str:
+    """(B, Nc, P), what the logits' product takes of a content.
+
+    Args:
+        level: names the weights.
+        attention: of that level.
+        stacked: (B, K, H, W), the stacked key of the content.
+    """
+    query = positions(g, conv(g, stacked, attention.query_proj, f"fusion.attention.{level}.query_proj"))
+    query = _directions(g, attention, query)
+    return query if attention.logit_scale is None else g.op("Mul", query, attention.logit_scale)
+
+
 def restyled(
-    g: Graph, level: str, attention: AdaAttention, stacked: str, features: dict[str, str], style: StyleValues
+    g: Graph, level: str, attention: AdaAttention, query: str, features: dict[str, str], style: StyleValues
 ) -> str:
     """S * Norm(F_c) + M of one level, (B, C, H, W).
 
     Args:
-        level, attention: as in `style_values`.
-        stacked: (B, K, H, W), the stacked key of the content.
+        level: names the weights.
+        attention: of that level.
+        query: result of `queries`.
         features: of the content.
         style: result of `style_values`.
     """
-    query = positions(g, conv(g, stacked, attention.query_proj, f"fusion.attention.{level}.query_proj"))
-    query = _directions(g, attention, query)
-    if attention.logit_scale is not None:
-        query = g.op("Mul", query, attention.logit_scale)
     content = positions(g, normalized(g, features[level]))
     shape = g.op("Shape", features[level])
     batch, channels = g.element(shape, 0), g.element(shape, 1)

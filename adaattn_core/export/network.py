@@ -7,7 +7,7 @@ from torch import nn
 from ..models.decoder import Decoder
 from ..models.encoder import LEVELS, VGGEncoder
 from ..models.model import StyleTransferModel
-from .attention import StyleValues, restyled, style_values
+from .attention import StyleValues, queries, restyled, style_values
 from .graph import Graph
 from .layers import conv, normalized, pool, resized_to, upsampled
 
@@ -57,20 +57,32 @@ def encode_style(g: Graph, style: str, model: StyleTransferModel) -> dict[str, S
     }
 
 
+def content_queries(g: Graph, features: NamedFeatures, model: StyleTransferModel) -> dict[str, str]:
+    """Level -> queries of a content at its positions."""
+    return {
+        level: queries(g, level, model.fusion.level_attention(level), stacked_key(g, features, level))
+        for level in model.config.levels
+    }
+
+
 def paint(g: Graph, content: str, styles: dict[str, StyleValues], model: StyleTransferModel) -> str:
     """The content in a style, (B, 3, H, W) in [0, 1], as `stylize`."""
     features = encode(g, content, model.encoder, model.config.levels)
     stylized = {
-        level: restyled(g, level, model.fusion.level_attention(level), stacked_key(g, features, level), features, style)
-        for level, style in styles.items()
+        level: restyled(g, level, model.fusion.level_attention(level), query, features, styles[level])
+        for level, query in content_queries(g, features, model).items()
     }
-    skip = None
-    deep = stylized[model.deepest]
-    if len(stylized) > 1:
-        skip, middle = (stylized[level] for level in model.config.levels[:2])
-        enlarged = upsampled(g, deep, g.size(middle), model.config.upsample)
-        deep = conv(g, g.op("Add", middle, enlarged), model.fusion.merge_conv, "fusion.merge_conv")
+    deep, skip = merge(g, stylized, model)
     return g.op("Clip", decode(g, deep, skip, g.size(content), model.decoder), 0.0, 1.0)
+
+
+def merge(g: Graph, features: NamedFeatures, model: StyleTransferModel) -> tuple[str, str | None]:
+    """The decoder's inputs, deep and skip, as `MultiLevelFusion.merge`."""
+    if len(model.config.levels) == 1:
+        return features[model.deepest], None
+    skip, middle, deepest = (features[level] for level in model.config.levels)
+    enlarged = upsampled(g, deepest, g.size(middle), model.config.upsample)
+    return conv(g, g.op("Add", middle, enlarged), model.fusion.merge_conv, "fusion.merge_conv"), skip
 
 
 def decode(g: Graph, x: str, skip: str | None, size: str, decoder: Decoder) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from ..io.files import atomic_path
 from ..models.model import StyleTransferModel
-from .attention import StyleValues
+from .attention import hand_on
 from .check import Difference, check_files
 from .graph import LOOP_CONDITION, LOOP_INDEX, PRECISIONS, Graph, Precision, Shape
 from .network import encode_style, paint
@@ -105,7 +105,7 @@ def export_onnx(
     with ExitStack() as stack:
         temporary = [stack.enter_context(atomic_path(one)) for one in paths]
         for file, graph in zip(temporary, graphs, strict=True):
-            file.write_bytes(_serialized(onnx, graph, opset, entries))
+            file.write_bytes(serialized(onnx, graph, opset, entries))
         difference = check_files(model, temporary, precision, onnxruntime, path)
     return Exported(paths, difference)
 
@@ -130,25 +130,15 @@ def build_graphs(model: StyleTransferModel, precision: Precision, split: bool) -
         graph.inputs = {CONTENT: CONTENT_SHAPE, STYLE: STYLE_SHAPE}
         graph.output(STYLIZED, paint(graph, CONTENT, styles, model), CONTENT_SHAPE)
         return [graph]
-    painter = Graph(precision, inputs={CONTENT: CONTENT_SHAPE})
-    handed_on = {}
-    for level, values in styles.items():
-        attention = model.fusion.level_attention(level)
-        width, channels = attention.key_proj.out_channels, attention.value_proj.out_channels
-        shapes: list[Shape] = [
-            (1, f"{level}_positions", width),
-            (1, f"{level}_positions", 2 * channels),
-            (1, 1, channels),
-        ]
-        handed_on[level] = StyleValues(*(f"{level}_{name}" for name in StyleValues._fields))
-        for name, value, shape in zip(handed_on[level], values, shapes, strict=True):
-            graph.output(name, value, shape)
-            painter.inputs[name] = shape
+    handed_on = {
+        level: hand_on(graph, level, model.fusion.level_attention(level), values) for level, values in styles.items()
+    }
+    painter = Graph(precision, inputs={CONTENT: CONTENT_SHAPE, **graph.outputs})
     painter.output(STYLIZED, paint(painter, CONTENT, handed_on, model), CONTENT_SHAPE)
     return [graph, painter]
 
 
-def _serialized(onnx: ModuleType, graph: Graph, opset: int, metadata: Mapping[str, str]) -> bytes:
+def serialized(onnx: ModuleType, graph: Graph, opset: int, metadata: Mapping[str, str]) -> bytes:
     """The bytes of an ONNX file, checked by the package onnx."""
     opsets = [onnx.helper.make_opsetid("", opset)]
     floats = onnx.TensorProto.FLOAT
