@@ -25,9 +25,10 @@ from .dataset import TrainingPairs
 log = logging.getLogger(__name__)
 
 COLUMNS = (
-    "step", "stage", "total", "distill", "pixel", "global", "local", "content",
-    "identity", "color", "mesh", "similarity", "gradient_norm",
+    "step", "stage", "total", "distill", "pixel", "global", "local", "patch", "content",
+    "identity", "color", "mesh", "similarity", "teacher", "gradient_norm",
 )  # fmt: skip
+"""Columns of losses.csv; the losses are those that `objective.batch_losses` names."""
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's files in the run folder."""
 SMALLEST_LOSS = 1e-9

@@ -23,6 +23,7 @@ from adaattn_core.runtime.signals import Terminated
 from adaattn_core.train import Trainer, TrainingError
 from adaattn_core.training.dataset import Batch, Sample, TrainingPairs
 from adaattn_core.training.loop import train
+from adaattn_core.training.objective import loss_names
 from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, read_checkpoint
 from tests.helpers.training_runs import Configure, assert_same_files, stop_before
 
@@ -241,6 +242,17 @@ def test_a_run_writes_all_files_of_the_run_folder(configure: Configure) -> None:
     for name, value in load_model(folder / MODEL).state_dict().items():
         torch.testing.assert_close(value, trained[name], rtol=1e-3, atol=1e-7)  # float16 has 11 bits
     assert '"steps": 6' in read_metadata(folder / MODEL)["trained_on"]
+
+
+def test_a_run_logs_every_loss_that_a_setting_turns_on(configure: Configure) -> None:
+    weights = dict.fromkeys(("patch", "content", "identity", "color", "mesh"), 1.0)
+    config = configure(teacher="compact", **{f"{name}_weight": weight for name, weight in weights.items()})
+    train(config)
+    with (Path(config.output) / "losses.csv").open(newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    expected = set(loss_names(config, "style"))
+    assert {*weights, "teacher", "global", "local"} <= expected
+    assert {name for name in expected if row[name]} == expected
 
 
 def test_tensorboard_shows_the_run(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
