@@ -16,6 +16,7 @@ from PIL import Image
 
 from adaattn_core import save_image
 from adaattn_core.commands.shared.errors import explain
+from tests.helpers.full_disk import fill_disk, needs_full
 from tests.helpers.small_models import picture, small_model
 
 Complain = Callable[[str], str]
@@ -223,10 +224,6 @@ def test_an_input_is_not_overwritten(complain: Complain) -> None:
     assert Path("sea.png").read_bytes() == before
 
 
-FULL = Path("/dev/full")
-needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refuses every byte, exists on Linux only")
-
-
 @needs_full
 @pytest.mark.parametrize(
     ("command", "name"),
@@ -237,14 +234,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refu
     ],
 )
 def test_a_full_disk(complain: Complain, monkeypatch: pytest.MonkeyPatch, command: str, name: str) -> None:
-    """The temporary file is a link to a device that is always full."""
-    link = Path("out", f".adaattn-0{Path(name).suffix}")  # made late, since a run removes what earlier ones have left
-
-    def late(length: int) -> str:
-        link.symlink_to(FULL)
-        return "0"
-
-    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", late)
+    fill_disk(monkeypatch, Path(name))
     monkeypatch.setattr("adaattn_core.commands.convert.convert_published", lambda source, encoder: small_model())
     assert complain(command) == f"disk full while writing {name}. Free some space or choose another disk."
 

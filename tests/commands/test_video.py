@@ -22,6 +22,7 @@ from adaattn_core.io.images import from_numpy
 from adaattn_core.io.video_reader import open_clip
 from adaattn_core.io.video_writer import Writer
 from adaattn_core.ops.resize import resize_image
+from tests.helpers.full_disk import fill_disk, needs_full
 from tests.helpers.small_models import picture, small_model
 from tests.helpers.tiny_clips import frames, read_clip, sound_packets, write_clip
 
@@ -310,18 +311,8 @@ def test_ctrl_c_between_frames_waits_for_the_threads(
     assert complain(f"video in.mp4 -o out/a.mp4 {PAINT}", 130) == "interrupted"
 
 
-FULL = Path("/dev/full")
-
-
-@pytest.mark.skipif(not FULL.exists(), reason="/dev/full, which refuses every byte, exists on Linux only")
+@needs_full
 def test_a_full_disk(complain: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The temporary file is a link to a device that is always full."""
-    link = Path("out/.adaattn-0.mkv")  # made late, since a run removes what earlier ones have left
-
-    def late(length: int) -> str:
-        link.symlink_to(FULL)
-        return "0"
-
-    monkeypatch.setattr("adaattn_core.io.files.secrets.token_hex", late)
+    fill_disk(monkeypatch, Path("out/a.mkv"))
     line = complain(f"video in.mp4 -o out/a.mkv {PAINT}")
     assert line == "disk full while writing out/a.mkv. Free some space or choose another disk."
