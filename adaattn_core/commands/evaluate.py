@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import sys
 import time
-from argparse import ArgumentTypeError
+from contextlib import nullcontext
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,10 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..checkpoints.model_file import DEFAULT_MODEL, find_model
+from ..checkpoints.model_file import DEFAULT_MODEL
 from ..checkpoints.vgg import BUILT_IN_VGG, load_vgg
 from ..errors import CheckpointError
-from ..evaluation.methods import (
-    ExistingImages,
-    IdentityBaseline,
-    Method,
-    ModelMethod,
-    Pair,
-    StyleCopyBaseline,
-    attending_at,
-    choose_pairs,
-    existing_images,
-)
+from ..evaluation.methods import ModelMethod
 from ..evaluation.metric_suite import MetricSuite
 from ..evaluation.networks import (
     ArtFIDError,
@@ -46,24 +38,23 @@ from ..evaluation.runner import Evaluation, Records
 from ..evaluation.scatter_plot import has_matplotlib
 from ..evaluation.summary import not_measured, summarize, table
 from ..evaluation.thumbnails import Thumbnails
-from ..inference.stages import ATTENTIONS
 from ..io.files import atomic_path, remove_leftovers, sole_writer
-from ..io.image_files import find_images
 from ..runtime.device import PRECISIONS, pick_device
+from ..runtime.distributed import DistributedContext, PeerError, PeerLostError
 from ..runtime.progress import progress_bar
-from ..runtime.signals import exit_code
+from ..runtime.remarks import FileNote
+from ..runtime.signals import exit_code, stop_word
 from .options import (
-    fraction,
     integer,
-    open_model,
     pixels_or_zero,
     positive_integer,
-    positive_number,
-    refine_dtype,
-    refine_steps,
 )
+from .shared.errors import FAILED, explain
+from .shared.evaluated import methods_and_pairs
 from .shared.idle_options import Idle, remark_idle
 from .shared.paths import make_folder
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """\
 examples:
@@ -74,7 +65,12 @@ Pictures of other tools are called CONTENT__STYLE.png (or .jpg, ...) after the n
 Options of a model follow after commas: --model sampled=compact,attention=sampled,temperature=2,strength=.8
 refine=60 refines each picture in 60 steps, which takes about half a minute for a picture at --size 256.
 levels=relu3_1+relu4_1 (or levels=none) attends at these levels alone and uses AdaIN's statistics at the others.
+The pairs divided among 4 processes, each with its own GPU if there are 4:
+  torchrun --nproc-per-node 4 -m adaattn_core evaluate --content photos/ --style paintings/ -o report/
 """
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for others that still measure their share."""
 
 IDLE = (
     Idle("--lpips", lambda args: not args.vgg16, "without --vgg16, whose features it weighs"),
@@ -150,37 +146,74 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> int:
     check_template_engine()
     started = time.strftime("%Y-%m-%d %H:%M")
-    methods, pairs = _methods_and_pairs(args)
-    suite = load_metric_suite(args)
-    remark_idle(IDLE, args)
-    make_folder(args.output)
-    with sole_writer(args.output, "evaluates"):
-        return _evaluate(args, suite, methods, pairs, started)
+    ranks = DistributedContext.from_env()
+    try:
+        with ranks.process_group(PATIENCE):
+            if ranks.world > 1:
+                args.device = str(ranks.pick_device(args.device))
+            with ranks.main_process_warns(), ranks.local_main_first():
+                methods, pairs = methods_and_pairs(args)
+                suite = load_metric_suite(args)
+                remark_idle(IDLE, args)
+                make_folder(args.output)
+            with sole_writer(args.output, "evaluates") if ranks.is_main_process else nullcontext():
+                evaluation = Evaluation(suite, methods, pairs, _open_records(args, ranks), args.size)
+                return _evaluate(args, ranks, evaluation, started)
+    except PeerError as error:
+        if ranks.is_main_process:
+            lost = isinstance(error, PeerLostError)
+            _say_how_to_continue("another process of the run is gone" if lost else str(error), args.output)
+        return FAILED
+    except KeyboardInterrupt as stop:
+        if ranks.is_main_process:
+            raise
+        return exit_code(stop)
 
 
-def _evaluate(
-    args: argparse.Namespace, suite: MetricSuite, methods: list[Method], pairs: list[Pair], started: str
-) -> int:
-    """Measures all pairs and writes the report; returns the exit code."""
-    evaluation = Evaluation(suite, methods, pairs, Records.open(args.output / "results.jsonl", args.fresh), args.size)
-    remove_leftovers(args.output / "thumbnails")
+def _open_records(args: argparse.Namespace, ranks: DistributedContext) -> Records:
+    """The records of this process: those of the folder, and in another than the main process a file for its own."""
+    path = args.output / "results.jsonl"
+    if ranks.is_main_process:
+        records = Records.open(path, args.fresh)
+        remove_leftovers(args.output / "thumbnails")
+    ranks.sync_status()
+    return records if ranks.is_main_process else Records.open_part(path, ranks.rank)
+
+
+def _evaluate(args: argparse.Namespace, ranks: DistributedContext, evaluation: Evaluation, started: str) -> int:
+    """Measures this process's share of the pairs; the main process writes the report. Returns the exit code."""
+    pairs, methods = evaluation.pairs, evaluation.methods
     thumbnails = Thumbnails(args.output / "thumbnails", pairs, min(args.show, len(pairs)))
     evaluation.on_result = partial(thumbnails.save, evaluation)
+    share = pairs[ranks.rank * len(pairs) // ranks.world : (ranks.rank + 1) * len(pairs) // ranks.world]
+    enabled = None if ranks.is_main_process else False
     try:
-        with progress_bar(len(pairs) * len(methods), unit="picture") as bar:
-            evaluation.run(bar)
+        with progress_bar(len(share) * len(methods), unit="picture", enabled=enabled) as bar:
+            evaluation.run(bar, share)
     except KeyboardInterrupt as stop:
-        print(
-            f"adaattn: interrupted; measurements are kept in {args.output}. Run the same command to continue.",
-            file=sys.stderr,
-        )
+        if ranks.is_main_process:
+            _say_how_to_continue(stop_word(stop), args.output)
         return exit_code(stop)
+    except Exception as error:
+        if ranks.world > 1:  # it raises its error together with the others, which is later
+            logger.error("process %d of %d stops; the others finish their share: %s", ranks.rank, ranks.world,
+                         explain(error)[1])  # fmt: skip
+        raise
+    notes, _ = ranks.sync_status([FileNote(name, why, True) for name, why in evaluation.unreadable.items()])
+    if not ranks.is_main_process:
+        return 0
+    evaluation.unreadable = {note.name: note.text for note in notes}
+    evaluation.records.merge()
     overall = {"artfid": _art_fids(evaluation, args)} if args.artfid else {}
     report = summarize(evaluation, args.seed, _peaks(evaluation), overall, _settings(args, started))
     _write(args.output / "report.json", json.dumps(report, indent=1) + "\n")
     _write(args.output / "report.html", render(report, thumbnails.examples(evaluation, report["metrics"])))
     _print_summary(report, args.output)
     return 0
+
+
+def _say_how_to_continue(reason: str, folder: Path) -> None:
+    print(f"adaattn: {reason}; measurements are kept in {folder}. Run the same command to continue.", file=sys.stderr)
 
 
 def _print_summary(report: dict[str, Any], folder: Path) -> None:
@@ -221,107 +254,6 @@ def load_metric_suite(args: argparse.Namespace) -> MetricSuite:
     except CheckpointError as error:
         reasons["lpips_alex"] = str(error)
     return MetricSuite(FeatureNetworks(vgg19, vgg16, heads, alex, normalized), reasons)
-
-
-# Methods
-
-
-def _methods_and_pairs(args: argparse.Namespace) -> tuple[list[Method], list[Pair]]:
-    """The rows of the table, and the pairs that all of them are measured on."""
-    folders = [_existing_images(text) for text in args.pictures]
-    contents, styles = (find_images(patterns, without=args.output) for patterns in (args.content, args.style))
-    pairs = choose_pairs(contents, styles, folders, args.pairs, args.seed)
-    models = args.model or ([] if folders else [DEFAULT_MODEL])
-    methods: list[Method] = [method for text in models for method in _model_methods(text, args)]
-    methods += [*folders, IdentityBaseline(), StyleCopyBaseline()]
-    names = [method.name for method in methods]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two rows would be called {name!r}. Give one another name with LABEL=.")
-    return methods, pairs
-
-
-def _model_methods(text: str, args: argparse.Namespace) -> list[ModelMethod]:
-    """The row of a --model argument, followed by its ablations with --ablate."""
-    label, name, options = _parse_model(text)
-    first = _model_method(label, name, options, args)
-    if not args.ablate:
-        return [first]
-    levels = first.model.config.levels
-    ablations: list[tuple[str, dict[str, Any]]] = [
-        ("AdaIN statistics", {"levels": ()}), ("sampled", {"attention": "sampled"}),
-    ]  # fmt: skip
-    if len(levels) > 1:
-        ablations.append((f"{levels[0]} alone", {"levels": levels[:1]}))
-    return [first, *(_model_method(f"{label}, {title}", name, options | change, args) for title, change in ablations)]
-
-
-def _model_method(label: str, name: str, options: dict[str, Any], args: argparse.Namespace) -> ModelMethod:
-    path = find_model(name)
-    model = open_model(argparse.Namespace(model=name, device=args.device, precision=args.precision))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    if "levels" in options:
-        levels = options["levels"]
-        options = {key: value for key, value in options.items() if key != "levels"}
-        model, digest = attending_at(model, levels), f"{digest} at {'+'.join(levels) or 'none'}"
-    return ModelMethod(label, model, name, digest, **options, refine_dtype=refine_dtype(args.precision))
-
-
-def _parse_model(text: str) -> tuple[str, str, dict[str, Any]]:
-    """Label, name or file, and options of a --model argument.
-
-    >>> _parse_model("soft=compact,temperature=2")
-    ('soft', 'compact', {'temperature': 2.0})
-    >>> _parse_model("runs/mine/model.safetensors")
-    ('mine', 'runs/mine/model.safetensors', {})
-    """
-    if Path(text).is_file():
-        return _label(text), text, {}
-    head, *settings = text.split(",")
-    label, name = _parse_label(head)
-    parsers = {
-        "attention": _attention,
-        "temperature": positive_number,
-        "strength": fraction,
-        "levels": _levels,
-        "refine": refine_steps,
-    }
-    options = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key not in parsers:
-            raise ValueError(f"--model {text} sets {key!r}; known are {', '.join(parsers)}")
-        try:
-            options[key] = parsers[key](value)
-        except ArgumentTypeError as error:
-            raise ValueError(f"--model {text}: {key}: {error}") from None
-    return label or _label(name), name, options
-
-
-def _existing_images(text: str) -> ExistingImages:
-    label, folder = _parse_label(text)
-    return existing_images(label or Path(folder).name, folder)
-
-
-def _parse_label(text: str) -> tuple[str, str]:
-    label, equals, name = text.partition("=")
-    return (label, name) if equals and not Path(text).exists() else ("", text)
-
-
-def _label(name: str) -> str:
-    """The file name without suffix; of RUN/model.safetensors the name of the run."""
-    path = Path(name)
-    return path.parent.name if path.stem == "model" and path.parent.name else path.stem
-
-
-def _attention(text: str) -> str:
-    if text not in ATTENTIONS:
-        raise ArgumentTypeError(f"{text!r} is unknown; known are {', '.join(ATTENTIONS)}")
-    return text
-
-
-def _levels(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(text.split("+"))
 
 
 # Values of a method as a whole

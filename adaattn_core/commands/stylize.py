@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     ranks = DistributedContext.from_env()
     worker = None
     try:
-        with ranks.main_process_speaks():
+        with ranks.main_process_fails_first(), ranks.main_process_warns():
             planned = plan(args)
             worker = StylizeJob(args, ranks, is_single=planned.total == 1)
             remark_idle(IDLE, args)

@@ -38,16 +38,41 @@ class Records:
     def open(cls, path: Path, fresh: bool = False) -> Records:
         """Records of earlier runs, without a last line that an interruption cut short; `fresh` discards all of them."""
         records = cls(path)
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() and not fresh else []
+        if fresh:
+            for old in (path, *records._parts()):
+                old.unlink(missing_ok=True)
+        records._read(path)
+        records.merge()
+        return records
+
+    @classmethod
+    def open_part(cls, path: Path, rank: int) -> Records:
+        """Those at `path`, which another process has opened; new ones go to a file of this process beside it."""
+        records = cls(path.with_name(f"{path.stem}-{rank}{path.suffix}"))
+        records._read(path)
+        return records
+
+    def merge(self) -> None:
+        """Takes in what other processes have added (`open_part`), whose files are removed."""
+        parts = self._parts()
+        for part in parts:
+            self._read(part)
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(x) + "\n" for x in self.by_key.values()), encoding="utf-8")
+        for part in parts:
+            part.unlink()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
+
+    def _read(self, path: Path) -> None:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         for line in lines:
             try:
                 record = json.loads(line)
-                records.by_key[record["key"]] = record
+                self.by_key[record["key"]] = record
             except (ValueError, LookupError, TypeError):
                 continue
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(json.dumps(x) + "\n" for x in records.by_key.values()), encoding="utf-8")
-        return records
 
     def add(self, record: Record) -> None:
         """Append a record, whose key is `record["key"]`."""
@@ -78,11 +103,15 @@ class Evaluation:
     on_result: Callable[[Method, Pair, Output], None] = ignore
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def run(self, bar: ProgressBar) -> None:
-        """Measure all pictures without a record; pairs with a picture that cannot be read go to `unreadable`."""
+    def run(self, bar: ProgressBar, pairs: Sequence[Pair] | None = None) -> None:
+        """Measure all pictures without a record; pairs with a picture that cannot be read go to `unreadable`.
+
+        Args:
+            pairs: those to measure; None is all.
+        """
         contents: dict[Path, PictureFeatures] = {}
         styles: dict[Path, StyleStatistics] = {}
-        for pair in self.pairs:
+        for pair in self.pairs if pairs is None else pairs:
             remaining = [method for method in self.methods if self.record(method, pair) is None]
             bar.update(len(self.methods) - len(remaining))
             if remaining or self.style_key(pair) not in self.records.by_key:

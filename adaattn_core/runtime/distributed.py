@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -66,24 +67,30 @@ class DistributedContext:
         return self.rank == 0
 
     @contextmanager
-    def main_process_speaks(self) -> Iterator[None]:
-        """Warnings and errors inside the block concern the whole run: those of the other processes would repeat them.
-
-        Another process raises its error only after ERROR_SECONDS: by then torchrun, which ends all processes when the
-        main process fails, has ended it, unless the error is its own.
-        """
+    def main_process_warns(self) -> Iterator[None]:
+        """Warnings inside the block concern the whole run: those of the other processes would repeat them."""
         logger = logging.getLogger(__name__.partition(".")[0])
         before = logger.level
         if not self.is_main_process:
             logger.setLevel(logging.ERROR)
         try:
             yield
+        finally:
+            logger.setLevel(before)
+
+    @contextmanager
+    def main_process_fails_first(self) -> Iterator[None]:
+        """Errors inside the block are met by all processes, which are not connected.
+
+        Another process than the main one raises its error only after ERROR_SECONDS: by then torchrun, which ends all
+        processes when one fails, has ended it, unless the error is its own.
+        """
+        try:
+            yield
         except Exception:
             if not self.is_main_process:
                 time.sleep(ERROR_SECONDS)
             raise
-        finally:
-            logger.setLevel(before)
 
     def pick_device(self, name: str) -> torch.device:
         """`device.pick_device`, except that each of several processes on a machine uses a GPU of its own.
@@ -107,10 +114,14 @@ class DistributedContext:
         return pick_device(f"cuda:{self.local_rank}")
 
     @contextmanager
-    def process_group(self) -> Iterator[None]:
+    def process_group(self, patience: timedelta | None = None) -> Iterator[None]:
         """Connect to the other processes for the duration of the block.
 
         An error that ends the block is broadcast. Only the main process raises it; the others raise PeerError.
+
+        Args:
+            patience: how long an exchange of status waits for processes that are at work; None is torch's half hour. A
+                process that ends is noticed at once.
 
         Raises:
             PeerError: another process failed, as received by the next `sync_status`.
@@ -120,7 +131,7 @@ class DistributedContext:
             return
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         try:
-            self._status_group = dist.new_group(backend="gloo")
+            self._status_group = dist.new_group(backend="gloo", timeout=patience)
             yield
         except (PeerError, KeyboardInterrupt):
             raise  # already known to all processes

@@ -18,6 +18,7 @@ from torch import Tensor, device
 from adaattn_core import save_model
 from adaattn_core.cli import main
 from adaattn_core.commands import evaluate as command
+from adaattn_core.commands.shared.evaluated import parse_model
 from adaattn_core.errors import CheckpointError
 from adaattn_core.evaluation import report as report_module
 from adaattn_core.evaluation.methods import ModelMethod
@@ -390,7 +391,7 @@ def test_a_full_disk_while_measuring(complain: Complain, monkeypatch: pytest.Mon
 
 
 def test_labels_and_settings_of_models(desk: Path) -> None:
-    parse: Callable[[str], Sequence[Any]] = command._parse_model
+    parse: Callable[[str], Sequence[Any]] = parse_model
     assert parse("x=m.safetensors,attention=sampled") == ("x", "m.safetensors", {"attention": "sampled"})
     shutil.copy("m.safetensors", "a=b,c.safetensors")
     assert parse("a=b,c.safetensors") == ("a=b,c", "a=b,c.safetensors", {})
