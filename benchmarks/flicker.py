@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaattn_core import StyleTransferModel, encode_style, load_image, load_model, stylize
-from adaattn_core.commands.options import STYLE_SIDE
+from adaattn_core.commands.shared.options import STYLE_SIDE
 from adaattn_core.inference.temporal import TemporalSmoother, grey_bytes, optical_flow, warp
 from adaattn_core.io.image_files import find_images
 from adaattn_core.io.video_reader import open_clip, video_package

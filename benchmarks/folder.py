@@ -82,7 +82,7 @@ def _run_in_process(function: str, folder: Path) -> dict[str, Any]:
 def measure_model(folder: Path) -> dict[str, float]:
     """Seconds per picture of the model alone, with an encoded style and decoded pictures."""
     from adaattn_core import encode_style, load_image, load_model, stylize
-    from adaattn_core.commands.options import STYLE_SIDE
+    from adaattn_core.commands.shared.options import STYLE_SIDE
     from adaattn_core.ops.resize import resize_image
 
     model = load_model("compact")

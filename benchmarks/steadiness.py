@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaattn_core import encode_style, load_image, load_model, load_vgg
-from adaattn_core.commands.options import STYLE_SIDE
+from adaattn_core.commands.shared.options import STYLE_SIDE
 from adaattn_core.evaluation.metrics import channel_statistics, patch_distance, statistics_distance
 from adaattn_core.inference.temporal import ClipOptions, ClipStylizer
 from adaattn_core.models.encoder import LEVELS

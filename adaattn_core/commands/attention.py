@@ -19,14 +19,14 @@ from ..ops.resize import resize_image
 from ..runtime.progress import StepCounter, progress_bar
 from ..viewer.view_data import view_data
 from ..viewer.view_page import view_page
-from .options import (
+from .shared.idle_options import Idle, remark_idle
+from .shared.options import (
     add_model_options,
     add_size_options,
     find_styles,
     open_model,
     positive_number,
 )
-from .shared.idle_options import Idle, remark_idle
 from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
 EXAMPLES = """\

@@ -25,8 +25,8 @@ from ..benchmarking.training import (
 from ..checkpoints.tensor_file import read_metadata
 from ..io.files import TEMPORARY, atomic_path, folder_in_use, remove_leftovers
 from ..training.config import TrainConfig
-from .options import integer, pixels, positive_integer
 from .shared.idle_options import Idle, changed_options, remark_idle
+from .shared.options import integer, pixels, positive_integer
 from .shared.paths import check_folder
 from .train import add_settings, changed_settings, given_settings
 

@@ -22,8 +22,8 @@ from ..models.model import StyleTransferModel
 from ..ops.opacity import fill_clear, over_white
 from ..ops.resize import resize_image
 from ..runtime.progress import ProgressCallback, StepCounter, progress_bar, sub_progress
-from .options import add_model_options, add_refine_option, add_stroke_option, open_model, pixels, refine_dtype
 from .shared.idle_options import Idle, remark_idle
+from .shared.options import add_model_options, add_refine_option, add_stroke_option, open_model, pixels, refine_dtype
 from .shared.paths import check_no_input_among, check_output, input_path, output_path, report
 
 EXAMPLES = """\

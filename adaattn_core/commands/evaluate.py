@@ -44,14 +44,10 @@ from ..runtime.distributed import DistributedContext, PeerError, PeerLostError
 from ..runtime.progress import progress_bar
 from ..runtime.remarks import FileNote
 from ..runtime.signals import exit_code, stop_word
-from .options import (
-    integer,
-    pixels_or_zero,
-    positive_integer,
-)
 from .shared.errors import FAILED, explain
 from .shared.evaluated import methods_and_pairs
 from .shared.idle_options import Idle, remark_idle
+from .shared.options import integer, pixels_or_zero, positive_integer
 from .shared.paths import make_folder
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from ..checkpoints.model_file import COMPACT, MODEL_NAMES, find_model, load_mode
 from ..checkpoints.tensor_file import read_metadata
 from ..export.graph import PRECISIONS
 from ..export.onnx_file import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, export_onnx, onnx_package, output_paths
-from .options import integer
+from .shared.options import integer
 from .shared.paths import check_folder
 
 EXAMPLES = """\

@@ -32,7 +32,10 @@ from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import StepCounter, progress_bar
 from ..runtime.remarks import remark
 from ..runtime.signals import exit_code, stop_word
-from .options import (
+from .shared.claims import claimed
+from .shared.errors import explain
+from .shared.idle_options import PAINTING, Idle, remark_idle
+from .shared.options import (
     STYLE_SIDE,
     Styles,
     add_memory_option,
@@ -46,9 +49,6 @@ from .options import (
     open_model,
     refine_dtype,
 )
-from .shared.claims import claimed
-from .shared.errors import explain
-from .shared.idle_options import PAINTING, Idle, remark_idle
 from .shared.paths import input_path, output_path, report
 from .shared.plan import Plan, StyleMix, plan, result_count, share_of
 

@@ -19,7 +19,9 @@ from ..ops.resize import resize_image
 from ..runtime.device import pick_device
 from ..runtime.prefetch import PREFETCH, prefetch_map
 from ..runtime.progress import progress_bar
-from .options import (
+from .shared.claims import claimed
+from .shared.idle_options import PAINTING, remark_idle
+from .shared.options import (
     Styles,
     add_memory_option,
     add_model_options,
@@ -34,8 +36,6 @@ from .options import (
     positive_number,
     style_masks,
 )
-from .shared.claims import claimed
-from .shared.idle_options import PAINTING, remark_idle
 from .shared.paths import check_folder, check_no_input_among, input_path, output_path, report
 
 EXAMPLES = """\

@@ -11,8 +11,8 @@ import torch
 
 from adaattn_core import load_image, load_model, save_image, save_model, stylize
 from adaattn_core.cli import main
-from adaattn_core.commands import options
 from adaattn_core.commands.compare import center_square
+from adaattn_core.commands.shared import options
 from adaattn_core.inference.stylize import KeptStyles
 from adaattn_core.ops.resize import resize_image
 from tests.helpers.comparison import assert_same

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from adaattn_core import load_image, load_model, save_image
-from adaattn_core.commands import options as shared_options
 from adaattn_core.commands import stylize as stylize_command
+from adaattn_core.commands.shared import options as shared_options
 from adaattn_core.inference.stylize import encode_style, stylize
 from adaattn_core.io.images import load_alpha
 from adaattn_core.ops.resize import resize_image

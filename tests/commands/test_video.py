@@ -189,7 +189,7 @@ def test_the_style_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch
         seen.append(options["seed"])
         return encode_style(*args, **options)
 
-    monkeypatch.setattr("adaattn_core.commands.options.encode_style", watched)
+    monkeypatch.setattr("adaattn_core.commands.shared.options.encode_style", watched)
     run(f"video in.mp4 -o out/a.mp4 --seed 3 {PAINT}")
     assert seen == [3]
 

@@ -22,7 +22,7 @@ from ...evaluation.methods import (
 )
 from ...inference.stages import ATTENTIONS
 from ...io.image_files import find_images
-from ..options import fraction, open_model, positive_number, refine_dtype, refine_steps
+from .options import fraction, open_model, positive_number, refine_dtype, refine_steps
 
 
 def methods_and_pairs(args: argparse.Namespace) -> tuple[list[Method], list[Pair]]:

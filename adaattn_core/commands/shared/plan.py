@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...io.files import is_stream, remove_leftovers
 from ...io.image_files import search_images
 from ...runtime.distributed import DistributedContext
-from ..options import NO_MASK, check_style_weights, find_styles, style_masks
+from .options import NO_MASK, check_style_weights, find_styles, style_masks
 from .paths import check_no_input_among, make_folder, refusal
 from .results import Result, place_results, without_results
 

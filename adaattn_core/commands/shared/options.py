@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.model_file import DEFAULT_MODEL, MODEL_NAMES, load_model
-from ..errors import ImageError
-from ..inference.coarse_to_fine import MAX_STROKE_SIZE, MAX_STYLE_SIDE, STROKE_SIDE
-from ..inference.refine import MAX_STEPS
-from ..inference.stages import ATTENTIONS
-from ..inference.stylize import KeptStyles, encode_style
-from ..io.image_files import FoundImage, search_images
-from ..io.images import load_color_and_alpha, load_mask
-from ..models.fusion import StyleFeatures
-from ..models.model import StyleTransferModel
-from ..ops.layout import counted
-from ..ops.masks import fit_mask
-from ..ops.opacity import fill_clear
-from ..ops.resize import MIN_SIDE, resize_image
-from ..runtime.device import PRECISIONS, inference_dtype, pick_device
-from .shared.paths import input_path
+from ...checkpoints.model_file import DEFAULT_MODEL, MODEL_NAMES, load_model
+from ...errors import ImageError
+from ...inference.coarse_to_fine import MAX_STROKE_SIZE, MAX_STYLE_SIDE, STROKE_SIDE
+from ...inference.refine import MAX_STEPS
+from ...inference.stages import ATTENTIONS
+from ...inference.stylize import KeptStyles, encode_style
+from ...io.image_files import FoundImage, search_images
+from ...io.images import load_color_and_alpha, load_mask
+from ...models.fusion import StyleFeatures
+from ...models.model import StyleTransferModel
+from ...ops.layout import counted
+from ...ops.masks import fit_mask
+from ...ops.opacity import fill_clear
+from ...ops.resize import MIN_SIDE, resize_image
+from ...runtime.device import PRECISIONS, inference_dtype, pick_device
+from .paths import input_path
 
 NO_MASK = "none"
 """Value of --style-mask for a style without a mask."""
