@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from . import __version__
-from .commands import attention, bench, compare, convert, evaluate, export, info, stylize, train, video
+from .commands import attention, bench, compare, convert, demo, evaluate, export, info, stylize, train, video
 from .commands.shared.errors import FAILED, WRONG_INPUT, explain
 from .errors import printable
 from .runtime.signals import GracefulShutdown, exit_code, stop_word
@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "attention": attention,
     "convert": convert,
     "export": export,
+    "demo": demo,
     "train": train,
     "evaluate": evaluate,
     "bench": bench,

@@ -70,6 +70,10 @@ class ExportError(AdaAttNError, RuntimeError):
     """An exported file does not paint what the model paints."""
 
 
+class DownloadError(AdaAttNError):
+    """A file of another project is not there, and cannot be downloaded now."""
+
+
 class OutputError(AdaAttNError, ValueError):
     """An output file cannot be written: missing folder, no permission, disk full."""
 

@@ -20,6 +20,7 @@ PURPOSES = {
     "cli": "command line, entry point",
     "commands": "one module for each command",
     "benchmarking": "seconds and memory",
+    "demo": "a page that paints in a browser",
     "training": "losses, data, the training run",
     "evaluation": "metrics, comparison, report",
     "viewer": "the attention viewer and its data",

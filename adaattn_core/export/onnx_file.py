@@ -53,7 +53,8 @@ def onnx_package(name: Literal["onnx", "onnxruntime"]) -> ModuleType:
         return cast(ModuleType, onnxruntime)
     except ImportError as error:
         raise ValueError(
-            'adaattn export needs the packages onnx and onnxruntime. Install them: pip install "adaattn[onnx]"'
+            "adaattn export and adaattn demo need the packages onnx and onnxruntime. Install them: "
+            'pip install "adaattn[onnx]"'
         ) from error
 
 
