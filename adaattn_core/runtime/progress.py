@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from time import monotonic
 from typing import NoReturn, TextIO, TypeAlias
 
 from tqdm import tqdm
@@ -46,12 +47,21 @@ def progress_bar(
         piped: where it is none, write a line every LINE_SECONDS instead.
     """
     if piped and enabled is None and not sys.stderr.isatty():
-        return tqdm(
+        bar = tqdm(
             total=total, initial=initial, unit=f" {unit}", file=Lines(sys.stderr), bar_format=LINE_FORMAT,
             miniters=1, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, delay=LINE_SECONDS,
         )  # fmt: skip
-    disable = None if enabled is None else not enabled  # tqdm's None: hidden unless stderr is a terminal
-    return tqdm(total=total, initial=initial, unit=f" {unit}", disable=disable, dynamic_ncols=True, mininterval=0.2)
+    else:
+        disable = None if enabled is None else not enabled  # tqdm's None: hidden unless stderr is a terminal
+        bar = tqdm(total=total, initial=initial, unit=f" {unit}", disable=disable, dynamic_ncols=True, mininterval=0.2)
+    _measure_monotonically(bar)
+    return bar
+
+
+def _measure_monotonically(bar: ProgressBar) -> None:
+    """Takes a bar off the clock of the machine: set back by an hour, that would keep it silent for an hour."""
+    bar._time = monotonic  # type: ignore[attr-defined]  # not among the types
+    bar.start_t = bar.last_print_t = monotonic()
 
 
 def sub_progress(progress: ProgressCallback | None, start: float, stop: float) -> ProgressCallback | None:

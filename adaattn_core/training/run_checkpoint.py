@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -76,17 +77,18 @@ def write_checkpoint(path: Path, state: dict[str, Any], earlier: int | None = No
         temporary.write_bytes(buffer.getbuffer())
         if keep > 1 and earlier not in (None, state["step"]) and path.is_file():
             _add_name(path, path.with_name(f"step-{earlier:06d}{path.suffix}"))
-    for old in sorted(_previous_checkpoints(path), key=_modified)[: 1 - keep or None]:
+    for old in _previous_checkpoints(path, state["step"])[: 1 - keep or None]:
         old.unlink()
 
 
-def _previous_checkpoints(path: Path) -> list[Path]:
-    """The previous checkpoints in the folder of latest.pt."""
-    return [file for file in path.parent.glob(f"step-*{path.suffix}") if file.stem[5:].isdigit()]
+def _previous_checkpoints(path: Path, step: float = math.inf) -> list[Path]:
+    """The previous checkpoints in the folder of latest.pt, the oldest first.
 
-
-def _modified(file: Path) -> int:
-    return file.stat().st_mtime_ns
+    By their steps, since file times follow a clock that may be set back. Those from `step` on come before all others: a
+    run that went back to an earlier checkpoint has left them.
+    """
+    steps = {int(file.stem[5:]): file for file in path.parent.glob(f"step-*{path.suffix}") if file.stem[5:].isdigit()}
+    return [steps[number] for number in sorted(steps, key=lambda number: (number < step, number))]
 
 
 def _add_name(path: Path, name: Path) -> None:
@@ -112,10 +114,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises errors of many kinds on damaged data
         if is_out_of_memory(error):
             raise
-        earlier = max(_previous_checkpoints(path), key=_modified, default=None)
+        earlier = _previous_checkpoints(path)[-1:]
         advice = f"Start a new run, from {path.parents[1] / MODEL} with --init."
         if earlier:
-            advice = f"Copy {earlier.name} over it, which was saved before, and --resume."
+            advice = f"Copy {earlier[0].name} over it, which was saved before, and --resume."
         raise CheckpointError(f"{path} is damaged or no training checkpoint. {advice}") from error
     if missing:
         raise CheckpointError(f"{path} is no training checkpoint: it has no {', '.join(sorted(missing))}.")

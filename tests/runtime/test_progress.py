@@ -89,7 +89,7 @@ def test_a_fraction_moves_the_line_by_whole_steps_of_one_job_after_the_other(mon
 def test_a_pipe_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 25 seconds here: lines after 75 and 150 seconds, and none for a short run."""
     now = 1000.0
-    monkeypatch.setattr(tqdm.std, "time", lambda: now)
+    monkeypatch.setattr("adaattn_core.runtime.progress.monotonic", lambda: now)
     pipe = stderr_as(io.StringIO(), monkeypatch)
     with progress_bar(100, initial=10, piped=True) as bar:
         for step in range(6):
@@ -102,6 +102,22 @@ def test_a_pipe_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert second.startswith("16 of 100 steps, loss 0.5, ")
     assert [line for line in last if not line.startswith("16 of 100")] == []
     assert "\r" not in pipe.getvalue() and "\x1b" not in pipe.getvalue()
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_changes_no_line(jump: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, clock = 1000.0, 1e9
+    monkeypatch.setattr("adaattn_core.runtime.progress.monotonic", lambda: now)
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock)
+    pipe = stderr_as(io.StringIO(), monkeypatch)
+    with progress_bar(100, piped=True) as bar:
+        for _ in range(3):
+            clock += jump
+            now += 61
+            bar.update()
+    first, second, third, *_ = pipe.getvalue().splitlines()
+    assert first.startswith("1 of 100 steps, 01:01 elapsed, ")
+    assert second.startswith("2 of 100 steps, 02:02 elapsed, ") and third.startswith("3 of 100 steps, 03:03 elapsed, ")
 
 
 def test_a_short_run_writes_nothing_to_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

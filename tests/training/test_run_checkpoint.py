@@ -23,7 +23,13 @@ from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.train import Trainer
 from adaattn_core.training.config import TrainConfig
 from adaattn_core.training.loop import train
-from adaattn_core.training.run_checkpoint import CHECKPOINT, MODEL, check_same_settings, read_checkpoint
+from adaattn_core.training.run_checkpoint import (
+    CHECKPOINT,
+    MODEL,
+    check_same_settings,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tests.helpers.tiny_training import small_vgg
 from tests.helpers.training_runs import Configure, stop_before
 
@@ -79,6 +85,26 @@ def test_the_last_checkpoints_are_kept(
         train(config)
     train(config, resume=True)
     assert checkpoints(config) == {"latest.pt": 6, **names}
+
+
+def write_steps(path: Path, *steps: int, keep: int) -> set[str]:
+    """Checkpoints one after another, each with a file time before that of the last one; the names that are left."""
+    for before, step in zip((None, *steps), steps, strict=False):
+        write_checkpoint(path, {"step": step}, before, keep)
+        os.utime(path, (1000 - step, 1000 - step))
+    return {file.name for file in path.parent.iterdir()}
+
+
+def test_the_last_checkpoints_are_kept_although_the_clock_is_set_back(tmp_path: Path) -> None:
+    left = write_steps(tmp_path / "latest.pt", 1, 2, 3, 4, keep=3)
+    assert left == {"latest.pt", "step-000003.pt", "step-000002.pt"}
+
+
+def test_a_run_that_went_back_first_gives_up_the_steps_it_left(tmp_path: Path) -> None:
+    path = tmp_path / "latest.pt"
+    write_steps(path, 1, 2, 3, 4, keep=3)
+    os.replace(tmp_path / "step-000002.pt", path)
+    assert write_steps(path, 2, 3, keep=2) == {"latest.pt", "step-000002.pt"}
 
 
 def test_a_save_that_fails_removes_no_earlier_one(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
