@@ -219,6 +219,13 @@ def region() -> list[Tile]:
     return [tile(lit(example("coffee"), cup)), tile(lit(example("auvers"), sky)), tile(result)]
 
 
+def regions() -> list[Tile]:
+    person = feather_mask(subject("astronaut"), 8)
+    styles = [example("auvers"), example("great_wave")]
+    result = stylize(model(), example("astronaut"), styles, region_masks=[person, None])
+    return [*map(tile, (example("astronaut"), person, *styles, result))]
+
+
 def mix() -> list[Tile]:
     works = [painting("chelsea", style) for style in ("auvers", "moulin")]
     shares = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
@@ -293,8 +300,8 @@ def example_pictures() -> list[Tile]:
 PICTURES: dict[str, Callable[[], list[Tile]]] = {
     made.__name__: made
     for made in (
-        style_and_result, strength, style_size, keep_color, temperature, mask, region, mix, mix_masks, features,
-        model_parts, attention_map, refinement, steady, example_pictures, example_clip,
+        style_and_result, strength, style_size, keep_color, temperature, mask, region, regions, mix, mix_masks,
+        features, model_parts, attention_map, refinement, steady, example_pictures, example_clip,
     )
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from .features import ExtractFeatures
 from .loaders import LoadEncoder, LoadModel
 from .mix import MixStyles
 from .refine import Refine
+from .regions import StyleRegion
 from .stylize import Stylize
 from .stylize_video import StylizeVideo
 
@@ -26,6 +27,7 @@ class AdaAttNExtension(ComfyExtension):
         return [
             Stylize,
             StylizeVideo,
+            StyleRegion,
             LoadModel,
             LoadEncoder,
             ExtractFeatures,

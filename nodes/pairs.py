@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 from .core import layout
 
 T = TypeVar("T")
+M = TypeVar("M", Tensor, Tensor | None)
 
 
 class Pairs(NamedTuple):
@@ -74,7 +75,7 @@ def repeat(value: T, places: Sequence[int]) -> T:
     return repeated
 
 
-def repeat_masks(mask: Tensor | None, contents: int, places: Sequence[int]) -> Tensor | None:
+def repeat_masks(mask: M, contents: int, places: Sequence[int]) -> M:
     """MASK with one mask for each content -> one for each place; any other number is left to the check of masks."""
     return mask if mask is None or mask.ndim < 3 or len(mask) != contents else take(mask, places)
 

@@ -99,6 +99,13 @@ def fit_content_mask(
     """
     if mask is None or is_no_mask(mask):
         return None
+    return fit_drawn_mask(mask, picture, name, threshold=threshold, invert=invert, feather=feather)
+
+
+def fit_drawn_mask(
+    mask: Tensor, picture: Tensor, name: str, *, threshold: float = 0.0, invert: bool = False, feather: int = 0
+) -> Tensor:
+    """The same of a mask that counts also where it is the empty one of Load Image: there nothing was drawn."""
     fitted = masks.fit_mask(mask, picture, "content", stretch=True)
     shaped = masks.shape_mask(fitted, threshold=threshold, invert=invert, feather=feather).to(picture.device)
     if not bool(shaped.any()):

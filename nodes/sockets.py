@@ -17,6 +17,7 @@ AttentionType = io.Custom("ADAATTN_ATTENTION")
 DecoderType = io.Custom("ADAATTN_DECODER")
 FeaturesType = io.Custom("ADAATTN_FEATURES")
 FusedType = io.Custom("ADAATTN_FUSED")
+RegionsType = io.Custom("ADAATTN_REGIONS")
 
 
 def schema(node_id: str, display_name: str, *, aliases: list[str], **options: Any) -> io.Schema:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,8 +32,10 @@ from .outcome import told
 from .pairs import pair_up, repeat, repeat_masks, take
 from .pictures import fit_content_mask, painted_strength, to_alpha, to_image, to_pictures, to_style, with_hidden
 from .refine import MAX_STEPS, refined
+from .regions import Region, place
 from .sockets import (
     STYLE_SIZE,
+    RegionsType,
     attention_inputs,
     every_style,
     keep_color,
@@ -105,6 +108,12 @@ class Stylize(io.ComfyNode):
                     "take about half as much time again, and style size is not used. 0 is one pass, in which strokes "
                     "have the same size in pixels in every picture.",
                 ),
+                RegionsType.Input(
+                    "regions", display_name="regions", optional=True,
+                    tooltip="Connect AdaAttN Style Region: parts of the content in styles of their own. The styles of "
+                    "this node then paint the content mask, or without one what the regions leave. The content stays "
+                    "outside all masks.",
+                ),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="The repainted picture.")],
         )  # fmt: skip
@@ -135,12 +144,15 @@ class Stylize(io.ComfyNode):
         refine_steps: int = 0,
         every_style: bool = False,
         stroke_size: float = 0.0,
+        regions: tuple[Region, ...] | None = None,
         **more_styles: Any,  # noqa: ANN401 (style_2, style_2_weight, ...)
     ) -> io.NodeOutput:
         to_pictures(content, "content")  # its error comes before those of the styles
+        regions = checked_regions(regions, refine_steps)
         more = [slot for slot in SLOTS if more_styles.get(f"style_{slot}") is not None]
         weights = [style_weight, *(more_styles.get(f"style_{slot}_weight", 1.0) for slot in more)]
-        images = [style, *(more_styles[f"style_{slot}"] for slot in more)]
+        weights += [region.weight for region in regions]
+        images = [style, *(more_styles[f"style_{slot}"] for slot in more), *(region.style for region in regions)]
         pairs = pair_up(len(content), [len(one) for one in images], every_style)
         content_mask = repeat_masks(content_mask, len(content), pairs.contents)
         content = repeat(content, pairs.contents)
@@ -148,10 +160,11 @@ class Stylize(io.ComfyNode):
         mask = fit_content_mask(
             content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
-        strength = painted_strength(strength, mask)
+        used, areas, mask = place(regions, weights, mask, pairs, pictures)
+        weights, strength = [weights[number] for number in used], painted_strength(strength, mask)
         shrink = partial(reduced, short_side=checked_size(style_size, stroke_size))
-        of_styles = zip(images, [style_mask, *[None] * len(more)], strict=True)
-        styles, style_masks = zip(*(to_style(image, area, shrink) for image, area in of_styles), strict=True)
+        parts = [style_mask, *[None] * len(more), *(region.style_mask for region in regions)]
+        styles, style_masks = zip(*(to_style(images[number], parts[number], shrink) for number in used), strict=True)
         part = bridge.model_part(model_name)
         model, look = part.module, (attention_mode, sample_seed if attention_mode == "sampled" else 0)
         image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
@@ -165,20 +178,21 @@ class Stylize(io.ComfyNode):
             progress.show(result[:1])
 
         with bridge.loaded([part], pictures, *styles) as device:
-            shelf = bridge.shelf(part, device, styles, style_masks, look, weights, temperature, stroke_size)
+            shelf = bridge.shelf(part, device, styles, style_masks, look, weights, temperature, stroke_size, areas)
             encode = partial(kept_style, part, device)
             if is_large(pictures):
-                small, first = reduced(pictures[:1], PREVIEW_SIZE), (styles, style_masks, mask)
-                of_style, areas, area = batching.slice_batch(first, slice(0, 1))
-                source = KeptStyles(of_style, encode)
-                progress.show(stylize(model, small, source, style_masks=areas, content_mask=area, **painting))
+                small, first = reduced(pictures[:1], PREVIEW_SIZE), (styles, style_masks, where(mask, areas))
+                of_style, of_part, here = batching.slice_batch(first, slice(0, 1))
+                progress.show(
+                    stylize(model, small, KeptStyles(of_style, encode), style_masks=of_part, **here, **painting)
+                )
             share = sub_progress(progress, 0, TRANSFER_SHARE) if refine_steps else progress
             for items in pairs.groups():
                 stylize(
                     model, pictures[items], KeptStyles(styles, encode), style_masks=style_masks,
-                    content_mask=batching.slice_batch(mask, items),
                     progress=sub_progress(share, items.start / len(pictures), items.stop / len(pictures)),
-                    on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])), **painting,
+                    on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])),
+                    **batching.slice_batch(where(mask, areas), items), **painting,
                 )  # fmt: skip
         if refine_steps:
             share = sub_progress(progress, TRANSFER_SHARE, 1)
@@ -187,6 +201,25 @@ class Stylize(io.ComfyNode):
                 steps=refine_steps, style_masks=take(style_masks, pairs.styles), content_mask=mask, **options,
             )  # fmt: skip
         return io.NodeOutput(with_hidden(image, content, mask, strength))
+
+
+def checked_regions(regions: tuple[Region, ...] | None, refine_steps: int) -> tuple[Region, ...]:
+    """The regions that are connected.
+
+    Raises:
+        ValueError: there are some, and refinement, which knows no regions.
+    """
+    if regions and refine_steps:
+        raise ValueError(
+            f"refine steps is {refine_steps} and regions are connected, which refinement does not know. Set refine "
+            "steps to 0, or disconnect regions."
+        )
+    return regions or ()
+
+
+def where(mask: Tensor | None, areas: Sequence[Tensor] | None) -> dict[str, Any]:
+    """Arguments of `stylize` that say where to paint: the areas of the styles, or one for all of them."""
+    return {"content_mask": mask} if areas is None else {"region_masks": areas}
 
 
 def is_large(pictures: Tensor) -> bool:

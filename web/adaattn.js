@@ -7,6 +7,7 @@ const COLORS = {
   ADAATTN_DECODER: "#7c45ff",
   ADAATTN_FEATURES: "#d7d8e9",
   ADAATTN_FUSED: "#8e5d3b",
+  ADAATTN_REGIONS: "#0fff00",
 };
 
 // A palette that is loaded blanks the types it does not know, so the colours are set again whenever it may have been.

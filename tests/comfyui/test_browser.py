@@ -26,7 +26,9 @@ from tests.comfyui.browser import NODES_2, Desk, desk  # noqa: E402 (needs playw
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 FIRST = EXAMPLES[0]
-TYPES = ("ADAATTN_ENCODER", "ADAATTN_ATTENTION", "ADAATTN_DECODER", "ADAATTN_FEATURES", "ADAATTN_FUSED")
+TYPES = (
+    "ADAATTN_ENCODER", "ADAATTN_ATTENTION", "ADAATTN_DECODER", "ADAATTN_FEATURES", "ADAATTN_FUSED", "ADAATTN_REGIONS",
+)  # fmt: skip
 LANGUAGES = ("en", "ko", "zh", "ja")
 
 

@@ -23,6 +23,7 @@ IDS = {
     "AdaAttN_MixStyles": ["ADAATTN_FUSED"],
     "AdaAttN_AttentionMap": ["IMAGE"],
     "AdaAttN_Stylize": ["IMAGE"],
+    "AdaAttN_StyleRegion": ["ADAATTN_REGIONS"],
     "AdaAttN_ExamplePicture": ["IMAGE", "MASK"],
 }
 """Nodes and what they give. Ids are for ever: workflows out there name them."""

@@ -115,6 +115,17 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """An input of AdaAttN Stylize, changed with what it needs to have an effect."""
+REGIONS: dict[str, dict[str, Any]] = {
+    "regions": {"style": image(OTHER), "mask": LEFT},
+    "mask of a region": {"style": image(OTHER), "mask": 1 - LEFT},
+    "style of a region": {"style": image(OTHER.flip(-1)), "mask": LEFT},
+    "feather of a region": {"style": image(OTHER), "mask": LEFT, "mask_feather": 5},
+    "weight of a region": {"style": image(OTHER), "mask": LEFT * 0.5, "weight": 3.0},
+    "style mask of a region": {
+        "style": image(OTHER), "mask": LEFT, "style_mask": (torch.arange(48) < 20).float().expand(32, 48),
+    },
+}  # fmt: skip
+"""Inputs of AdaAttN Style Region, whose output is connected to AdaAttN Stylize."""
 
 
 def test_every_change_of_an_input_gives_what_a_fresh_run_gives(
@@ -129,11 +140,12 @@ def test_every_change_of_an_input_gives_what_a_fresh_run_gives(
         "style_4_weight",
         "stroke_size",
     }  # the first below, the last in test_stroke_size, others as weight 2
-    assert names - unchecked == {name for name in CHANGES if name in names}
+    changes = CHANGES | {name: {"regions": run("StyleRegion", **options)} for name, options in REGIONS.items()}
+    assert names - unchecked == {name for name in changes if name in names}
     first = run("Stylize", **STYLIZE)
-    results = {name: run("Stylize", **{**STYLIZE, **change}) for name, change in CHANGES.items()}
+    results = {name: run("Stylize", **{**STYLIZE, **change}) for name, change in changes.items()}
     assert torch.equal(run("Stylize", **STYLIZE), first)
-    for name, change in CHANGES.items():
+    for name, change in changes.items():
         pack_module("nodes.bridge")._models.clear()
         assert_same(results[name], run("Stylize", **{**STYLIZE, **change}))
         assert results[name].shape != first.shape or not torch.equal(results[name], first), name

@@ -102,8 +102,21 @@ CONTRACT = {
             "refine_steps": "INT",
             "every_style": "BOOLEAN",
             "stroke_size": "FLOAT",
+            "regions": "ADAATTN_REGIONS",
         },
         ["IMAGE"],
+    ),
+    "AdaAttN_StyleRegion": (
+        {
+            "style": "IMAGE",
+            "mask": "MASK",
+            "mask_invert": "BOOLEAN",
+            "mask_feather": "INT",
+            "style_mask": "MASK",
+            "weight": "FLOAT",
+            "previous": "ADAATTN_REGIONS",
+        },
+        ["ADAATTN_REGIONS"],
     ),
     "AdaAttN_StylizeVideo": (
         {
@@ -185,6 +198,7 @@ def test_only_what_must_be_connected_is_required(host: SimpleNamespace) -> None:
         name: [one.id for one in node.GET_SCHEMA().inputs if not one.optional] for name, node in host.nodes.items()
     }
     assert required["AdaAttN_Stylize"] == ["model_name", "content", "style", "strength"]
+    assert required["AdaAttN_StyleRegion"] == ["style", "mask"]
     assert required["AdaAttN_Apply"] == ["attention", "content", "style", "strength"]
     assert required["AdaAttN_Decode"] == ["decoder", "fused"]
     assert required["AdaAttN_Refine"] == ["image", "content", "style", "steps", "content_weight"]
@@ -222,6 +236,7 @@ def test_models_appear_when_the_list_is_asked_for_again(host: SimpleNamespace) -
 SHOWN = {
     "AdaAttN_Stylize": ["model_name", "strength", "keep_color", "stroke_size"],
     "AdaAttN_StylizeVideo": ["model_name", "strength", "steady", "keep_color"],
+    "AdaAttN_StyleRegion": ["mask_invert", "mask_feather"],
     "AdaAttN_Apply": ["strength"],
     "AdaAttN_Refine": ["steps", "keep_color"],
     "AdaAttN_AttentionMap": ["x", "y", "level"],
