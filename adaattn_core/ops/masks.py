@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.remarks import remark
 from .layout import counted, pictures_in_words, range_problem, value_range
 
 ASPECT_TOLERANCE = 0.02
@@ -25,7 +26,7 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
         mask: (H, W), (B or 1, H, W) or (B or 1, 1, H, W), in [0, 1] or truth values.
         picture: (B, 3, H, W).
         role: names the picture in error messages.
-        stretch: also accept a mask of another aspect ratio.
+        stretch: also accept a mask of another aspect ratio, with a remark unless it is empty.
 
     Returns:
         (B or 1, 1, H, W) float32 in [0, 1].
@@ -41,11 +42,12 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
         mask = mask[:, None]
     _check_mask(mask, len(picture), role)
     rows, columns = mask.shape[-2:]
-    if not stretch and abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
-        raise ValueError(
-            f"the {role} mask is {columns}x{rows} pixels, the {role} {width}x{height}: another aspect ratio. "
-            f"Crop or draw the mask to fit the {role}."
-        )
+    if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
+        problem = f"the {role} mask is {columns}x{rows} pixels, the {role} {width}x{height}: another aspect ratio"
+        if not stretch:
+            raise ValueError(f"{problem}. Crop or draw the mask to fit the {role}.")
+        if bool(mask.any()):
+            remark("", f"{problem}, so that the mask is stretched")
     return resize_mask(mask.float().clamp(0, 1), (height, width))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adaattn_core.ops.masks import feather_mask, fit_mask, resize_mask, shape_mask
+from adaattn_core.runtime.remarks import collected_remarks
 from tests.helpers.small_models import picture
 
 
@@ -26,11 +27,22 @@ def test_a_mask_of_the_right_size_keeps_its_values(stretch: bool) -> None:
 
 def test_stretching_takes_a_mask_of_another_aspect() -> None:
     """Left half white, 4 x 2, stretched to 20 x 60: still the left half, but for the slope between the two columns."""
-    fitted = fit_mask(torch.tensor([[1.0, 0.0]] * 4), picture(20, 60), "content", stretch=True)
+    with collected_remarks() as notes:
+        fitted = fit_mask(torch.tensor([[1.0, 0.0]] * 4), picture(20, 60), "content", stretch=True)
+    assert [note.text for note in notes] == [
+        "the content mask is 2x4 pixels, the content 60x20: another aspect ratio, so that the mask is stretched"
+    ]
     assert fitted.shape == (1, 1, 20, 60)
     assert bool((fitted[..., :15] == 1).all()) and bool((fitted[..., 45:] == 0).all())
     with pytest.raises(ValueError, match="another aspect ratio"):
         fit_mask(torch.tensor([[1.0, 0.0]] * 4), picture(20, 60), "content")
+
+
+@pytest.mark.parametrize("mask", [torch.ones(40, 60), torch.zeros(4, 2)], ids=["twice as large", "empty"])
+def test_nothing_is_said_of_a_mask_that_is_only_enlarged_or_empty(mask: torch.Tensor) -> None:
+    with collected_remarks() as notes:
+        fit_mask(mask, picture(20, 30), "content", stretch=True)
+    assert notes == []
 
 
 def test_a_shrunk_mask_is_averaged() -> None:
