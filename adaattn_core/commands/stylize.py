@@ -22,10 +22,9 @@ from ..inference.refine import refine
 from ..inference.stylize import stylize
 from ..io.files import is_stream
 from ..io.image_files import CONTENT_KEY, source_digest
-from ..io.images import holds_alpha, load_color_and_alpha, load_mask, save_image
+from ..io.images import holds_alpha, load_color_and_alpha, save_image
 from ..models.encoder import VGGEncoder
 from ..models.model import StyleTransferModel
-from ..ops.masks import fit_mask
 from ..ops.opacity import over_white, resize_with_alpha, restore_hidden, visible_color
 from ..runtime.distributed import DistributedContext
 from ..runtime.prefetch import PREFETCH, prefetch_map
@@ -51,6 +50,7 @@ from .shared.options import (
 )
 from .shared.paths import input_path, output_path, report
 from .shared.plan import Plan, StyleMix, plan, result_count, share_of
+from .shared.regions import Areas, add_region_option
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ A photo of 12 megapixels with strokes that can be seen:
   adaattn stylize photo.jpg --style painting.jpg -o result.png --stroke-size 1
 Every picture of a folder; --resume continues a run that was stopped:
   adaattn stylize holiday/ --style painting.jpg -o results/ --resume
+The sky in one style and the rest in another; --region can be given several times:
+  adaattn stylize photo.jpg --region sky_mask.png a.jpg --style b.jpg -o result.png
 One result for each style, named photo__painting.png:
   adaattn stylize photo.jpg --style "paintings/*.jpg" -o results/
 The same folder divided among 4 processes, each with its own GPU if there are 4:
@@ -73,6 +75,7 @@ The same folder divided among 4 processes, each with its own GPU if there are 4:
 IDLE = (
     *PAINTING,
     Idle("--refine-content", lambda args: not args.refine, "without --refine N, which it steers"),
+    Idle("--content-mask", lambda args: not args.style, "without --style, whose region it is beside those of --region"),
     Idle("--resume", lambda args: is_stream(args.output), "where the result is a stream, of which nothing stays"),
 )
 
@@ -87,9 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures to repaint: files, folders or glob patterns; - is standard input",
     )
     parser.add_argument(
-        "--style", action="append", required=True, type=input_path, metavar="S",
-        help="style picture. Give the option several times to mix styles. A single folder or glob pattern makes one "
-        "result for each of its pictures",
+        "--style", action="append", type=input_path, metavar="S",
+        help="style picture; needed unless there is a --region. Give the option several times to mix styles. A single "
+        "folder or glob pattern makes one result for each of its pictures",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", required=True, type=output_path, metavar="OUT",
@@ -132,6 +135,7 @@ def _add_region_options(group: argparse._ArgumentGroup) -> None:
         metavar="M",
         help="mask picture: white is repainted, black stays as in the content",
     )
+    add_region_option(group)
     add_style_mask_option(group)
 
 
@@ -167,7 +171,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with ranks.main_process_fails_first(), ranks.main_process_warns():
             planned = plan(args)
-            worker = StylizeJob(args, ranks, is_single=planned.total == 1)
+            areas = Areas(args.content_mask if args.style else None, planned.regions, args.style_weights)
+            worker = StylizeJob(args, ranks, areas, is_single=planned.total == 1)
             remark_idle(IDLE, args)
         return _run_share(worker, planned)
     except KeyboardInterrupt as stop:
@@ -194,7 +199,7 @@ def _run_share(worker: StylizeJob, planned: Plan) -> int:
         logger.warning("%s", line)
     outputs = [result.output for mix in remaining for result in mix.results]
     with nullcontext() if worker.is_single else claimed(Path(args.output), outputs):
-        outcomes = _stylize_all(worker, _jobs(remaining, args), total)
+        outcomes = _stylize_all(worker, _jobs(remaining, worker), total)
     process = f"process {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
     total += len(failures)
     failures = [*failures, *(outcome.reason for outcome in outcomes if isinstance(outcome, Failure))]
@@ -211,10 +216,10 @@ def _run_share(worker: StylizeJob, planned: Plan) -> int:
     return 0
 
 
-def _jobs(mixes: Iterable[StyleMix], args: argparse.Namespace) -> Iterator[Job]:
+def _jobs(mixes: Iterable[StyleMix], worker: StylizeJob) -> Iterator[Job]:
     """The jobs of all mixes; the jobs of one mix share its styles."""
     for mix in mixes:
-        styles = Styles(mix.styles, mix.masks, args)
+        styles = worker.areas.styles(mix.styles, mix.masks, worker.args)
         for result in mix.results:
             yield Job(result.content, result.output, styles)
 
@@ -240,6 +245,7 @@ class StylizeJob:
     Args:
         args: the options of the command.
         ranks: the process and its device.
+        areas: where the styles are painted.
         is_single: there is one picture in all: its failure is the failure of the command. If there are several,
             a failed picture is left out.
 
@@ -247,12 +253,9 @@ class StylizeJob:
         counter: the progress of the run, if it is shown.
     """
 
-    def __init__(self, args: argparse.Namespace, ranks: DistributedContext, is_single: bool) -> None:
-        self.args, self.ranks, self.is_single = args, ranks, is_single
+    def __init__(self, args: argparse.Namespace, ranks: DistributedContext, areas: Areas, is_single: bool) -> None:
+        self.args, self.ranks, self.areas, self.is_single = args, ranks, areas, is_single
         self.counter: StepCounter | None = None
-        self.mask = load_mask(args.content_mask) if args.content_mask else None
-        if self.mask is not None and not bool(self.mask.any()):
-            remark(args.content_mask, "this mask is black everywhere, so nothing is painted")
         find_model(args.model)
         self.device = ranks.pick_device(args.device)
 
@@ -275,8 +278,7 @@ class StylizeJob:
                 picture, alpha = over_white(picture, alpha), None
             if self.args.size:
                 picture, alpha = resize_with_alpha(picture, alpha, self.args.size)
-            if self.mask is not None:
-                fit_mask(self.mask, picture, "content")
+            self.areas.check(picture)
         except Exception as error:
             return self._failure(job, error)
         return Pixels(picture, alpha, digest)
@@ -296,17 +298,18 @@ class StylizeJob:
     def _stylize(self, styles: Styles, color: Tensor, alpha: Tensor | None) -> Tensor:
         """The painted colours of a content; hidden ones stay where nothing is painted."""
         painted = self._paint(styles, visible_color(color, alpha))
-        mask = 1.0 if self.mask is None else fit_mask(self.mask, color, "content")
-        return restore_hidden(painted, color, alpha, self.args.strength * mask)
+        covered = self.areas.covered(color, len(styles.paths))
+        return restore_hidden(painted, color, alpha, self.args.strength * covered)
 
     def _paint(self, styles: Styles, picture: Tensor) -> Tensor:
         args = self.args
+        if not styles.paths:
+            return picture  # every mask is black
         options = {
-            "style_weights": args.style_weights,
             "strength": args.strength,
             "temperature": args.temperature,
-            "content_mask": self.mask,
             "keep_color": args.keep_color,
+            **self.areas.options(len(styles.paths)),
         }
         result = stylize(
             self.model, picture, **styles.source(self.model), max_memory_gb=args.max_memory_gb, **options

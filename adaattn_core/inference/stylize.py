@@ -253,8 +253,10 @@ def _fit_regions(masks: Sequence[Tensor | None] | None, content: Tensor, weights
     if not used:
         remark("", "every region mask is empty, so nothing is painted; draw the regions in white")
     for index, mask in enumerate(regions):
-        if used and not bool(mask.any()):
+        if used and not bool(mask.any()) and masks[index] is not None:
             remark("", f"region {index + 1} is empty, so its style is painted nowhere; draw the region in white")
+        elif used and not bool(mask.any()):
+            remark("", "the region masks cover the whole content, so that a style without one is painted nowhere")
     kept = tuple(regions[index] for index in used)
     return _Regions(used, kept, union(kept) if kept else nothing)
 

@@ -134,8 +134,9 @@ def test_arguments_that_are_missing(complain: Complain) -> None:
     assert complain("") == "the following arguments are required: COMMAND. See adaattn --help."
     assert complain("paint").startswith("argument COMMAND: invalid choice: 'paint'")
     assert complain("stylize sea.png") == (
-        "the following arguments are required: --style, -o/--output. See adaattn stylize --help."
+        "the following arguments are required: -o/--output. See adaattn stylize --help."
     )
+    assert complain("stylize sea.png -o out/a.png") == ("there is no style. Give --style S, or --region MASK STYLE.")
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_one_empty_region_is_left_out_with_a_notice(model: StyleTransferModel) -
     ]
 
 
+def test_a_style_that_the_masks_leave_nothing_is_left_out_with_a_notice(model: StyleTransferModel) -> None:
+    whole = torch.ones(64, 96)
+    with collected_remarks() as notes:
+        result = stylize(model, CONTENT, STYLES[:2], region_masks=[whole, None])
+    assert_same(result, stylize(model, CONTENT, STYLES[0]))
+    assert [note.text for note in notes] == [
+        "the region masks cover the whole content, so that a style without one is painted nowhere"
+    ]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_region_of_one_pixel_changes_that_pixel_alone(dtype: torch.dtype) -> None:
     model, mask = small_model().set_precision(dtype), torch.zeros(1, 1, 64, 96)

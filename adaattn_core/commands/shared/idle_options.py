@@ -48,7 +48,7 @@ PAINTING = (
     Idle("--style-weights", lambda args: len(args.style_weights) == 1, "with a single style"),
     Idle(
         "--style-weights --keep-color --temperature --attention --stroke-size --refine --style-size --content-mask "
-        "--style-mask --precision",
+        "--style-mask --region --precision",
         lambda args: args.strength == 0, "at --strength 0, which gives the content back",
     ),
 )  # fmt: skip

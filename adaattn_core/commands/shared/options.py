@@ -202,13 +202,16 @@ class Styles:
         return {"style": self.kept, "style_masks": masks, **options}
 
 
-def find_styles(patterns: Sequence[str], allow_many: bool = True, without: str | None = None) -> list[FoundImage]:
-    """The style pictures that the values of --style name.
+def find_styles(
+    patterns: Sequence[str], allow_many: bool = True, without: str | None = None, option: str = "--style"
+) -> list[FoundImage]:
+    """The style pictures that the values of an option name.
 
     Args:
         patterns: files, folders or globs. Each has to name one picture, except as follows.
         allow_many: a single pattern may name several pictures, to be used one after another.
         without: a folder for results, which is not searched (`search_images`).
+        option: names the option in messages.
 
     Raises:
         ImageError: a pattern names no picture.
@@ -222,7 +225,7 @@ def find_styles(patterns: Sequence[str], allow_many: bool = True, without: str |
         if len(paths) > 1 and not (allow_many and len(patterns) == 1):
             needed = "with several --style options, each needs one picture" if allow_many else "one picture is needed"
             advice = "Name the pictures" + (", or give only this --style to use them one by one" if allow_many else "")
-            raise ValueError(f"--style {pattern} holds {len(paths)} pictures; {needed}. {advice}.")
+            raise ValueError(f"{option} {pattern} holds {len(paths)} pictures; {needed}. {advice}.")
     return [path for paths in matches for path in paths]
 
 

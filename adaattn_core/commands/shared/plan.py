@@ -13,6 +13,7 @@ from ...io.image_files import search_images
 from ...runtime.distributed import DistributedContext
 from .options import NO_MASK, check_style_weights, find_styles, style_masks
 from .paths import check_no_input_among, make_folder, refusal
+from .regions import Region
 from .results import Result, place_results, without_results
 
 
@@ -30,6 +31,7 @@ class Plan(NamedTuple):
     mixes: list[StyleMix]
     total: int
     failures: list[str]
+    regions: list[Region]
 
 
 def plan(args: argparse.Namespace) -> Plan:
@@ -41,8 +43,9 @@ def plan(args: argparse.Namespace) -> Plan:
         ValueError: the options do not fit together.
     """
     found, failures = search_images(args.content, without=args.output)
-    styles = find_styles(args.style, without=args.output)
-    one_by_one = len(args.style) == 1 and styles[0].root is not None
+    regions = find_regions(args)
+    styles = find_styles(args.style or [], without=args.output)
+    one_by_one = len(args.style or []) == 1 and styles[0].root is not None
     if one_by_one:
         styles = without_results(styles, args.output)
     paths = [style.path for style in styles]
@@ -51,9 +54,8 @@ def plan(args: argparse.Namespace) -> Plan:
     contents = without_results(found, args.output)
     results = place_results(contents, styles, args.output, one_by_one)
     outputs = [result.output for mix in results for result in mix]
-    check_no_input_among(
-        outputs, [*(content.path for content in contents), *paths, *masks, args.content_mask or NO_MASK]
-    )
+    inputs = [*paths, *masks, args.content_mask or NO_MASK, *(path for region in regions for path in region)]
+    check_no_input_among(outputs, [*(content.path for content in contents), *inputs])
     mixes = [([path], [mask]) for path, mask in zip(paths, masks, strict=True)] if one_by_one else [(paths, masks)]
     if outputs and not is_stream(outputs[0]):
         make_folder(outputs[0].parent if [Path(args.output)] == outputs else Path(args.output))
@@ -63,8 +65,27 @@ def plan(args: argparse.Namespace) -> Plan:
     return Plan(
         [StyleMix(*mix, [result for result in some if result.output not in refused])
          for mix, some in zip(mixes, results, strict=True)],
-        len(outputs), [*failures, *refused.values()],
+        len(outputs), [*failures, *refused.values()], regions,
     )  # fmt: skip
+
+
+def find_regions(args: argparse.Namespace) -> list[Region]:
+    """The values of --region.
+
+    Raises:
+        ImageError: a pattern names no picture.
+        ValueError: there is no style at all, a pattern names several pictures, or the pixels are to be refined.
+    """
+    if not args.region:
+        if not args.style:
+            raise ValueError("there is no style. Give --style S, or --region MASK STYLE.")
+        return []
+    if args.refine:
+        raise ValueError("--refine came with --region, which refinement does not know. Leave one of them out.")
+    return [
+        Region(mask, find_styles([style], allow_many=False, option=f"--region {mask}")[0].path)
+        for mask, style in args.region
+    ]
 
 
 def share_of(mixes: Sequence[StyleMix], ranks: DistributedContext, skip_done: bool = False) -> list[StyleMix]:
