@@ -22,7 +22,7 @@ from ..runtime.remarks import remark
 from . import tiff
 from .file_kinds import HEAD_BYTES
 from .files import StrPath, error_reason
-from .formats import explain_unidentified, open_formats
+from .formats import bits_per_value, explain_unidentified, open_formats
 
 MAX_PIXELS = 256 * 1024 * 1024
 """Largest picture that is decoded: 3 GiB as float32, and up to 3 GiB more while it is read. A larger picture is a
@@ -33,6 +33,8 @@ CODEC_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupErr
                 struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
 _VIDEO_READS = ("GIF", "PNG")
 """Formats of animations that `adaattn video` reads."""
+_UNTOLD_DEPTHS = ("AVIF", "HEIF", "JPEG2000")
+"""Formats of which Pillow decodes 8 bits and does not tell whether the file holds more."""
 _pillow_lock = threading.Lock()
 
 
@@ -56,7 +58,7 @@ def decode(source: StrPath | BytesIO, name: str = "", draft_side: int = 0) -> Im
                 problem = tiff.check_page(picture, name) if isinstance(picture, TiffImageFile) else None
                 if problem:
                     raise ImageError(f"{name} {problem}")
-                return _load(picture, name, draft_side)
+                return _load(picture, file, name, draft_side)
             size = f"{picture.width}x{picture.height} pixels"
         except ImageError:
             raise
@@ -93,12 +95,12 @@ def _identify(file: IO[bytes]) -> ImageFile.ImageFile:
         return Image.open(file, formats=open_formats())
 
 
-def _load(picture: ImageFile.ImageFile, name: str, draft_side: int) -> Image.Image:
+def _load(picture: ImageFile.ImageFile, file: IO[bytes], name: str, draft_side: int) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     is_large = limit is not None and picture.width * picture.height > limit  # Pillow compares again in some formats
     with _pillow_settings() if is_large or ImageFile.LOAD_TRUNCATED_IMAGES else nullcontext():
         _remark_frames(picture, name)
-        _remark_depth(picture, name)
+        _remark_depth(picture, file, name)
         if draft_side:
             picture.draft("RGB", (draft_side, draft_side))
         tags = dict(picture.tag_v2) if isinstance(picture, TiffImageFile) else {}
@@ -123,15 +125,24 @@ def _remark_frames(picture: ImageFile.ImageFile, name: str) -> None:
     remark(name, f"the first of its {count} frames is used; {advice}")
 
 
-def _remark_depth(picture: ImageFile.ImageFile, name: str) -> None:
-    """Says that Pillow keeps the high byte of colours of 16 bits; grey of 16 bits has a mode of its own.
+def _remark_depth(picture: ImageFile.ImageFile, file: IO[bytes], name: str) -> None:
+    """Says that Pillow keeps 8 bits of colours that have more; grey of 16 bits has a mode of its own.
 
     Read in full, they would need another decoder, and results are written with 8 bits.
     """
-    arguments = [str(tile[3]) for tile in getattr(picture, "tile", ())[:1]]
-    is_deep = any(";16" in text or (picture.format == "PPM" and text.endswith(", 65535)")) for text in arguments)
-    if is_deep and picture.mode[0] not in "IF":
-        remark(name, "its values of 16 bits are read with 8 bits, as results are written")
+    bits = 8 if picture.mode[0] in "IF" else _depth(picture, file)
+    if bits > 8:
+        remark(name, f"its values of {bits} bits are read with 8 bits, as results are written")
+
+
+def _depth(picture: ImageFile.ImageFile, file: IO[bytes]) -> int:
+    """Bits of each value in the file of a picture."""
+    if picture.format in _UNTOLD_DEPTHS:
+        return bits_per_value(file)
+    arguments = [tile[3] for tile in getattr(picture, "tile", ())[:1]]
+    if picture.format == "PPM" and arguments and isinstance(arguments[0], tuple):
+        return max(8, *(value.bit_length() for value in arguments[0] if isinstance(value, int)))
+    return 16 if any(";16" in str(argument) for argument in arguments) else 8
 
 
 def _frame_count(picture: ImageFile.ImageFile) -> int:

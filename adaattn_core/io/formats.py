@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from io import SEEK_END
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image
 
@@ -123,3 +125,63 @@ def _plugin_format(head: bytes) -> str:
     if brands.intersection(_HEIF_BRANDS):
         return "HEIF"
     return "JXL" if head.startswith(_JXL_HEADS) else ""
+
+
+# Bits of each value
+
+_CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"jp2h": 0}
+"""Boxes whose content is searched for further boxes -> bytes that come before these."""
+_DEPTHS: dict[bytes, Callable[[bytes], int]] = {
+    b"av1C": lambda box: 8 + 2 * bool(box[2] & 0x40) + 2 * bool(box[2] & 0x20),
+    b"hvcC": lambda box: 8 + max(box[17] & 7, box[18] & 7),
+    b"ihdr": lambda box: 0 if box[10] == 255 else 1 + (box[10] & 0x7F),  # 255: they differ, and bpcc follows
+    b"bpcc": lambda box: 1 + max(value & 0x7F for value in box),
+}
+"""Boxes that state the bits of each value. Sources: AV1 codec ISO media file format binding, 2.3; ISO/IEC 14496-15,
+8.3.3.1; ISO/IEC 15444-1, annex I.5.3."""
+_CODESTREAM = b"\xff\x4f\xff\x51"
+"""Begin of a JPEG 2000 codestream. Source: ISO/IEC 15444-1, annex A."""
+_MOST_BOXES = 1000
+
+
+def bits_per_value(file: IO[bytes]) -> int:
+    """Bits of each value of an AVIF, HEIC or JPEG 2000 file, of which Pillow tells the high 8 only; 8 for others.
+
+    Of a file with several pictures (opacity, a thumbnail), those of the deepest one.
+    """
+    position = file.tell()
+    depths = [8]
+    with suppress(IndexError, ValueError, struct.error):  # damage
+        file.seek(0)
+        head = file.read(4096)
+        if head.startswith(_CODESTREAM):
+            depths += [1 + (head[42 + 3 * index] & 0x7F) for index in range(int.from_bytes(head[40:42], "big"))]
+        else:
+            depths += [_DEPTHS[kind](content) for kind, content in _boxes(file)]
+    file.seek(position)
+    return max(depths)
+
+
+def _boxes(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The boxes of _DEPTHS in a file: kind, and the first bytes of the content."""
+    pending = [(0, file.seek(0, SEEK_END))]
+    for _ in range(_MOST_BOXES):
+        if not pending:
+            return
+        start, end = pending.pop()
+        file.seek(start)
+        head = file.read(16)
+        size, kind = struct.unpack(">I4s", head[:8])
+        begin = start + 8
+        if size == 1:
+            (size,), begin = struct.unpack(">Q", head[8:]), start + 16
+        stop = min(start + size, end) if size else end
+        if stop < begin:
+            return
+        if end - stop >= 8:
+            pending.append((stop, end))
+        if kind in _CONTAINERS:
+            pending.append((begin + _CONTAINERS[kind], stop))
+        elif kind in _DEPTHS:
+            file.seek(begin)
+            yield kind, file.read(min(stop - begin, 64))

@@ -16,6 +16,7 @@ import pytest
 
 from adaattn_core.errors import ImageError
 from adaattn_core.io.decoding import decode, quiet_decoders
+from adaattn_core.io.formats import bits_per_value, open_formats
 from adaattn_core.io.images import load_image, to_pil
 from tests.helpers.small_models import picture
 
@@ -102,9 +103,51 @@ def test_colours_of_16_bits_that_are_read_with_8_are_remarked(
     assert caplog.messages == [line] * is_said
 
 
-def test_other_formats_with_16_bits_are_remarked_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for maximum in (255, 65535):
+def test_deep_ppm_files_are_remarked_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for maximum in (255, 1023, 4095, 65535):
         size = 2 if maximum > 255 else 1
         (tmp_path / f"{maximum}.ppm").write_bytes(b"P6 16 16 %d\n" % maximum + bytes(16 * 16 * 3 * size))
         decode(tmp_path / f"{maximum}.ppm")
-    assert [line.partition(": ")[0] for line in caplog.messages] == [str(tmp_path / "65535.ppm")]
+    assert caplog.messages == [
+        f"{tmp_path / name}: its values of {bits} bits are read with 8 bits, as results are written"
+        for name, bits in (("1023.ppm", 10), ("4095.ppm", 12), ("65535.ppm", 16))
+    ]
+
+
+DEEP = Path(__file__).parents[1] / "data" / "deep"
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("ten_bits.avif", 10), ("ten_bits.heic", 10), ("sixteen_bits.jp2", 16), ("twelve_bits.j2k", 12)]
+)
+def test_formats_whose_depth_pillow_does_not_tell_are_remarked_too(
+    name: str, bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert bits_per_value(BytesIO((DEEP / name).read_bytes())) == bits
+    if {".avif": "AVIF", ".heic": "HEIF"}.get(Path(name).suffix, "JPEG2000") in open_formats():
+        decode(DEEP / name)
+        line = f"{DEEP / name}: its values of {bits} bits are read with 8 bits, as results are written"
+        assert caplog.messages == [line]
+
+
+def test_the_same_formats_with_8_bits_are_not_remarked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jp2", "a.j2k", "a.avif"):
+        if name != "a.avif" or "AVIF" in open_formats():
+            to_pil(picture(20, 24)).convert("RGBA").save(tmp_path / name)
+            decode(tmp_path / name)
+            assert bits_per_value(BytesIO((tmp_path / name).read_bytes())) == 8
+    assert caplog.messages == []
+
+
+def test_damage_in_the_boxes_of_a_file_ends_the_search_for_its_depth() -> None:
+    generator = random.Random(0)
+    for path in DEEP.glob("ten_bits.*"):
+        whole = path.read_bytes()
+        for size in range(0, len(whole), 3):
+            assert bits_per_value(BytesIO(whole[:size])) in (8, 10)
+        for _ in range(300):
+            damaged = bytearray(whole)
+            for _ in range(3):
+                damaged[generator.randrange(len(whole) // 2)] = generator.randrange(256)
+            assert 8 <= bits_per_value(BytesIO(damaged)) <= 128
+    assert bits_per_value(BytesIO((bytes(3) + b"\x08free") * 10**6)) == 8
