@@ -24,7 +24,6 @@ class Page {
     });
     this.easel = new Easel($("easel"), { mask: () => this.wish() });
     this.camera = new Camera((video) => this.usePhoto(pictureOf(video, "photo of the camera")));
-    this.speed = {};
   }
 
   // What is chosen
@@ -136,6 +135,15 @@ class Page {
     if (!(error instanceof PaintingError)) throw error;
     $("status").textContent = "";
     this.#alert(explained(error, job.content));
+  }
+
+  /** Loads what paints before anybody asks for it. */
+  async warmUp() {
+    try {
+      await this.painter.start();
+    } catch (error) {
+      if (!(error instanceof Cancelled)) this.#alert(explained(error, this.content));
+    }
   }
 
   cancel() {
@@ -268,6 +276,7 @@ class Page {
     };
     $("masking").addEventListener("change", () => {
       masking();
+      if ($("masking").checked) $("easel").scrollIntoView({ block: "nearest" });
       this.wish();
     });
     $("see").addEventListener("change", masking);
@@ -317,10 +326,8 @@ async function begin() {
   page.showExamples();
   page.listen();
   await Promise.all([page.useExample("photo", site.photos[0]), page.useExample("style", site.styles[0])]);
-  page.painter.start().catch((error) => page.attempt(() => {
-    throw new PictureError(explained(error, page.content));
-  }));
   globalThis.page = page; // for tests
+  page.warmUp();
 }
 
 begin();

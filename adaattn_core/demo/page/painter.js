@@ -40,13 +40,21 @@ export class Painter {
       this.#fail({ word: "download", detail: event.message || "worker.js" });
     };
     const threads = threadCount(navigator.hardwareConcurrency || 1, globalThis.crossOriginIsolated);
-    this.on.ready(await this.#ask("start", { wanted: this.wanted, threads }));
+    const engine = await this.#ask("start", { wanted: this.wanted, threads });
+    this.on.ready({ ...engine, why: this.why ?? engine.why });
   }
 
-  /** job: see `paint` of worker.js. */
+  /** job: see `paint` of worker.js. Where the graphics card fails, the processor takes over. */
   async paint(job) {
-    await this.start();
-    return this.#ask("paint", job);
+    try {
+      await this.start();
+      return await this.#ask("paint", job);
+    } catch (error) {
+      if (error.backend !== "webgpu") throw error;
+      this.wanted = "wasm";
+      this.why = `WebGPU failed: ${error.message}`;
+      return this.paint(job);
+    }
   }
 
   /** The data of the attention viewer for a content and a style. */

@@ -10,15 +10,14 @@ export const STAGES = {
 export const STROKES = ["fine", "small", "medium", "broad"];
 
 /** What went wrong in the worker, in one line. */
-export function explained({ word, message, backend }, { width, height }) {
+export function explained({ word, message }, { width, height }) {
   if (word === "memory") {
     return `There is not enough memory for ${width} x ${height} pixels. Choose a smaller size, or close other pages.`;
   }
   if (word === "download") {
     return `A part of this page could not be loaded: ${message}. Check the connection, and press Paint again.`;
   }
-  const kind = backend === "webgpu" ? "on the graphics card" : "on the processor";
-  return `Painting ${kind} has failed: ${message}. Press Paint to try again.`;
+  return `Painting has failed: ${message}. Press Paint to try again.`;
 }
 
 /** What computes. */

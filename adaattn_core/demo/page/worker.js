@@ -23,7 +23,7 @@ let backend;
 
 /** Loads the runtime and the graphs. wanted: "auto", "webgpu" or "wasm". Returns what will compute, and why. */
 async function start({ wanted, threads }) {
-  const refused = wanted === "wasm" ? "" : await missingGpu();
+  const refused = wanted === "wasm" ? "" : await missingGpu(wanted);
   const models = await Promise.all(STAGES.map(download));
   let why = refused;
   if (wanted !== "wasm" && !refused) {
@@ -37,12 +37,14 @@ async function start({ wanted, threads }) {
   return { backend, threads: backend === "wasm" ? threads : 1, why };
 }
 
-/** Why this browser has no usable WebGPU; "" if it has. */
-async function missingGpu() {
+/** Why this browser has no useful WebGPU; "" if it has. */
+async function missingGpu(wanted) {
   if (!navigator.gpu) return "this browser has no WebGPU";
   try {
     const adapter = await navigator.gpu.requestAdapter();
-    return adapter ? "" : "this browser has WebGPU, but no graphics card for it";
+    if (!adapter) return "this browser has WebGPU, but no graphics card for it";
+    const isEmulated = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
+    return isEmulated && wanted !== "webgpu" ? "this browser only emulates WebGPU, which is slower" : "";
   } catch (error) {
     return `WebGPU failed: ${reason(error)}`;
   }
@@ -66,9 +68,10 @@ async function open(kind, threads, models) {
   }
   ort.env.wasm.wasmPaths = RUNTIME;
   ort.env.wasm.numThreads = threads;
+  const options = { executionProviders: [kind], logSeverityLevel: 3 }; // warnings are for those who write runtimes
   const opened = {};
   for (const [index, stage] of STAGES.entries()) {
-    opened[stage] = await ort.InferenceSession.create(models[index], { executionProviders: [kind] });
+    opened[stage] = await ort.InferenceSession.create(models[index], options);
   }
   sessions = opened;
   backend = kind;
