@@ -36,7 +36,11 @@ FLOW_SIDE = 480
 SMALLEST_FLOW = 32
 """Smaller frames are enlarged to this short side: OpenCV's search fails on pictures of a single patch."""
 SIGMA = 0.06
-"""Difference of the contents at which the weight falls to 1/e; the noise of a camera is a fifth of it."""
+"""Difference of the contents, above that of noise, at which the weight falls to 1/e."""
+NOISE_MEDIANS = 3
+"""Differences up to so many times the frame's median count as noise of the camera or the flow, not as occlusion."""
+LARGEST_NOISE = 0.04
+"""Largest difference that counts as noise: a cross-fade changes the whole frame by more."""
 MEAN_SIDE, DILATION_SIDE = 5, 9
 """Sides of the windows over which differences are averaged and dilated: brushwork extends beyond a moving object."""
 CUT_DIFFERENCE = 0.06
@@ -190,11 +194,13 @@ class TemporalSmoother:
 
 
 def occlusion_weight(difference: Tensor) -> Tensor:
-    """Weight from 1 (the contents agree) to 0 (occlusion) for a (1, 1, H, W) difference of the contents."""
+    """Weight from 1 (the contents agree up to noise) to 0 (occlusion) for a (1, 1, H, W) difference of the contents."""
     dilated = _box_mean(difference, MEAN_SIDE)
     for side in ((DILATION_SIDE, 1), (1, DILATION_SIDE)):
         dilated = functional.max_pool2d(dilated, side, stride=1, padding=(side[0] // 2, side[1] // 2))
-    return torch.exp(-((_box_mean(dilated, MEAN_SIDE) / SIGMA) ** 2))
+    dilated = _box_mean(dilated, MEAN_SIDE)
+    noise = (NOISE_MEDIANS * dilated.median()).clamp_max(LARGEST_NOISE)
+    return torch.exp(-(((dilated - noise).clamp_min(0) / SIGMA) ** 2))
 
 
 def match_sharpness(image: Tensor, reference: Tensor, largest: float) -> Tensor:

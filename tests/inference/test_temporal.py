@@ -94,6 +94,19 @@ def test_the_weight_is_small_around_a_difference() -> None:
     assert weight[0, 0, 20, 26] < 0.1 < 0.99 < weight[0, 0, 20, 32]
 
 
+def test_noise_all_over_a_frame_does_not_lower_the_weight() -> None:
+    noise = 0.02 * torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert occlusion_weight(noise).min() > 0.99
+    uncovered = noise.clone()
+    uncovered[..., 24:40, 24:40] = 0.2
+    weight = occlusion_weight(uncovered)
+    assert weight[..., 28:36, 28:36].max() < 0.05 and weight[..., :8].min() > 0.99
+
+
+def test_a_change_of_the_whole_frame_is_no_noise() -> None:
+    assert occlusion_weight(torch.full((1, 1, 32, 32), 0.12)).max() < 0.2
+
+
 def test_detail_is_amplified_to_the_strength_of_the_reference() -> None:
     model = picture(64, 64)
     faint = 0.5 + (model - 0.5) * 0.5
