@@ -12,7 +12,7 @@ from tests.comfyui.conditions import require_browser
 
 require_browser()
 
-from adaattn_core.demo.site import PICTURE_FOLDER  # noqa: E402
+from adaattn_core.demo.site import PAGE_FOLDER, PICTURE_FOLDER  # noqa: E402
 from adaattn_core.inference.stylize import stylize  # noqa: E402
 from adaattn_core.io.images import load_image  # noqa: E402
 from adaattn_core.ops.resize import resize_image  # noqa: E402
@@ -74,6 +74,23 @@ def test_only_what_is_brushed_is_painted(desk: Desk, model: Any) -> None:
     desk.after(lambda: desk.page.click("#invert"))
     inside = (mask == 1).expand_as(before)
     assert torch.equal(desk.picture("after")[inside], before[inside])
+
+
+def test_a_mask_follows_its_photo_to_another_size_and_not_to_another_photo(desk: Desk) -> None:
+    desk.use("photo", PICTURE_FOLDER / "coffee.jpg", short_side=300)
+    desk.page.select_option("#size", "256")
+    desk.page.check("#masking")
+    desk.page.focus("#mask")
+    desk.page.keyboard.press(" ")
+    shares = "() => { const { mask } = page.easel; return mask && [mask.length, mask.reduce((a, b) => a + b) / 255]; }"
+    pixels, brushed = desk.page.evaluate(shares)
+    assert pixels == 384 * 256
+    desk.page.select_option("#size", "512")
+    larger, then = desk.page.evaluate(shares)
+    assert larger == 450 * 300
+    assert then / larger == pytest.approx(brushed / pixels, rel=0.02)
+    desk.use("photo", PICTURE_FOLDER / "astronaut.jpg", short_side=64)
+    assert desk.page.evaluate(shares) is None
 
 
 def test_broader_strokes_read_a_larger_style(desk: Desk) -> None:
@@ -194,6 +211,22 @@ def test_a_part_that_does_not_come_is_named_and_asked_for_again(browser: Browser
     desk.start_anew().paint()
     assert not desk.page.locator("#alert").is_visible()
     context.close()
+
+
+def test_a_page_whose_description_does_not_come_says_so(browser: Browser, address: str) -> None:
+    context = browser.new_context()
+    context.route("**/site.json", lambda route: route.fulfill(status=503))
+    desk = Desk(context.new_page())
+    desk.page.goto(address)
+    assert desk.alert() == "This page cannot start: site.json (503). Check the connection and load it again."
+    context.close()
+
+
+def test_a_page_that_is_opened_from_a_disk_says_what_it_needs(browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto((PAGE_FOLDER / "index.html").as_uri())
+    assert "does not work from a disk: put its folder on a web host, or run adaattn demo" in Desk(page).alert()
+    page.close()
 
 
 def test_cancelling_ends_the_work_and_the_next_picture_is_painted(desk: Desk, model: Any) -> None:

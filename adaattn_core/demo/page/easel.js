@@ -21,15 +21,16 @@ export class Easel {
     this.#listen();
   }
 
-  /** Shows a photo, {width, height, pixels}, without a painted one. */
-  show(content) {
+  /** Shows a photo, {width, height, pixels}, without a painted one. isOther: not the last one in another size. */
+  show(content, isOther) {
     this.root.style.setProperty("--shape", content.width / content.height);
     put(this.before, content);
     this.after.width = content.width;
     this.after.height = content.height;
     this.after.hidden = true;
     this.isPainted = false;
-    if (this.marked?.width !== content.width || this.marked.height !== content.height) this.#newMask(content);
+    if (isOther) this.isMarked = false; // the mask was that of the photo before
+    this.#newMask(content);
     this.#marks();
   }
 

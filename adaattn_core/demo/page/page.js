@@ -45,8 +45,9 @@ class Page {
   #showContent() {
     const side = Number($("size").value);
     if (!this.photo || this.content?.key === `${this.photo.key}@${side}`) return;
+    const isOther = !this.content?.key.startsWith(`${this.photo.key}@`);
     this.content = reduced(this.photo, side);
-    this.easel.show(this.content);
+    this.easel.show(this.content, isOther);
     $("before").setAttribute("aria-label", `The photo: ${this.photo.title}`);
     $("save").disabled = true;
     this.result = undefined;
@@ -320,6 +321,7 @@ class Page {
 
 async function begin() {
   const answer = await fetch("site.json");
+  if (!answer.ok) throw new Error(`site.json (${answer.status})`);
   const site = await answer.json();
   if (await prepareOffline(site)) return; // the page loads again, with threads
   const page = new Page(site);
@@ -330,4 +332,8 @@ async function begin() {
   page.warmUp();
 }
 
-begin();
+begin().catch((error) => {
+  $("alert").textContent = `This page cannot start: ${error.message}. Check the connection and load it again.`;
+  $("alert").hidden = false;
+  throw error;
+});
