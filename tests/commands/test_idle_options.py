@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adaattn_core.cli import COMMANDS, build_parser, main
-from adaattn_core.commands import attention, bench, compare, evaluate, stylize, train
+from adaattn_core.commands import attention, bench, compare, demo, evaluate, stylize, train
 from adaattn_core.commands.shared.idle_options import PAINTING, Idle, remark_idle
 from adaattn_core.training.config import TrainConfig
 from tests.helpers.command_line import run
@@ -192,6 +192,7 @@ ALWAYS = {
     "attention": "--style --output --temperature --size --style-size --model --device",
     "convert": "--encoder --output --precision",
     "export": "--output --split --precision --opset",
+    "demo": "--get-runtime --write",
     "train": "--config --resume --content --style --vgg --output --steps --reconstruct-steps --batch --accumulate "
     "--crop --warmup-steps --optimizer --weight-decay --clip-norm --kind --freeze-encoder --init --seed --device "
     "--precision --compile --workers --checkpoint-every --keep-checkpoints --sample-every --tensorboard",
@@ -202,7 +203,7 @@ ALWAYS = {
 }
 RULES = {
     "stylize": stylize.IDLE, "video": PAINTING, "compare": compare.IDLE, "attention": attention.IDLE, "convert": (),
-    "export": (),
+    "export": (), "demo": demo.IDLE,
     "train": train.IDLE, "evaluate": evaluate.IDLE, "bench": bench.IDLE, "info": (),
 }  # fmt: skip
 
@@ -216,5 +217,5 @@ def test_each_option_either_always_counts_or_has_a_rule(command: str) -> None:
     options = {option.replace("--no-", "--") for option in longest} - {"--help"}
     if command == "evaluate":
         options = {option.replace("--judge", "--vgg16") for option in options}
-    ruled = {option for rule in RULES[command] for option in rule.options.split()}
+    ruled = {option.replace("--no-", "--") for rule in RULES[command] for option in rule.options.split()}
     assert options - {*ALWAYS[command].split()} - ruled == set()
