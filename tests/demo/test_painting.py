@@ -93,6 +93,25 @@ def test_a_mask_follows_its_photo_to_another_size_and_not_to_another_photo(desk:
     assert desk.page.evaluate(shares) is None
 
 
+def test_what_another_style_or_strength_does_not_change_is_not_computed_again(desk: Desk, model: Any) -> None:
+    desk.paint()
+    desk.page.evaluate(
+        """() => {
+            const { on } = page.painter, show = on.stage;
+            page.seen = [];
+            on.stage = name => { page.seen.push(name); show(name); };
+        }"""
+    )
+    desk.after(lambda: desk.use("style", PICTURE_FOLDER / "poppies.jpg", short_side=96))
+    assert desk.page.evaluate("() => page.seen.splice(0)") == ["style", "attention", "decoder"]
+    wanted = stylize(model, desk.read("content"), desk.read("style"))
+    assert difference(desk.picture("after"), wanted)[0] * STEP < ROUNDED
+    desk.after(lambda: desk.set("strength", 50))
+    assert desk.page.evaluate("() => page.seen.splice(0)") == ["decoder"]
+    desk.after(lambda: desk.page.check("#keep-color"))
+    assert desk.page.evaluate("() => page.seen.splice(0)") == []
+
+
 def test_broader_strokes_read_a_larger_style(desk: Desk) -> None:
     desk.use("style", PICTURE_FOLDER / "kazusa.jpg", short_side=256)
     desk.paint()

@@ -119,8 +119,10 @@ function styleValues(style, report) {
 async function attended({ content, style }, report) {
   const values = await styleValues(style, report);
   return keep("attended", `${content.key} ${style.key}`, async () => {
-    report("content");
-    const features = await encoded(content);
+    const features = await keep("features", content.key, () => {
+      report("content");
+      return encoded(content);
+    });
     report("attention");
     return run("content", { ...features, ...values });
   });
