@@ -127,6 +127,19 @@ def test_a_mix_lies_between_its_styles(host: Host, runs: dict[str, Run]) -> None
     assert all(difference(mixed, one) < apart for one in alone)
 
 
+def test_the_sky_is_painted_in_the_style_of_its_region(host: Host, runs: dict[str, Run]) -> None:
+    """From a village under a blue sky, and the land from a dance in the dark; with the mask as it came the styles change
+    places."""
+    prompt, run = result(host, runs, "09_sky_and_land")
+    (region,) = of_kind(prompt, "AdaAttN_StyleRegion")
+    swapped = host.paint(changed(prompt, region, mask_invert=False))
+    land = bundled("ramparts", "masks")
+    (one,), (other,) = saved(host, run), saved(host, swapped)
+    sky = _shrunk(land == 0, 12)
+    assert blueness(one[sky]) > blueness(other[sky]) + 10
+    assert one[land == 255].mean() < other[land == 255].mean() - 10
+
+
 def test_a_diffusion_result_is_painted(host: Host, runs: dict[str, Run]) -> None:
     """With a still in place of the sampler, whose checkpoint is not here."""
     _, run = result(host, runs, "06_after_a_diffusion_sampler")
