@@ -146,6 +146,37 @@ def test_the_viewer_shows_where_a_point_looks(desk: Desk) -> None:
     assert sum(weights) == pytest.approx(1, abs=0.05)  # of roots in 8 bits
 
 
+DROP = """async ([target, kind]) => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 40, height: 30 });
+    canvas.getContext("2d").fillRect(0, 0, 20, 30);
+    const blob = await new Promise(resolve => canvas.toBlob(resolve));
+    const data = new DataTransfer();
+    data.items.add(new File([blob], `${kind}.png`, { type: "image/png" }));
+    const element = document.querySelector(target);
+    if (kind === "paste") {
+        element.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
+        return null;
+    }
+    const event = { dataTransfer: data, bubbles: true, cancelable: true };
+    element.dispatchEvent(new DragEvent("dragenter", event));
+    const display = () => getComputedStyle(document.getElementById("drop")).display;
+    const shown = display() !== "none" && document.body.dataset.dropping;
+    element.dispatchEvent(new DragEvent("drop", event));
+    return [shown, display()];
+}"""
+
+
+@pytest.mark.parametrize(("target", "role"), [("#easel", "photo"), ("#styles", "style"), ("body", "photo")])
+def test_a_file_that_is_dropped_on_the_styles_is_one_and_elsewhere_a_photo(desk: Desk, target: str, role: str) -> None:
+    assert desk.page.evaluate(DROP, [target, "drop"]) == [role, "none"]
+    desk.page.wait_for_function("role => page[role].name === 'drop.png'", arg=role)
+
+
+def test_a_picture_that_is_pasted_is_the_photo(desk: Desk) -> None:
+    desk.page.evaluate(DROP, ["body", "paste"])
+    desk.page.wait_for_function("() => page.photo.name === 'paste.png'")
+
+
 def test_a_photo_of_the_camera(desk: Desk) -> None:
     desk.page.context.grant_permissions(["camera"])
     desk.page.click("#camera")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from adaattn_core.demo.site import describe
+from adaattn_core.demo.site import PHOTOS, PICTURE_FOLDER, STYLES, describe
 from adaattn_core.inference.stages import extract_features, show_painted
 from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.ops.color import keep_color
@@ -161,6 +162,15 @@ def test_the_page_asks_no_other_address() -> None:
     for path in PAGE.iterdir():
         source = path.read_text(encoding="utf-8")
         assert "http:" not in source and "https:" not in source, path.name
+
+
+def test_every_picture_of_the_page_is_an_example_with_a_known_source() -> None:
+    with (PAGE.parents[2] / "examples" / "SOURCES.csv").open(encoding="utf-8", newline="") as file:
+        titles = {Path(row["file"]).stem: row["title"] for row in csv.DictReader(file)}
+    names = sorted(path.stem for path in PICTURE_FOLDER.iterdir())
+    assert names == sorted([*STYLES, *PHOTOS])
+    for name, title in {**STYLES, **PHOTOS}.items():
+        assert title.split(", ")[-1] in titles[name], "the work, or who took the photo"
 
 
 def test_no_text_becomes_markup() -> None:

@@ -193,5 +193,5 @@ async function answer({ number, task, values }) {
 /** Whether an error says that there is not enough memory; runtimes and browsers say it in many ways. */
 function isMemory(error) {
   if (typeof error === "number") return true; // a C++ exception that the runtime could not turn into words
-  return /memory|alloc|out of bounds|Array buffer|call stack/i.test(reason(error));
+  return /memory|alloc|out of bounds|Array buffer/i.test(reason(error));
 }
