@@ -103,7 +103,7 @@ class Desk:
         """All dials where they were at first, no mask, and pictures that are painted quickly."""
         self.page.evaluate(
             """() => {
-                if (page.busy) page.cancel();
+                if (!page.isAtRest) page.cancel();
                 page.hasBegun = false;
                 const dials = document.getElementById("dials");
                 dials.reset();
@@ -155,7 +155,7 @@ class Desk:
         self.page.evaluate("() => { page.marked = page.result; }")
         action()
         self.page.wait_for_function(
-            """() => (page.result && page.result !== page.marked && !page.busy)
+            """() => (page.result && page.result !== page.marked && page.isAtRest)
                 || !document.getElementById("alert").hidden"""
         )
         alert = self.page.locator("#alert")

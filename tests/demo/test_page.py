@@ -233,6 +233,6 @@ def test_on_a_plain_host_it_has_threads_and_works_without_a_connection(browser: 
     later = Desk(context.new_page()).open(address)
     later.start_anew().paint()
     later.page.click("#styles [data-name=kazusa]")
-    later.page.wait_for_function("() => page.run.style.title.includes('Kazusa') && page.result && !page.busy")
+    later.page.wait_for_function("() => page.run.style.title.includes('Kazusa') && page.result && page.isAtRest")
     assert later.errors == []
     context.close()

@@ -30,7 +30,7 @@ def test_an_example_is_painted_as_by_the_library(desk: Desk, model: Any) -> None
     """From the files on both sides: the page reads and reduces the pictures by itself."""
     desk.page.click("#photos [data-name=coffee]")
     desk.page.click("#styles [data-name=great_wave]")  # which paints
-    desk.page.wait_for_function("() => page.result?.width === 600 && !page.busy")
+    desk.page.wait_for_function("() => page.result?.width === 600 && page.isAtRest")
     assert desk.text("status").startswith("Painted in ")
     content = load_image(PICTURE_FOLDER / "coffee.jpg")
     style = resize_image(load_image(PICTURE_FOLDER / "great_wave.jpg"), short_side=256)
@@ -297,7 +297,7 @@ def test_another_style_in_the_middle_is_the_one_that_is_painted(desk: Desk) -> N
     desk.page.click("#paint")
     desk.page.wait_for_selector("#working:visible")
     desk.page.click("#styles [data-name=poppies]")
-    desk.page.wait_for_function("() => page.result && !page.busy && page.run.style.title.includes('Poppies')")
+    desk.page.wait_for_function("() => page.result && page.isAtRest && page.run.style.title.includes('Poppies')")
     label = desk.page.get_attribute("#after", "aria-label")
     assert label == "The painted photo: photo-64.png in the style of Hokusai, Poppies"
 

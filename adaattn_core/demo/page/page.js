@@ -75,13 +75,23 @@ class Page {
   wish() {
     this.#drawDials();
     if (!this.hasBegun) return;
-    clearTimeout(this.timer);
+    this.#forgetWish();
     this.timer = setTimeout(() => this.paint(), PATIENCE_MS);
+  }
+
+  #forgetWish() {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+  }
+
+  /** Whether all that was asked for is on the page. */
+  get isAtRest() {
+    return !this.busy && !this.timer;
   }
 
   /** Paints what is chosen now. What takes long is not waited for when it is no longer wanted. */
   async paint() {
-    clearTimeout(this.timer);
+    this.#forgetWish();
     this.hasBegun = true;
     if (!this.photo || !this.style) return;
     const job = this.#job();
@@ -148,6 +158,7 @@ class Page {
   }
 
   cancel() {
+    this.#forgetWish();
     this.next = false;
     this.hasBegun = false; // dials no longer paint by themselves until Paint is pressed
     this.painter.cancel();
