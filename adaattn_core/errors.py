@@ -54,6 +54,10 @@ class ImageError(AdaAttNError, ValueError):
     """An image or video file, or an image tensor, cannot be read or converted."""
 
 
+class NotFiniteError(ImageError):
+    """A model gives NaN or infinity for a picture; the message names the layer."""
+
+
 class CheckpointError(AdaAttNError):
     """A weights file cannot be used."""
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..models.decoder import Decoder
 from ..models.encoder import ATTENTION_LEVELS, Features, VGGEncoder
+from ..models.finite import is_finite, not_finite
 from ..models.fusion import FusedFeatures, MultiLevelFusion, StyleFeatures
 from ..ops.color import keep_color as keep_content_color
 from ..runtime.device import disable_tf32
@@ -114,10 +115,21 @@ def extract_features(
 def encode(
     encoder: VGGEncoder, pictures: Tensor, levels: Sequence[str] = ATTENTION_LEVELS, tile_bytes: int | None = None
 ) -> Features:
-    """Features of pictures in [0, 1] as a dict, which `transfer` can use up; arguments as in `extract_features`."""
+    """Features of pictures in [0, 1] as a dict, which `transfer` can use up; arguments as in `extract_features`.
+
+    Raises:
+        NotFiniteError: a layer gives NaN or infinity.
+    """
     weight = encoder.conv0.weight
-    with torch.no_grad(), disable_tf32(weight.device):
+
+    def run() -> Features:
         return encoder.encode(pictures.to(weight.device, weight.dtype), levels, tile_bytes)
+
+    with torch.no_grad(), disable_tf32(weight.device):
+        features = run()
+        if weight.device.type == "cpu" and not all(map(is_finite, features.values())):
+            raise not_finite("encoder", encoder, run)
+    return features
 
 
 @torch.no_grad()
@@ -290,10 +302,22 @@ def decode_everywhere(
 
 
 def decode_features(decoder: Decoder, fused: FusedFeatures, content: Tensor, tile_bytes: int | None = None) -> Tensor:
-    """(B, 3, H, W) pixels of fused features, not clamped, at the size and on the device of the content."""
+    """(B, 3, H, W) pixels of fused features, not clamped, at the size and on the device of the content.
+
+    Raises:
+        NotFiniteError: a layer gives NaN or infinity.
+    """
     size = (content.shape[-2], content.shape[-1])
+
+    def run() -> Tensor:
+        return decoder.in_tiles(fused, size, tile_bytes)
+
     with torch.no_grad():
-        return decoder.in_tiles(fused, size, tile_bytes).float().to(content.device)
+        pictures = run().float().to(content.device)
+        if content.device.type == "cpu" and not is_finite(pictures):
+            is_from_before = not all(is_finite(level) for level in fused if level is not None)
+            raise not_finite("the attention", decoder) if is_from_before else not_finite("decoder", decoder, run)
+    return pictures
 
 
 def _with_content(

@@ -43,9 +43,11 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_between_check_and_result_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The range check of the picture, which runs on the CPU only, is replaced as on an accelerator."""
+    """Checks of the picture's range, of features and of the result, which run on the CPU only, are replaced as on an
+    accelerator."""
     assert gpu.waits(small_model(), CPU, 64) != []
     monkeypatch.setattr(gpu, "clamp_pictures", lambda pictures: pictures.clamp(0, 1))
+    monkeypatch.setattr("adaattn_core.inference.stages.is_finite", lambda values: True)
     assert gpu.waits(small_model(), CPU, 64) == []
 
 

@@ -156,7 +156,7 @@ class Host:
             self._process.kill()
             self._process.wait()
 
-    def _await_answer(self, seconds: float = 180) -> None:
+    def _await_answer(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
