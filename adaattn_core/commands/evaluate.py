@@ -48,7 +48,7 @@ from .shared.errors import FAILED, explain
 from .shared.evaluated import methods_and_pairs
 from .shared.idle_options import Idle, remark_idle
 from .shared.options import integer, pixels_or_zero, positive_integer
-from .shared.paths import make_folder
+from .shared.paths import check_can_make, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
             if ranks.world > 1:
                 args.device = str(ranks.pick_device(args.device))
             with ranks.main_process_warns(), ranks.local_main_first():
+                check_can_make(args.output)  # before anything is downloaded
                 methods, pairs = methods_and_pairs(args)
                 suite = load_metric_suite(args)
                 remark_idle(IDLE, args)

@@ -101,12 +101,16 @@ def make_folder(folder: Path) -> None:
     Raises:
         OutputError: `folder` is a file, its parent does not exist, or it is not writable.
     """
+    check_can_make(folder)
+    folder.mkdir(exist_ok=True)
+    check_folder(folder)
+
+
+def check_can_make(folder: Path) -> None:
+    """Raises the OutputError that `make_folder` would, without making the folder: before work that may fail."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; a folder is needed for the output. Choose another name.")
-    if not folder.exists():
-        check_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-    check_folder(folder)
+    check_folder(folder if folder.exists() else folder.parent)
 
 
 def check_no_input_among(outputs: Iterable[Path], inputs: Iterable[str | Path], kind: str = "pictures") -> None:
