@@ -11,8 +11,9 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -20,6 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from adaattn_core import encode_style, load_model, refine, stylize
+from adaattn_core.checkpoints.vgg import load_vgg
+from adaattn_core.evaluation.metrics import patch_distance
 from adaattn_core.inference import attention_map as maps
 from adaattn_core.inference import mixing
 from adaattn_core.inference.stages import (
@@ -179,11 +182,53 @@ def style_and_result() -> list[Tile]:
     return [tile(example("coffee")), tile(example("auvers")), tile(result)]
 
 
-def strength() -> list[Tile]:
-    levels = (0.0, 0.4, 0.7, 1.0)
-    return [
-        tile(stylize(model(), example("chelsea"), example("auvers"), strength=level), f"{level:g}") for level in levels
-    ]
+class Dial(NamedTuple):
+    """A dial at five values, and what it is turned on. paint: value, content and style -> the picture."""
+
+    values: tuple[float, float, float, float, float]
+    content: str
+    style: str
+    paint: Callable[[float, Tensor, Tensor], Tensor]
+    short_side: int = 256
+
+    def pictures(self) -> list[Tensor]:
+        content, style = (
+            resize_image(example(name), short_side=self.short_side) for name in (self.content, self.style)
+        )
+        return [self.paint(value, content, style) for value in self.values]
+
+
+def refined(steps: float, content: Tensor, style: Tensor) -> Tensor:
+    result = stylize(model(), content, style)
+    return refine(result, content, style, steps=int(steps)) if steps else result
+
+
+DIALS = {
+    "strength": Dial(
+        (0, 0.25, 0.5, 0.75, 1), "coffee", "auvers",
+        lambda value, content, style: stylize(model(), content, style, strength=value),
+    ),
+    "temperature": Dial(
+        (0.05, 0.2, 1, 4.5, 20), "chelsea", "composition_viii",
+        lambda value, content, style: stylize(model(), content, style, temperature=value),
+    ),
+    "stroke_size": Dial(
+        (0, 3, 4.5, 6, 8), "ramparts", "auvers",
+        lambda value, content, style: stylize(model(), content, style, stroke_size=value),
+    ),
+    "refine_steps": Dial((0, 25, 50, 75, 100), "coffee", "auvers", refined, short_side=192),
+}  # fmt: skip
+
+
+def dial(name: str) -> list[Tile]:
+    """The strip of a dial; prints how far its pictures are from the patches of the style (see docs/evaluation.md)."""
+    one, vgg = DIALS[name], load_vgg(normalized=True)
+    pictures = one.pictures()
+    with torch.no_grad():
+        patches = [vgg(resize_image(x, short_side=256))["relu4_1"] for x in (example(one.style), *pictures)]
+    for value, picture in zip(one.values, patches[1:], strict=True):
+        print(f"{name} {value:g}: patch distance {float(patch_distance(picture, patches[0])):.3f}")
+    return [tile(picture, f"{value:g}") for value, picture in zip(one.values, pictures, strict=True)]
 
 
 def style_size() -> list[Tile]:
@@ -197,14 +242,6 @@ def style_size() -> list[Tile]:
 def keep_color() -> list[Tile]:
     made = [stylize(model(), example("coffee"), example("auvers"), keep_color=keep) for keep in (False, True)]
     return [tile(example("coffee")), *map(tile, made)]
-
-
-def temperature() -> list[Tile]:
-    levels = (0.2, 1.0, 6.0)
-    return [
-        tile(stylize(model(), example("chelsea"), example("composition_viii"), temperature=level), f"{level:g}")
-        for level in levels
-    ]
 
 
 def mask() -> list[Tile]:
@@ -300,10 +337,10 @@ def example_pictures() -> list[Tile]:
 PICTURES: dict[str, Callable[[], list[Tile]]] = {
     made.__name__: made
     for made in (
-        style_and_result, strength, style_size, keep_color, temperature, mask, region, regions, mix, mix_masks,
+        style_and_result, style_size, keep_color, mask, region, regions, mix, mix_masks,
         features, model_parts, attention_map, refinement, steady, example_pictures, example_clip,
     )
-}  # fmt: skip
+} | {name: partial(dial, name) for name in DIALS}  # fmt: skip
 
 
 def main(names: Sequence[str]) -> None:

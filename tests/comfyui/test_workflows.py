@@ -128,8 +128,8 @@ def test_a_mix_lies_between_its_styles(host: Host, runs: dict[str, Run]) -> None
 
 
 def test_the_sky_is_painted_in_the_style_of_its_region(host: Host, runs: dict[str, Run]) -> None:
-    """From a village under a blue sky, and the land from a dance in the dark; with the mask as it came the styles change
-    places."""
+    """From a village under a blue sky, and the land from a dance in the dark; with the mask as it came, the styles
+    change places."""
     prompt, run = result(host, runs, "09_sky_and_land")
     (region,) = of_kind(prompt, "AdaAttN_StyleRegion")
     swapped = host.paint(changed(prompt, region, mask_invert=False))

@@ -256,6 +256,18 @@ def test_few_widgets_are_shown_until_more_are_asked_for(host: SimpleNamespace, n
     assert [one.id for one in widgets(host, name) if not one.advanced] == SHOWN[name]
 
 
+MASKS = ["content_mask", "mask_invert", "mask_feather", "mask_threshold", "style_mask"]
+
+
+@pytest.mark.parametrize("name", ["AdaAttN_Stylize", "AdaAttN_StylizeVideo", "AdaAttN_Apply"])
+def test_masks_stand_together_after_pictures_and_strength(host: SimpleNamespace, name: str) -> None:
+    """Style slots stay fixed inputs: an input of ComfyUI's Autogrow has another id, and old links to style_2 break."""
+    inputs = [one.id for one in host.nodes[name].GET_SCHEMA().inputs]
+    start = inputs.index(MASKS[0])
+    assert inputs[start : start + len(MASKS)] == MASKS
+    assert {"content", "style", "strength"} <= set(inputs[:start])
+
+
 FIRST = {
     "AdaAttN_Stylize": [
         "model_name", "strength", "style_size", "keep_color", "mask_invert", "mask_feather", "mask_threshold",
