@@ -213,6 +213,24 @@ def test_the_empty_mask_of_load_image_counts_as_none(host: Host, info: dict[str,
     assert np.array_equal(one, other)
 
 
+def test_what_is_painted_in_the_mask_editor_is_the_region(host: Host, info: dict[str, Any]) -> None:
+    """The editor saves the picture clear where it was painted, and the mask of Load Image is connected as it is."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 4), dtype=np.uint8)
+    picture[..., 3] = 255
+    picture[:, :40, 3] = 0
+    Image.fromarray(picture).save(host.base / "input" / "painted-mask.png")
+    graph = stylize_graph(info, style_weight=0.0, regions=link("region"))
+    region = {"style": link("style"), "mask": link("load", 1)}
+    graph = {
+        **changed(graph, "stylize", content=link("load")),
+        **with_defaults(info, {"region": ("AdaAttN_StyleRegion", region)}),
+        "load": {"class_type": "LoadImage", "inputs": {"image": "painted-mask.png"}},
+    }
+    result = host.picture(host.paint(graph), "save")
+    assert np.array_equal(result[:, 40:], picture[:, 40:, :3])
+    assert np.abs(result[:, :40].astype(int) - picture[:, :40, :3]).mean() > 2
+
+
 def test_one_style_serves_a_batch(host: Host, info: dict[str, Any]) -> None:
     pictures = host.pictures(host.paint(stylize_graph(info, content={"batch": 3})), "save")
     assert len(pictures) == 3
