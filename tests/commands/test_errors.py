@@ -214,6 +214,14 @@ def test_a_folder_that_may_not_be_written_to(complain: Complain, monkeypatch: py
         assert complain(command) == line
 
 
+def test_the_folder_of_a_report_is_checked_before_networks_are_loaded(
+    complain: Complain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaattn_core.commands.evaluate.load_metric_suite", NotImplemented)
+    line = "nowhere is not a folder, so the output cannot be written there. Create the folder first."
+    assert complain("evaluate --content sea.png --style style.png -o nowhere/report") == line
+
+
 def test_an_input_is_not_overwritten(complain: Complain) -> None:
     before = Path("sea.png").read_bytes()
     line = "sea.png is one of the input pictures and would be overwritten. Choose another output."

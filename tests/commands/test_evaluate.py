@@ -351,14 +351,6 @@ def test_wrong_input(line: str, text: str | None, complain: Complain) -> None:
     assert not Path("report/report.json").exists()
 
 
-def test_the_folder_of_the_report_is_checked_before_networks_are_loaded(
-    complain: Complain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("adaattn_core.commands.evaluate.load_metric_suite", NotImplemented)
-    line = "nowhere is not a folder, so the output cannot be written there. Create the folder first."
-    assert complain(FULL.replace("-o report", "-o nowhere/report")) == line
-
-
 def test_a_folder_without_pictures(complain: Complain) -> None:
     Path("empty").mkdir()
     line = "empty holds no picture; at least one is needed. Check the folder or the pattern."
