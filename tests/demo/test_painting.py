@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_an_example_is_painted_as_by_the_library(desk: Desk, model: Any) -> None:
-    """From the files on both sides: the page reads and reduces the pictures by itself."""
+    """From the files on both sides. Rounding to 8 bits alone differs by .25 on average."""
     desk.page.click("#photos [data-name=coffee]")
     desk.page.click("#styles [data-name=great_wave]")  # which paints
     desk.page.wait_for_function("() => page.result?.width === 600 && page.isAtRest")
@@ -35,7 +35,7 @@ def test_an_example_is_painted_as_by_the_library(desk: Desk, model: Any) -> None
     content = load_image(PICTURE_FOLDER / "coffee.jpg")
     style = resize_image(load_image(PICTURE_FOLDER / "great_wave.jpg"), short_side=256)
     largest, mean = difference(desk.picture("after"), stylize(model, content, style))
-    assert mean < 2, (largest, mean)
+    assert mean < 0.5, (largest, mean)
 
 
 @pytest.mark.parametrize(

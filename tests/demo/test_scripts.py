@@ -19,6 +19,7 @@ from adaattn_core.demo.site import PHOTOS, PICTURE_FOLDER, STYLES, describe
 from adaattn_core.inference.stages import extract_features, show_painted
 from adaattn_core.models.model import StyleTransferModel
 from adaattn_core.ops.color import keep_color
+from adaattn_core.ops.resize import resize_image
 from adaattn_core.viewer.view_data import overlaps, view_data, viewer_grid
 from tests.export.test_onnx import CONFIGS, needs_onnx
 from tests.export.test_staged import Painter, exact_files
@@ -103,6 +104,17 @@ def test_pictures_are_reduced_to_a_short_side_and_an_area(
     call = f"page.reducedSize({{ width: {size[0]}, height: {size[1]} }}, {side})"
     reduced = answer(tmp_path, "pixels.js", call)
     assert (reduced["width"], reduced["height"]) == wanted
+
+
+@pytest.mark.parametrize("size", [(20, 31), (41, 17), (80, 60)], ids=["smaller", "narrower", "larger"])
+def test_pictures_are_resized_as_by_the_library(size: tuple[int, int], tmp_path: Path) -> None:
+    image = (picture(40, 62) * 255).round()
+    pixels = torch.cat([image, torch.full_like(image[:, :1], 255)], dim=1)[0].permute(1, 2, 0)
+    call = f"page.resized(given.pixels, {{ width: 62, height: 40 }}, {{ width: {size[1]}, height: {size[0]} }})"
+    got = torch.tensor(answer(tmp_path, "pixels.js", call, pixels=pixels)).reshape(*size, 4)
+    wanted = resize_image(image / 255, size=size)[0].permute(1, 2, 0) * 255
+    torch.testing.assert_close(got[..., :3].float(), wanted, rtol=0, atol=0.501)  # rounded to 8 bits
+    assert bool((got[..., 3] == 255).all())
 
 
 def test_threads_are_as_many_as_cores_up_to_four_and_one_where_none_may_start(tmp_path: Path) -> None:

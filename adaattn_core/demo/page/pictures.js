@@ -1,5 +1,5 @@
 // Pictures from files, examples and the camera, and their pixels at the size in which they are painted.
-import { reducedSize } from "./pixels.js";
+import { reducedSize, resized } from "./pixels.js";
 
 export const MIN_SIDE = 16;
 const LARGEST_SIDE = 1024; // short side that is kept of a photo: the largest size that the page paints
@@ -8,7 +8,8 @@ const OWN = new Map(); // numbers of pictures, so that no two have one key
 /** A file that cannot be used. The message says what came and what is needed. */
 export class PictureError extends Error {}
 
-/** A picture from a file: {key, name, title, width, height, canvas}; width and height are the file's. */
+/** A picture from a file: {key, name, title, width, height, canvas, isTransparent}; width and height are the file's, the
+ *  canvas has at most the largest size to paint, and is opaque. */
 export async function readPicture(blob, name, title = name) {
   if (!blob.size) throw new PictureError(`${name} is empty. Choose another picture.`);
   let bitmap;
@@ -36,7 +37,8 @@ export function pictureOf(source, name, title = name) {
   const kept = reducedSize({ width, height }, LARGEST_SIDE);
   const key = `${OWN.size + 1}`;
   OWN.set(key, name);
-  return { key, name, title, width, height, canvas: drawn(source, kept) };
+  const canvas = drawn(source, kept);
+  return { key, name, title, width, height, canvas, isTransparent: onWhite(canvas) };
 }
 
 /** A canvas of a size with a source on it, halved step by step so that no pixel is skipped. */
@@ -57,18 +59,21 @@ function onCanvas(source, width, height) {
   return canvas;
 }
 
-/** A picture reduced to a short side, opaque: {key, title, width, height, pixels, isTransparent}. */
+/** A picture reduced to a short side: {key, title, width, height, pixels}. */
 export function reduced(picture, side) {
-  const size = reducedSize(picture.canvas, side);
-  const canvas = drawn(picture.canvas, size);
-  const context = canvas === picture.canvas ? null : canvas.getContext("2d");
-  const isTransparent = (pixels) => pixels.some((value, index) => index % 4 === 3 && value < 255);
-  const see = isTransparent(context.getImageData(0, 0, size.width, size.height).data);
-  if (see) {
-    context.globalCompositeOperation = "destination-over";
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, size.width, size.height);
-  }
-  const { data } = context.getImageData(0, 0, size.width, size.height);
-  return { key: `${picture.key}@${side}`, title: picture.title, ...size, pixels: data, isTransparent: see };
+  const { canvas } = picture;
+  const size = reducedSize(canvas, side);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return { key: `${picture.key}@${side}`, title: picture.title, ...size, pixels: resized(data, canvas, size) };
+}
+
+/** Puts a canvas on white; whether that shows. */
+function onWhite(canvas) {
+  const context = canvas.getContext("2d");
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  if (!data.some((value, index) => index % 4 === 3 && value < 255)) return false;
+  context.globalCompositeOperation = "destination-over";
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  return true;
 }

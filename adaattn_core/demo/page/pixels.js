@@ -70,3 +70,53 @@ export function reducedSize({ width, height }, side) {
   const reduced = (length) => Math.max(Math.min(length, 16), Math.round(length * scale));
   return { width: reduced(width), height: reduced(height) };
 }
+
+/** RGBA resized to another size: antialiased bicubic, as ops/resize.py. from, to: {width, height}. */
+export function resized(pixels, from, to) {
+  if (from.width === to.width && from.height === to.height) return pixels;
+  const narrow = new Float32Array(4 * to.width * from.height);
+  taps(from.width, to.width).forEach(({ first, weights }, column) => {
+    for (let row = 0; row < from.height; row++) {
+      const start = 4 * (row * from.width + first);
+      gather(pixels, start, 4, weights, narrow, 4 * (row * to.width + column));
+    }
+  });
+  const result = new Float32Array(4 * to.width * to.height);
+  taps(from.height, to.height).forEach(({ first, weights }, row) => {
+    for (let column = 0; column < to.width; column++) {
+      const start = 4 * (first * to.width + column);
+      gather(narrow, start, 4 * to.width, weights, result, 4 * (row * to.width + column));
+    }
+  });
+  return Uint8ClampedArray.from(result);
+}
+
+/** The weighted sum of four channels, `step` numbers from one pixel to the next. */
+function gather(from, start, step, weights, to, place) {
+  for (let channel = 0; channel < 4; channel++) {
+    let sum = 0;
+    for (let index = 0; index < weights.length; index++) sum += weights[index] * from[start + index * step + channel];
+    to[place + channel] = sum;
+  }
+}
+
+/** For each pixel of a resized row, the first pixel of the old one that counts, and the weights from there on. */
+function taps(length, count) {
+  const scale = length / count;
+  const wide = Math.max(scale, 1);
+  return Array.from({ length: count }, (_, index) => {
+    const center = (index + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - 2 * wide + 0.5), 0);
+    const end = Math.min(Math.trunc(center + 2 * wide + 0.5), length);
+    const weights = Float64Array.from({ length: end - first }, (_, tap) => cubic((first + tap + 0.5 - center) / wide));
+    const total = weights.reduce((a, b) => a + b);
+    return { first, weights: weights.map((weight) => weight / total) };
+  });
+}
+
+/** Keys' cubic convolution with a = -0.5. */
+function cubic(x) {
+  const far = Math.abs(x);
+  if (far < 1) return (1.5 * far - 2.5) * far * far + 1;
+  return far < 2 ? ((-0.5 * far + 2.5) * far - 4) * far + 2 : 0;
+}

@@ -34,6 +34,6 @@ export function sizeLine(name, picture, reduced) {
   if (reduced.width !== picture.width || reduced.height !== picture.height) {
     parts.push(`reduced to ${reduced.width} x ${reduced.height}`);
   }
-  if (reduced.isTransparent) parts.push("transparent parts are shown on white");
+  if (picture.isTransparent) parts.push("transparent parts are shown on white");
   return `${[came, ...parts].join(", ")}.`;
 }
