@@ -35,6 +35,7 @@ def shot(browser: Browser, address: str, device: dict[str, Any], photo: str, sty
     page.click(f"#photos [data-name={photo}]")
     page.click(f"#styles [data-name={style}]")
     page.wait_for_selector("#save:enabled")
+    page.add_style_tag(content="#status { visibility: hidden }")  # the seconds are those of the machine
     page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
     picture = Image.open(io.BytesIO(page.screenshot()))
     context.close()
