@@ -1,6 +1,6 @@
 """The choices of the loader nodes, and how each of them is read. Imports nothing of ComfyUI.
 
-A choice is one of the two built-in models, a .safetensors file of ours, or a folder with the published checkpoints,
+A choice is one of the built-in models, a .safetensors file of ours, or a folder with the published checkpoints,
 listed with a slash at the end. `.pth` files are read as data, never executed.
 """
 
@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from .core import config, encoder, errors, model, model_file, published, tensor_file, vgg
 
-BUILT_IN = "built-in"
-"""The compact model, under the name that it has in saved workflows since it was the only one."""
 BASE = "base (built in)"
+COMPACT = "compact (built in)"
+OLDER_COMPACT = "built-in"
+"""The compact model of version 0.1, under its name in workflows of that time, which keep their pictures."""
+BUILT_IN_MODELS = {BASE: model_file.BASE, COMPACT: model_file.COMPACT, OLDER_COMPACT: model_file.OLDER_COMPACT}
 BUILT_IN_VGG = "VGG-19 (built in)"
 TORCHVISION = "VGG-19 (torchvision)"
 SUFFIXES = (".safetensors", ".pth")
@@ -28,7 +30,7 @@ def model_choices(names: Iterable[str]) -> list[str]:
     """Choices of a model, from the relative names of the files in the model folders.
 
     >>> model_choices(["a.safetensors", "P/latest_net_transformer.pth", "P/latest_net_decoder.pth", "vgg.pth"])
-    ['base (built in)', 'built-in', 'P/', 'a.safetensors']
+    ['base (built in)', 'compact (built in)', 'built-in', 'P/', 'a.safetensors']
     """
     names = list(names)
     folders = [
@@ -36,17 +38,17 @@ def model_choices(names: Iterable[str]) -> list[str]:
         for file in (published.TRANSFORMER_FILE, published.DECODER_FILE)
     ]
     folders_of = [f"{folder}/" for folder in sorted(folders[0] & folders[1])]
-    return [BASE, BUILT_IN, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
+    return [*BUILT_IN_MODELS, *folders_of, *(name for name in names if name.endswith(".safetensors"))]
 
 
 def encoder_choices(names: Iterable[str]) -> list[str]:
     """Choices of an encoder: every file but the published attention and decoder.
 
-    >>> encoder_choices(["a.safetensors", "P/latest_net_decoder.pth", "vgg_normalised.pth"])
-    ['VGG-19 (built in)', 'built-in', 'VGG-19 (torchvision)', 'a.safetensors', 'vgg_normalised.pth']
+    >>> encoder_choices(["a.safetensors", "P/latest_net_decoder.pth"])
+    ['VGG-19 (built in)', 'compact (built in)', 'built-in', 'VGG-19 (torchvision)', 'a.safetensors']
     """
     files = [name for name in names if not PurePosixPath(name).name.startswith("latest_net_")]
-    return [BUILT_IN_VGG, BUILT_IN, TORCHVISION, *files]
+    return [BUILT_IN_VGG, COMPACT, OLDER_COMPACT, TORCHVISION, *files]
 
 
 def read_model(choice: str, find: Find) -> model.StyleTransferModel:
@@ -55,8 +57,8 @@ def read_model(choice: str, find: Find) -> model.StyleTransferModel:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind.
     """
-    if choice in (BUILT_IN, BASE):
-        return model_file.load_model(model_file.COMPACT if choice == BUILT_IN else model_file.BASE)
+    if choice in BUILT_IN_MODELS:
+        return model_file.load_model(BUILT_IN_MODELS[choice])
     path = _existing(choice, find)
     if not choice.endswith("/"):
         return model_file.load_model(path)
@@ -75,8 +77,8 @@ def read_encoder(choice: str, find: Find) -> encoder.VGGEncoder:
     Raises:
         CheckpointError: the file is missing, damaged or of another kind, or the download failed.
     """
-    if choice == BUILT_IN:
-        return model_file.load_model(model_file.COMPACT).encoder
+    if choice in (COMPACT, OLDER_COMPACT):
+        return model_file.load_model(BUILT_IN_MODELS[choice]).encoder
     if choice == BUILT_IN_VGG:
         network = vgg.load_vgg(normalized=True)
     elif choice == TORCHVISION:
@@ -96,7 +98,7 @@ def encoder_config(network: encoder.VGGEncoder) -> config.ModelConfig:
 
 def stamp(choice: str | None, find: Find) -> str:
     """A text that changes with the names, sizes and times of a choice's files. A choice that is connected is None."""
-    path = find(choice) if choice and choice not in (BUILT_IN, BASE, BUILT_IN_VGG, TORCHVISION) else None
+    path = find(choice) if choice and choice not in (*BUILT_IN_MODELS, BUILT_IN_VGG, TORCHVISION) else None
     if path is None:
         return choice or ""
     files = sorted(path.glob("*.pth")) if path.is_dir() else [path]

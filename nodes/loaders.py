@@ -13,10 +13,10 @@ from .sockets import AttentionType, DecoderType, EncoderType, schema
 def model_input(default: str = files.BASE) -> io.Input:
     return io.Combo.Input(
         "model_name", display_name="model", options=files.model_choices(bridge.model_files()), default=default,
-        tooltip="base (built in) paints the better pictures, built-in is the compact model and takes a fourth of the "
-        "time. Both need no download. Your own models can be .safetensors files, or a folder with the published "
-        "latest_net_*.pth files and vgg_normalised.pth, in models/adaattn of ComfyUI. Press R after you have added "
-        "one.",
+        tooltip="base (built in) paints the better pictures, compact (built in) takes a fourth of the time. built-in "
+        "is the compact model of version 0.1, for older workflows. None of them needs a download. Your own models can "
+        "be .safetensors files, or a folder with the published latest_net_*.pth files and vgg_normalised.pth, in "
+        "models/adaattn of ComfyUI. Press R after you have added one.",
     )  # fmt: skip
 
 
@@ -72,9 +72,10 @@ class LoadEncoder(io.ComfyNode):
                     "encoder_name", display_name="encoder", options=files.encoder_choices(bridge.model_files()),
                     default=files.BUILT_IN_VGG,
                     tooltip="VGG-19 (built in) is the encoder of the model base, and the VGG-19 that AdaAttN Refine "
-                    "uses. built-in is the encoder of the compact model. VGG-19 (torchvision) is downloaded when the "
-                    "node first runs (about 550 MB). Files in models/adaattn of ComfyUI can be a VGG-19 as .pth or "
-                    ".safetensors, or a model, whose encoder is used. Press R after you have added one.",
+                    "uses. compact (built in) is the encoder of the compact model, built-in that of version 0.1. "
+                    "VGG-19 (torchvision) is downloaded when the node first runs (about 550 MB). Files in "
+                    "models/adaattn of ComfyUI can be a VGG-19 as .pth or .safetensors, or a model, whose encoder is "
+                    "used. Press R after you have added one.",
                 )
             ],
             outputs=[

@@ -59,7 +59,7 @@ class StylizeVideo(io.ComfyNode):
             "blended with the one before along the optical flow, so that the clip does not flicker. Sound and frame "
             "rate of a video stay as they are.",
             inputs=[
-                model_input(files.BUILT_IN),
+                model_input(files.COMPACT),
                 io.MultiType.Input(
                     "content", types=[io.Image, io.Video], display_name="content",
                     tooltip="The clip to repaint: a video, or its frames in order as a batch of images. It keeps its "

@@ -29,9 +29,12 @@ FORMAT = "adaattn"
 VERSION = "1"
 BASE = "base"
 COMPACT = "compact"
+OLDER_COMPACT = "compact-0.1"
+"""The compact model of version 0.1, so that what names it keeps its pictures."""
 PUBLISHED = "published"
 DEFAULT_MODEL = BASE
-MODEL_NAMES = (BASE, COMPACT, PUBLISHED)
+BUILT_IN = (BASE, COMPACT, OLDER_COMPACT)
+MODEL_NAMES = (*BUILT_IN, PUBLISHED)
 PUBLISHED_FILES = ("adaattn_published.safetensors", "adaattn_base.safetensors")
 """Files of the published model in the user's folders; until version 0.1 it was called "base"."""
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
@@ -85,7 +88,7 @@ def save_model(
 def load_model(
     name: str | Path = DEFAULT_MODEL, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> StyleTransferModel:
-    """A model ready for inference: "base" or "compact" (built in), "published" (from the user's folders), or a file.
+    """A model ready for inference: a built-in one by name, "published" (from the user's folders), or a file.
 
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
@@ -146,7 +149,7 @@ def find_model(name: str | Path) -> Path:
         log.warning(
             'the model "base" is the built-in full-size model since version 0.2; %s is the model "published"', older[0]
         )
-    if str(name) in (COMPACT, BASE):
+    if str(name) in BUILT_IN:
         return WEIGHTS_FOLDER / f"{name}.safetensors"
     if str(name) == PUBLISHED:
         return _find_published()

@@ -13,14 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.model_file import (
-    BASE,
-    COMPACT,
-    MODEL_NAMES,
-    find_model,
-    fingerprint,
-    load_model,
-)
+from ..checkpoints.model_file import BUILT_IN, MODEL_NAMES, find_model, fingerprint, load_model
 from ..checkpoints.tensor_file import read_metadata, read_tensors
 from ..errors import CheckpointError, printable
 from ..runtime.device import computes_bfloat16, known_devices
@@ -73,7 +66,7 @@ def _describe_known_model(name: str) -> str:
         return str(error)
     if path.is_file():
         return str(path)
-    return f"not installed: {path}" + (" belongs to adaattn; install it again" if name in (COMPACT, BASE) else "")
+    return f"not installed: {path}" + (" belongs to adaattn; install it again" if name in BUILT_IN else "")
 
 
 def describe_model(name: str) -> dict[str, str]:

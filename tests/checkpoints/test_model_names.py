@@ -44,7 +44,7 @@ def test_base_is_the_default_model_and_compact_that_of_clips() -> None:
 
 
 def test_an_unknown_model() -> None:
-    text = r"unknown model 'large'; known are base, compact, published, or a \.safetensors file\."
+    text = r"unknown model 'large'; known are base, compact, compact-0.1, published, or a \.safetensors file\."
     refused(lambda: load_model("large"), text)
 
 

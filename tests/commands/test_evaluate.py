@@ -28,6 +28,7 @@ from tests.helpers.evaluation import NARROW, narrow_vgg16, narrow_vgg19, write_p
 from tests.helpers.small_models import small_model
 
 BASIC = "evaluate --content photos --style paintings -o report --device cpu"
+KNOWN = "base, compact, compact-0.1, published"
 FULL = f"{BASIC} --vgg vgg19.pth --vgg16 vgg16.pth --lpips heads.pth"
 
 
@@ -323,8 +324,8 @@ def complain(desk: Path, capsys: pytest.CaptureFixture[str]) -> Complain:
         (f"{FULL} --pictures peer=nowhere", "nowhere does not exist. Check its name and folder."),
         (f"{FULL} --pictures peer=photos", "no pair is left with the 2 pictures of peer, such as hill: names like "
          "hill__ink are needed, of pairs that the other folders have too. Check names and folders."),
-        (f"{FULL} --model best", "unknown model 'best'; known are base, compact, published, or a .safetensors file."),
-        (f"{FULL} --model x=best", "unknown model 'best'; known are base, compact, published, or a .safetensors file."),
+        (f"{FULL} --model best", f"unknown model 'best'; known are {KNOWN}, or a .safetensors file."),
+        (f"{FULL} --model x=best", f"unknown model 'best'; known are {KNOWN}, or a .safetensors file."),
         (f"{FULL} --model gone.safetensors", "gone.safetensors: no such weights file. Check the path."),
         (f"{FULL} --model compact,speed=2", "--model compact,speed=2 sets 'speed'; known are attention, temperature, "
          "strength, levels, refine"),

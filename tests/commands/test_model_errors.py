@@ -20,7 +20,7 @@ SEA = "stylize sea.png --style style.png -o out/a.png --device cpu"
 
 
 def test_an_unknown_model(complain: Complain, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = "unknown model 'huge'; known are base, compact, published, or a .safetensors file."
+    known = "unknown model 'huge'; known are base, compact, compact-0.1, published, or a .safetensors file."
     for command in (
         f"{SEA} --model huge",
         "info huge",

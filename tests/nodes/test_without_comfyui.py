@@ -120,26 +120,38 @@ LISTED = [
 
 
 def test_choices() -> None:
-    assert files.model_choices([]) == ["base (built in)", "built-in"]
-    assert files.model_choices(LISTED) == ["base (built in)", "built-in", "AdaAttN/", "mine.safetensors"]
-    assert files.encoder_choices([]) == ["VGG-19 (built in)", "built-in", "VGG-19 (torchvision)"]
-    assert files.encoder_choices(LISTED)[3:] == ["mine.safetensors", "AdaAttN/vgg_normalised.pth", "vgg_normalised.pth"]
+    assert files.model_choices([]) == ["base (built in)", "compact (built in)", "built-in"]
+    assert files.model_choices(LISTED) == [
+        "base (built in)",
+        "compact (built in)",
+        "built-in",
+        "AdaAttN/",
+        "mine.safetensors",
+    ]
+    assert files.encoder_choices([]) == ["VGG-19 (built in)", "compact (built in)", "built-in", "VGG-19 (torchvision)"]
+    assert files.encoder_choices(LISTED)[4:] == ["mine.safetensors", "AdaAttN/vgg_normalised.pth", "vgg_normalised.pth"]
 
 
 def test_published_files_beside_each_other_in_the_model_folder_itself() -> None:
     assert files.model_choices(["latest_net_decoder.pth", "latest_net_transformer.pth"]) == [
-        "base (built in)", "built-in", "./"
+        "base (built in)", "compact (built in)", "built-in", "./"
     ]  # fmt: skip
 
 
-def test_the_built_in_model_needs_no_file(tmp_path: Path) -> None:
-    wanted = fingerprint(load_model("compact"))
-    assert fingerprint(files.read_model("built-in", finder(tmp_path))) == wanted
+@pytest.mark.parametrize(
+    ("choice", "name"), [("compact (built in)", "compact"), ("built-in", "compact-0.1"), ("base (built in)", "base")]
+)
+def test_a_built_in_model_needs_no_file(choice: str, name: str, tmp_path: Path) -> None:
+    wanted = load_model(name)
+    assert fingerprint(files.read_model(choice, finder(tmp_path))) == fingerprint(wanted)
+    if choice != "base (built in)":
+        assert fingerprint(files.read_encoder(choice, finder(tmp_path))) == fingerprint(wanted.encoder)
+
+
+def test_the_encoder_of_the_full_size_model_is_vgg19(tmp_path: Path) -> None:
     full_size = files.read_model("base (built in)", finder(tmp_path))
-    assert fingerprint(full_size) == fingerprint(load_model("base"))
     vgg = files.read_encoder("VGG-19 (built in)", finder(tmp_path))
     assert fingerprint(full_size.encoder) == fingerprint(vgg), "features of this encoder fit its attention"
-    assert fingerprint(files.read_encoder("built-in", finder(tmp_path))) == fingerprint(load_model("compact").encoder)
 
 
 def test_the_built_in_vgg19_has_normalized_channels_and_needs_no_file(tmp_path: Path) -> None:

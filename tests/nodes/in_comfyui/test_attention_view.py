@@ -39,7 +39,7 @@ def look(host: SimpleNamespace, run: Callable[..., Any], parts: tuple[Any, Any, 
 
 
 def test_the_file_is_the_librarys(look: Look) -> None:
-    model = load_model("compact")
+    model = load_model("compact-0.1")
     content, style = (extract_features(model.encoder, one) for one in (CONTENT, STYLE))
     wanted = load(view_data(model.fusion, content, style, model.config.encoder_convs))
     data = look().read_bytes()

@@ -38,7 +38,7 @@ def paint(request: pytest.FixtureRequest, run: Run, parts: tuple[Any, Any, Any])
 
 def wanted(contents: Tensor, styles: Tensor) -> Tensor:
     """Each content in each style, one call of the library for each."""
-    model = load_model("compact")
+    model = load_model("compact-0.1")
     return torch.cat([stylize(model, one[None], other[None]) for one in contents for other in styles])
 
 
@@ -63,7 +63,7 @@ def test_a_batch_of_styles_is_mixed_with_a_single_one(run: Run) -> None:
         "Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLES[:2]), style_2=image(OTHER),
         strength=1.0,
     )  # fmt: skip
-    model = load_model("compact")
+    model = load_model("compact-0.1")
     assert_same(pixels(result), torch.cat([stylize(model, CONTENT, [one[None], OTHER]) for one in STYLES[:2]]))
 
 
@@ -75,7 +75,7 @@ def test_a_mix_of_one_painting_with_several(run: Run, parts: tuple[Any, Any, Any
         run("Apply", attention=parts[1], content=content, style=style, strength=0.7)[0] for style in (single, several)
     ]
     mixed = pixels(run("Decode", decoder=parts[2], fused=run("MixStyles", fused_1=fused[0], fused_2=fused[1])))
-    model = load_model("compact")
+    model = load_model("compact-0.1")
     assert_same(mixed, torch.cat([stylize(model, CONTENT, [STYLE, one[None]], strength=0.7) for one in STYLES[:2]]))
 
 

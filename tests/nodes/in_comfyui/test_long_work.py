@@ -84,7 +84,7 @@ def test_out_of_memory_halves_and_goes_on(
     host: SimpleNamespace, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = picture(48, 72, batch=4)
-    wanted = stylize(load_model("compact"), content, STYLE)
+    wanted = stylize(load_model("compact-0.1"), content, STYLE)
     fusion = pack_module("adaattn_core.models.fusion").MultiLevelFusion
     sizes: list[int] = []
     merge = fusion.merge

@@ -53,7 +53,7 @@ def test_one_node_stylizes_and_refines_with_all_its_settings(run: Callable[..., 
     )  # fmt: skip
     with torch.inference_mode(False):
         wanted = stylize(
-            load_model("compact"), CONTENT, [STYLE, OTHER], style_weights=[1, 2], strength=0.8, temperature=2.0,
+            load_model("compact-0.1"), CONTENT, [STYLE, OTHER], style_weights=[1, 2], strength=0.8, temperature=2.0,
             content_mask=LEFT, refine_steps=3,
         )  # fmt: skip
     assert float((pixels(result) - wanted).abs().mean()) < 0.2 / 255

@@ -38,7 +38,7 @@ def notices(host: SimpleNamespace, **options: Any) -> tuple[Tensor, list[str]]:
 
 
 def wanted(styles: list[Tensor], masks: list[Tensor | None], **options: Any) -> Tensor:
-    return stylize(load_model("compact"), CONTENT, styles, region_masks=masks, **options)
+    return stylize(load_model("compact-0.1"), CONTENT, styles, region_masks=masks, **options)
 
 
 # ---------------------------------------------------------------- results

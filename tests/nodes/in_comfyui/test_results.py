@@ -36,7 +36,7 @@ def test_one_node_gives_what_the_library_gives(run: Callable[..., Any], options:
     result = run(
         "Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLE), **{"strength": 1.0, **options}
     )
-    assert_same(pixels(result), stylize(load_model("compact"), CONTENT, STYLE, **options))
+    assert_same(pixels(result), stylize(load_model("compact-0.1"), CONTENT, STYLE, **options))
     assert torch.equal(CONTENT, before[0]) and torch.equal(STYLE, before[1])
 
 
@@ -67,7 +67,7 @@ def test_what_goes_over_the_wires_can_be_weighed(run: Callable[..., Any], parts:
 
 def test_batches_pair_up_and_one_style_serves_all(run: Callable[..., Any], parts: tuple[Any, Any, Any]) -> None:
     content, style = picture(48, 72, batch=3), picture(45, 34, batch=3, seed=1)
-    model = load_model("compact")
+    model = load_model("compact-0.1")
     for styles in (style, style[:1]):
         wanted = stylize(model, content, styles)
         result = run("Stylize", model_name="built-in", content=image(content), style=image(styles), strength=1.0)
@@ -109,7 +109,7 @@ def test_images_with_alpha_and_in_half_precision(run: Callable[..., Any]) -> Non
     result = run("Stylize", model_name="built-in", content=opaque, style=image(STYLE), strength=1.0)
     assert torch.equal(result, wanted)  # an opaque content has three channels
     half = run("Stylize", model_name="built-in", content=image(CONTENT).half(), style=image(STYLE), strength=1.0)
-    assert_same(pixels(half), stylize(load_model("compact"), CONTENT.half().float(), STYLE))
+    assert_same(pixels(half), stylize(load_model("compact-0.1"), CONTENT.half().float(), STYLE))
 
 
 def test_styles_mix_by_weight(run: Callable[..., Any], parts: tuple[Any, Any, Any]) -> None:
@@ -117,7 +117,7 @@ def test_styles_mix_by_weight(run: Callable[..., Any], parts: tuple[Any, Any, An
     content, *styles = (run("ExtractFeatures", encoder=encoder, image=image(one)) for one in (CONTENT, STYLE, OTHER))
     fused = [run("Apply", attention=attention, content=content, style=style, strength=0.8)[0] for style in styles]
     mixed = run("MixStyles", fused_1=fused[0], weight_1=3.0, fused_4=fused[1], weight_4=1.0)
-    wanted = stylize(load_model("compact"), CONTENT, [STYLE, OTHER], style_weights=[3, 1], strength=0.8)
+    wanted = stylize(load_model("compact-0.1"), CONTENT, [STYLE, OTHER], style_weights=[3, 1], strength=0.8)
     assert_same(pixels(run("Decode", decoder=decoder, fused=mixed)), wanted)
     one_node = run(
         "Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLE), style_weight=3.0,
@@ -129,9 +129,9 @@ def test_styles_mix_by_weight(run: Callable[..., Any], parts: tuple[Any, Any, An
 def test_style_size_reduces_styles(run: Callable[..., Any]) -> None:
     big = picture(200, 300, seed=4)
     inputs = {"model_name": "built-in", "content": image(CONTENT), "style": image(big), "strength": 1.0}
-    small = stylize(load_model("compact"), CONTENT, resize_image(big, short_side=64))
+    small = stylize(load_model("compact-0.1"), CONTENT, resize_image(big, short_side=64))
     assert_same(pixels(run("Stylize", **inputs, style_size=64)), small)
-    assert_same(pixels(run("Stylize", **inputs, style_size=0)), stylize(load_model("compact"), CONTENT, big))
+    assert_same(pixels(run("Stylize", **inputs, style_size=0)), stylize(load_model("compact-0.1"), CONTENT, big))
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -142,7 +142,7 @@ def test_sampled_attention(run: Callable[..., Any], seed: int, monkeypatch: pyte
         "Stylize", model_name="built-in", content=image(CONTENT), style=image(STYLE), strength=1.0,
         attention_mode="sampled", sample_seed=seed,
     )  # fmt: skip
-    assert_same(pixels(result), stylize(load_model("compact"), CONTENT, STYLE, attention="sampled", seed=seed))
+    assert_same(pixels(result), stylize(load_model("compact-0.1"), CONTENT, STYLE, attention="sampled", seed=seed))
 
 
 def test_an_attention_map(run: Callable[..., Any], parts: tuple[Any, Any, Any]) -> None:
@@ -163,7 +163,7 @@ def test_an_attention_map(run: Callable[..., Any], parts: tuple[Any, Any, Any]) 
 
 
 def test_the_content_stays_where_the_mask_is_black(run: Callable[..., Any]) -> None:
-    result, full = masked(run, LEFT), stylize(load_model("compact"), CONTENT, STYLE)
+    result, full = masked(run, LEFT), stylize(load_model("compact-0.1"), CONTENT, STYLE)
     assert torch.equal(result[..., 36:], CONTENT[..., 36:])
     assert_same(result[..., :36], full[..., :36])
     assert torch.equal(masked(run, LEFT[None]), result)
@@ -172,7 +172,7 @@ def test_the_content_stays_where_the_mask_is_black(run: Callable[..., Any]) -> N
 
 
 def test_load_images_empty_mask_counts_as_no_mask(run: Callable[..., Any]) -> None:
-    assert_same(masked(run, torch.zeros(1, 64, 64)), stylize(load_model("compact"), CONTENT, STYLE))
+    assert_same(masked(run, torch.zeros(1, 64, 64)), stylize(load_model("compact-0.1"), CONTENT, STYLE))
 
 
 def test_the_mask_as_applied_comes_out(run: Callable[..., Any], parts: tuple[Any, Any, Any]) -> None:
@@ -202,7 +202,7 @@ def test_region_to_region(run: Callable[..., Any], parts: tuple[Any, Any, Any]) 
     ]
     mixed = run("MixStyles", fused_1=fused[0][0], fused_2=fused[1][0])
     result = pixels(run("Decode", decoder=decoder, fused=mixed))
-    model = load_model("compact")
+    model = load_model("compact-0.1")
     left = stylize(model, CONTENT, STYLE, style_masks=[halves[0]])
     assert float((result - left)[..., 40:].abs().mean()) > 1 / 255
     assert_same(pixels(run("Decode", decoder=decoder, fused=fused[0][0]))[..., :36], left[..., :36])

@@ -224,13 +224,13 @@ def test_models_appear_when_the_list_is_asked_for_again(host: SimpleNamespace) -
         return list(host.nodes["AdaAttN_LoadModel"].GET_SCHEMA().inputs[0].options)
 
     path = host.models / "mine.safetensors"
-    assert listed() == ["base (built in)", "built-in"]
+    assert listed() == ["base (built in)", "compact (built in)", "built-in"]
     os.utime(host.models, (1, 1))  # the host looks at the folder's time, which may not tick between two tests
     save_model(small_model(), path)
-    assert listed() == ["base (built in)", "built-in", "mine.safetensors"]
+    assert listed() == ["base (built in)", "compact (built in)", "built-in", "mine.safetensors"]
     os.utime(host.models, (2, 2))
     path.unlink()
-    assert listed() == ["base (built in)", "built-in"]
+    assert listed() == ["base (built in)", "compact (built in)", "built-in"]
 
 
 SHOWN = {

@@ -55,7 +55,7 @@ def notices(host: SimpleNamespace) -> Callable[..., list[str]]:
 
 def expected(contents: list[Tensor], **options: Any) -> Tensor:
     """What `adaattn video` makes of the frames: (B, 3, H, W)."""
-    model = load_model()
+    model = load_model("compact-0.1")
     stylizer = ClipStylizer(model, [encode_style(model, STYLE)], ClipOptions(**options))
     return torch.cat([stylizer.smooth(one, stylizer.paint(one)) for one in contents])
 
