@@ -67,17 +67,20 @@ def test_more_strength_brings_the_patches_of_the_picture_closer_to_those_of_the_
 
 
 def test_a_larger_stroke_size_paints_larger_strokes(model: StyleTransferModel) -> None:
-    """By how far what is painted looks like itself: columns until its autocorrelation falls below a half."""
+    """By how far what is painted looks like itself: columns, interpolated, until its autocorrelation is a half."""
     content, style = (
         resize_image(load_image(EXAMPLES / name), short_side=192) for name in ("ramparts.jpg", "auvers.jpg")
     )
 
-    def width(stroke_size: float) -> int:
+    def width(stroke_size: float) -> float:
         change = (stylize(model, content, style, stroke_size=stroke_size) - content).mean(dim=(0, 1))
         change = change - change.mean()
         power = torch.fft.rfft2(change, s=[2 * side for side in change.shape]).abs().square()
         correlation = torch.fft.irfft2(power)[0]
-        return int((correlation > correlation[0] / 2).to(torch.int).argmin())
+        correlation = correlation / correlation[0]
+        end = int((correlation > 0.5).to(torch.int).argmin())
+        before, after = correlation[end - 1 : end + 1].tolist()
+        return end - (0.5 - after) / (before - after)
 
     widths = [width(stroke_size) for stroke_size in (0, 4, 8)]
     assert widths == sorted(set(widths)), widths
