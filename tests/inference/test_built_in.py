@@ -79,7 +79,7 @@ def test_a_larger_stroke_size_paints_larger_strokes(model: StyleTransferModel) -
         correlation = torch.fft.irfft2(power)[0]
         correlation = correlation / correlation[0]
         end = int((correlation > 0.5).to(torch.int).argmin())
-        before, after = correlation[end - 1 : end + 1].tolist()
+        before, after = float(correlation[end - 1]), float(correlation[end])
         return end - (0.5 - after) / (before - after)
 
     widths = [width(stroke_size) for stroke_size in (0, 4, 8)]
