@@ -157,6 +157,7 @@ sys.stdout.buffer.write(result.mul(255).add(0.5).byte().numpy().tobytes())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["exact", "sampled"])
 def test_another_process_paints_the_same_bytes_and_another_number_of_threads_nearly(attention: str) -> None:
     """Sums in another order: at most 1 in 10,000 values differs, by 1, as docs/reliability.md says."""

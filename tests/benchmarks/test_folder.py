@@ -11,6 +11,7 @@ from adaattn_core import load_image
 from benchmarks import folder
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_is_stylised_and_measured(tmp_path: Path) -> None:
     folder.fill(tmp_path / "in", 20, 32)
     assert len(list((tmp_path / "in").iterdir())) == 20

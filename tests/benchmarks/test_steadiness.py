@@ -41,6 +41,7 @@ def test_the_share_is_what_is_left_above_the_clip_itself() -> None:
     assert line == "| pan | 0.7 | 4.50 | 25% | 0.510 (+2.0 %) | 0.380 (-5.0 %) | 0.90 |"
 
 
+@pytest.mark.slow
 def test_stills_and_a_folder_are_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_signal_leaves_nothing_of_a_clip(folder: Path, number: int, code: int)
     assert list(Path("out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_clip_that_was_killed_are_removed_by_the_next_run(folder: Path) -> None:
     pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
     pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')

@@ -38,6 +38,7 @@ def pixels(path: str) -> bytes:
     return load_image(path).numpy().tobytes()
 
 
+@pytest.mark.slow
 def test_pipes_and_standard_streams_are_inputs_and_outputs(folder: Path, expected: bytes) -> None:
     mask = "--content-mask <(cat white.png)"
     save_image(picture(40, 56) * 0 + 1, "white.png")
@@ -51,6 +52,7 @@ def test_pipes_and_standard_streams_are_inputs_and_outputs(folder: Path, expecte
     assert pixels("c.png") == expected
 
 
+@pytest.mark.slow
 def test_a_terminal_and_a_closed_descriptor_are_errors_in_one_line(folder: Path) -> None:
     _, errors = shell(f"{A} stylize /dev/fd/9 -o a.png {OIL}", code=2)
     assert errors.startswith("adaattn: argument CONTENT: /dev/fd/9 cannot be read: Bad file descriptor.")

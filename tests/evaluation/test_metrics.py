@@ -312,6 +312,7 @@ def growth_of_intervals(pictures: int) -> float:
     return (peak_memory_bytes() - before) / 2**30
 
 
+@pytest.mark.slow
 def test_intervals_of_many_pictures_take_the_memory_of_one_resample() -> None:
     """That is 1 MB. With a small tensor kept of each resample the heap was broken up, and grew by .6 GiB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:  # a peak is one of a whole process

@@ -20,6 +20,7 @@ def pair(tmp_path: Path) -> Pair:
     return Pair(tmp_path / "sea.png", tmp_path / "ink.png")
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_model_of_its_own(pair: Pair, tmp_path: Path) -> None:
     """A process that has torch and a small model takes some 0.3 to 1 GiB, whatever this one has eaten."""
     save_model(small_model(), tmp_path / "m.safetensors", dtype=torch.float32)

@@ -48,6 +48,7 @@ def test_the_result_has_the_styles_colours_and_not_the_contents(model: StyleTran
         assert float((found - wanted).norm()) < 0.5 * float((own - wanted).norm()), name
 
 
+@pytest.mark.slow
 def test_more_strength_brings_the_patches_of_the_picture_closer_to_those_of_the_style(
     model: StyleTransferModel,
 ) -> None:

@@ -47,6 +47,7 @@ def test_distilling_lowers_its_loss(configure: Configure) -> None:
     assert all(map(torch.equal, decoder, run.model.decoder.state_dict().values())), "the decoder has no part in it"
 
 
+@pytest.mark.slow
 def test_reconstructing_lowers_its_loss(configure: Configure) -> None:
     run = Trainer(configure(distill_steps=0, reconstruct_steps=150, steps=0, pretrain_lr=1e-3))
     run.initialize()
