@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from adaattn_core import load_image, load_model, save_image, stylize
 from tests.helpers.small_models import picture
@@ -51,6 +53,15 @@ def write_shard(number: int) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(members[name])
             shard.addfile(member, io.BytesIO(members[name]))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the painters of Ray: with another number of threads single bytes may differ (docs/reliability.md)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -98,6 +109,7 @@ def expected_names(*shards: int) -> list[str]:
     return sorted(f"{shard:05}/{name}" for shard in shards for name in names)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_each_sample_is_painted_once_also_after_a_kill_and_with_shards_that_came_later(desk: Path) -> None:
     kill_after_the_first_shard(start())
     write_shard(3)
