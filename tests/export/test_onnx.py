@@ -253,6 +253,6 @@ def test_the_c_example_paints(files: Path) -> None:
     command = [str(compiler), str(EXAMPLES / "paint.c"), "-o", "paint", "-lonnxruntime"]
     if not compiler or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip(
-            "needs cc and ONNX Runtime's C library: CPATH=.../include LIBRARY_PATH=.../lib LD_LIBRARY_PATH=.../lib"
+            "needs cc and ONNX Runtime's C library: CPATH=.../include LIBRARY_PATH=.../lib LD_RUN_PATH=.../lib"
         )
     check_raw(["./paint"])
