@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .models.config import ModelConfig
     from .models.model import StyleTransferModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CheckpointError",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from comfy_api.latest import io
@@ -29,7 +29,7 @@ from .core import (
 )
 from .loaders import model_input
 from .outcome import told
-from .pairs import pair_up, repeat, repeat_masks, take
+from .pairs import Pairs, pair_up, repeat, repeat_masks, take
 from .pictures import fit_content_mask, painted_strength, to_alpha, to_image, to_pictures, to_style, with_hidden
 from .refine import MAX_STEPS, refined
 from .regions import Region, place
@@ -161,39 +161,20 @@ class Stylize(io.ComfyNode):
             content_mask, pictures, threshold=mask_threshold, invert=mask_invert, feather=mask_feather
         )
         used, areas, mask = place(regions, weights, mask, pairs, pictures)
-        weights, strength = [weights[number] for number in used], painted_strength(strength, mask)
+        strength = painted_strength(strength, mask)
         shrink = partial(reduced, short_side=checked_size(style_size, stroke_size))
         parts = [style_mask, *[None] * len(more), *(region.style_mask for region in regions)]
         styles, style_masks = zip(*(to_style(images[number], parts[number], shrink) for number in used), strict=True)
-        part = bridge.model_part(model_name)
-        model, look = part.module, (attention_mode, sample_seed if attention_mode == "sampled" else 0)
-        image, progress = bridge.empty_image(pictures), bridge.NodeProgress()
+        batch, progress = Batch(pairs, pictures, mask, areas, styles, style_masks), bridge.NodeProgress()
         options: dict[str, Any] = {
-            "style_weights": weights, "strength": strength, "temperature": temperature, "keep_color": keep_color,
+            "style_weights": [weights[number] for number in used], "strength": strength, "temperature": temperature,
+            "keep_color": keep_color,
         }  # fmt: skip
-        painting = {**options, "attention": look[0], "seed": look[1], "stroke_size": stroke_size}
-
-        def show(start: int, items: slice, result: Tensor) -> None:
-            image[start + items.start : start + items.stop] = to_image(result)
-            progress.show(result[:1])
-
-        with bridge.loaded([part], pictures, *styles) as device:
-            shelf = bridge.shelf(part, device, styles, style_masks, look, weights, temperature, stroke_size, areas)
-            encode = partial(kept_style, part, device)
-            if is_large(pictures):
-                small, first = reduced(pictures[:1], PREVIEW_SIZE), (styles, style_masks, where(mask, areas))
-                of_style, of_part, here = batching.slice_batch(first, slice(0, 1))
-                progress.show(
-                    stylize(model, small, KeptStyles(of_style, encode), style_masks=of_part, **here, **painting)
-                )
-            share = sub_progress(progress, 0, TRANSFER_SHARE) if refine_steps else progress
-            for items in pairs.groups():
-                stylize(
-                    model, pictures[items], KeptStyles(styles, encode), style_masks=style_masks,
-                    progress=sub_progress(share, items.start / len(pictures), items.stop / len(pictures)),
-                    on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])),
-                    **batching.slice_batch(where(mask, areas), items), **painting,
-                )  # fmt: skip
+        image = painted(
+            batch, bridge.model_part(model_name), progress, TRANSFER_SHARE if refine_steps else 1.0,
+            attention=attention_mode, seed=sample_seed if attention_mode == "sampled" else 0, stroke_size=stroke_size,
+            **options,
+        )  # fmt: skip
         if refine_steps:
             share = sub_progress(progress, TRANSFER_SHARE, 1)
             image = refined(
@@ -201,6 +182,57 @@ class Stylize(io.ComfyNode):
                 steps=refine_steps, style_masks=take(style_masks, pairs.styles), content_mask=mask, **options,
             )  # fmt: skip
         return io.NodeOutput(with_hidden(image, content, mask, strength))
+
+
+class Batch(NamedTuple):
+    """What is painted, and in what.
+
+    pairs: content and style of each result. pictures: (B, 3, H, W), the content of each result. mask: where it is
+    painted, (B or 1, 1, H, W); None for everywhere. areas: the same for each style; None where `mask` is that of all.
+    styles: (S or 1, 3, H, W) each. style_masks: the part of each that is used; None for all of it.
+    """
+
+    pairs: Pairs
+    pictures: Tensor
+    mask: Tensor | None
+    areas: list[Tensor] | None
+    styles: tuple[Tensor, ...]
+    style_masks: tuple[Tensor | None, ...]
+
+
+def painted(
+    batch: Batch,
+    part: bridge.Part,
+    progress: bridge.NodeProgress,
+    share: float,
+    **options: Any,  # noqa: ANN401 (options of `stylize`)
+) -> Tensor:
+    """IMAGE with the results of a batch; a large content is shown small first. share: of the progress bar."""
+    pairs, pictures, mask, areas, styles, style_masks = batch
+    image, bar = bridge.empty_image(pictures), sub_progress(progress, 0, share)
+    paint: Callable[..., Tensor] = partial(stylize, part.module, **options)
+    where: dict[str, Any] = {"content_mask": mask} if areas is None else {"region_masks": areas}
+    kept = [options[name] for name in ("attention", "seed", "style_weights", "temperature", "stroke_size")]
+
+    def show(start: int, items: slice, result: Tensor) -> None:
+        image[start + items.start : start + items.stop] = to_image(result)
+        progress.show(result[:1])
+
+    with bridge.loaded([part], pictures, *styles) as device:
+        shelf = bridge.shelf(part, device, styles, style_masks, areas, *kept)
+        encode = partial(kept_style, part, device)
+        if is_large(pictures):
+            small, first = reduced(pictures[:1], PREVIEW_SIZE), slice(0, 1)
+            of_style, of_part, here = batching.slice_batch((styles, style_masks, where), first)
+            progress.show(paint(small, KeptStyles(of_style, encode), style_masks=of_part, **here))
+        for items in pairs.groups():
+            paint(
+                pictures[items], KeptStyles(styles, encode), style_masks=style_masks,
+                progress=sub_progress(bar, items.start / len(pictures), items.stop / len(pictures)),
+                on_result=partial(show, items.start), shelf=shelf.under(digest(pictures[items])),
+                **batching.slice_batch(where, items),
+            )  # fmt: skip
+    return image
 
 
 def checked_regions(regions: tuple[Region, ...] | None, refine_steps: int) -> tuple[Region, ...]:
@@ -215,11 +247,6 @@ def checked_regions(regions: tuple[Region, ...] | None, refine_steps: int) -> tu
             "steps to 0, or disconnect regions."
         )
     return regions or ()
-
-
-def where(mask: Tensor | None, areas: Sequence[Tensor] | None) -> dict[str, Any]:
-    """Arguments of `stylize` that say where to paint: the areas of the styles, or one for all of them."""
-    return {"content_mask": mask} if areas is None else {"region_masks": areas}
 
 
 def is_large(pictures: Tensor) -> bool:
