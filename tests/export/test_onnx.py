@@ -252,7 +252,5 @@ def test_the_c_example_paints(files: Path) -> None:
     compiler = shutil.which("cc")
     command = [str(compiler), str(EXAMPLES / "paint.c"), "-o", "paint", "-lonnxruntime"]
     if not compiler or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip(
-            "needs cc and ONNX Runtime's C library: CPATH=.../include LIBRARY_PATH=.../lib LD_RUN_PATH=.../lib"
-        )
+        pytest.skip("needs cc and ONNX Runtime's C library: CPATH=.../include LIBRARY_PATH=.../lib LD_RUN_PATH=.../lib")
     check_raw(["./paint"])
