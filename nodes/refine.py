@@ -74,7 +74,7 @@ class Refine(io.ComfyNode):
                 ),
                 keep_color(),
             ],
-            outputs=[io.Image.Output("image", display_name="image", tooltip="The refined picture.")],
+            outputs=[io.Image.Output("refined", display_name="image", tooltip="The refined picture.")],
         )  # fmt: skip
 
     @classmethod

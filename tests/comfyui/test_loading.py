@@ -23,8 +23,10 @@ IDS = {
     "AdaAttN_MixStyles": ["ADAATTN_FUSED"],
     "AdaAttN_AttentionMap": ["IMAGE"],
     "AdaAttN_Stylize": ["IMAGE"],
+    "AdaAttN_StylizeVideo": ["IMAGE", "VIDEO"],
     "AdaAttN_StyleRegion": ["ADAATTN_REGIONS"],
     "AdaAttN_ExamplePicture": ["IMAGE", "MASK"],
+    "AdaAttN_ExampleClip": ["VIDEO"],
 }
 """Nodes and what they give. Ids are for ever: workflows out there name them."""
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from adaattn_core import convert_published, load_model, load_vgg, save_model
 from adaattn_core.checkpoints.model_file import fingerprint
 from tests.helpers.comfy_pack import ROOT, load_pack, pack_module
+from tests.helpers.node_schemas import node_schemas
 from tests.helpers.small_models import picture, small_model
 
 files, pictures, compat = (pack_module(f"nodes.{name}") for name in ("files", "pictures", "compat"))
@@ -93,6 +94,32 @@ def test_a_misspelt_keyword_is_an_error_on_every_host() -> None:
 
     with pytest.raises(TypeError, match="tooltipp"):
         compat.call_supported(make, 3, tooltipp="words")
+
+
+OLDEST_KEYWORDS = {
+    "display_name", "tooltip", "optional", "lazy", "default", "options", "min", "max", "step", "display_mode", "types",
+    "label_on", "label_off", "control_after_generate", "force_input", "is_output_list",
+}  # fmt: skip
+"""What inputs and outputs may be given without `call_supported`. Source: comfy_api/latest/_io.py of ComfyUI 0.3.64."""
+
+
+def test_no_keyword_is_newer_than_the_oldest_host() -> None:
+    """One would drop the whole pack there. The stand-in for a host does not know those of `call_supported`."""
+    given = {
+        f"{node}.{socket.id}": set(socket.options) - OLDEST_KEYWORDS
+        for node, schema in node_schemas().items()
+        for socket in [*schema.inputs, *schema.outputs]
+    }
+    assert {socket: newer for socket, newer in given.items() if newer} == {}
+
+
+def test_no_input_shares_an_id_with_an_output() -> None:
+    """ComfyUI 0.3.64 refuses the node and with it the whole pack."""
+    shared = {
+        node: {socket.id for socket in schema.inputs} & {socket.id for socket in schema.outputs}
+        for node, schema in node_schemas().items()
+    }
+    assert {node: ids for node, ids in shared.items() if ids} == {}
 
 
 # ---------------------------------------------------------------- what can be chosen
