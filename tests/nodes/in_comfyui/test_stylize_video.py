@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 from collections.abc import Callable
@@ -150,29 +151,33 @@ def test_sound_and_frame_rate_of_a_video_pass_through_untouched(paint: Run) -> N
 
 
 def test_a_file_becomes_a_file_with_its_sound(paint: Run, tmp_path: Path) -> None:
-    given = file_video(tmp_path / "in.mp4", rate=8, sound="aac")
-    _, made = paint(given)
-    made.save_to(str(tmp_path / "out.mp4"))
+    """As the host writes the sound of the unpainted clip: a tone, coded anew. Old hosts make mono stereo."""
     from comfy_api.latest import InputImpl
 
-    there = InputImpl.VideoFromFile(str(tmp_path / "out.mp4")).get_components()
-    sound, before = there.audio["waveform"], given.get_components().audio["waveform"]
+    given = file_video(tmp_path / "in.mp4", rate=8, sound="aac")
+    _, made = paint(given)
+    written = []
+    for name, clip in (("painted", made), ("unpainted", InputImpl.VideoFromComponents(given.get_components()))):
+        clip.save_to(str(tmp_path / f"{name}.mp4"))
+        written.append(InputImpl.VideoFromFile(str(tmp_path / f"{name}.mp4")).get_components())
+    there, plain = written
     assert there.frame_rate == 8 and there.images.shape == (5, 32, 48, 3)
-    assert sound.shape[1] == before.shape[1]
-    assert abs(float(sound.square().mean().sqrt()) / float(before.square().mean().sqrt()) - 1) < 0.1, (
-        "a tone, coded anew"
-    )
+    assert torch.equal(there.audio["waveform"], plain.audio["waveform"])
+    assert float(plain.audio["waveform"].abs().max()) > 0.01, "silence"
 
 
 def test_a_batch_of_images_becomes_a_video_at_the_frame_rate_of_the_node(paint: Run) -> None:
     for fps, rate in ((24.0, Fraction(24)), (23.976, Fraction(23976, 1000))):
         _, made = paint(CLIP[:2], fps=fps)
-        assert made.get_frame_rate() == rate and made.get_components().audio is None
+        parts = made.get_components()
+        assert parts.frame_rate == rate and parts.audio is None
 
 
 def test_colours_of_ten_bits_stay_at_ten(paint: Run) -> None:
     from comfy_api.latest import InputImpl, Types
 
+    if "bit_depth" not in inspect.signature(InputImpl.VideoFromComponents).parameters:
+        pytest.skip("the videos of this ComfyUI have no bit depth; a newer COMFYUI_PATH runs this")
     components = Types.VideoComponents(images=CLIP, frame_rate=Fraction(25))
     _, made = paint(InputImpl.VideoFromComponents(components, bit_depth=10))
     assert made.get_bit_depth() == 10
