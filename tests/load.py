@@ -140,8 +140,8 @@ def prompts(host: Host, count: int, generator: random.Random) -> tuple[list[Held
             time.sleep(generator.uniform(0, 0.5))
             host.interrupt()
         runs += [host.wait(key, prompt) for key, prompt in zip(queued, pair, strict=True)]
-        held = held_by(host.pid)
         kept = host.probe()["kept_bytes"] / 2**20  # grows by intention, to a limit
+        held = held_by(host.pid)  # the probe has given back what malloc held free
         measured += [held._replace(memory=held.memory - kept)] * 2
     return measured, runs
 

@@ -5,7 +5,6 @@ Screenshots go to the folder SHOTS, for somebody to look at; without it, to pyte
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from tests.comfyui.conditions import require_browser, require_checkout
 from tests.comfyui.graphs import blueprint_graph
 from tests.comfyui.host import PACK_NAME, ROOT, Host
 from tests.comfyui.workflow import as_prompt, load
+from tests.helpers.locale_files import node_words
 
 require_checkout()
 require_browser()
@@ -180,7 +180,7 @@ def test_the_help_of_a_node_is_shown(page: Desk, shots: Path) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nodes_speak_the_language_of_the_page(page: Desk, shots: Path, language: str) -> None:
     """Titles, sockets and widgets of a node that was just added."""
-    words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["AdaAttN_Apply"]
+    words = node_words(language)["AdaAttN_Apply"]
     try:
         page.set("Comfy.Locale", language)
         page.reload()

@@ -5,7 +5,6 @@ What the words say is for tests/nodes/test_languages.py and tests/nodes/test_hel
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from tests.comfyui.conditions import require_browser, require_checkout
 from tests.comfyui.host import PACK_NAME, ROOT, Host
+from tests.helpers.locale_files import node_words, read_locale
 
 if TYPE_CHECKING:
     from tests.comfyui.browser import Desk
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 require_checkout()
 
 LANGUAGES = ("en", "ko", "zh", "ja")
-LOCALES = {
-    language: json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-    for language in LANGUAGES
-}
+LOCALES = {language: node_words(language) for language in LANGUAGES}
 NODES = list(LOCALES["en"])
 SHOWN = "AdaAttN_Apply"
 """The node that is looked at: sockets and every kind of widget, two outputs."""
@@ -76,8 +73,8 @@ def test_schemas_and_the_english_locale_say_the_same(info: dict[str, Any]) -> No
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_host_hands_out_every_language(host: Host, language: str) -> None:
     handed = host.get("/i18n")[language]
-    assert {node: handed["nodeDefs"].get(node) for node in NODES} == LOCALES[language]
-    main = json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))
+    assert {node: handed["nodeDefs"].get(node) for node in NODES} == read_locale(language, "nodeDefs")
+    main = read_locale(language, "main")
     assert all(handed[part][key] == value for part, words in main.items() for key, value in words.items())
 
 
@@ -177,6 +174,27 @@ def test_nodes_2_shows_the_same_names(table: Desk) -> None:
             node.get_by_text(entry["name"], exact=True).first.wait_for()
         table.fit()
         shot(table, "nodes_2")
+    finally:
+        table.set("Comfy.VueNodes.Enabled", False)
+    assert table.own_errors == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sockets_show_their_tooltips_in_nodes_2(table: Desk, language: str) -> None:
+    """The page looks them up by the label of the socket."""
+    from tests.comfyui.browser import NODES_2
+
+    if table.version < NODES_2:
+        pytest.skip(f"Nodes 2.0 of page {table.version} is a draft")
+    show(table, language)
+    table.set("Comfy.VueNodes.Enabled", True)
+    try:
+        for name in ("content_mask", "attention"):
+            words = LOCALES[language][SHOWN]["inputs"][name]
+            label = re.compile(rf"^\s*{re.escape(words['name'])}\s*$")
+            table.page.locator(".lg-node .lg-slot--input").filter(has_text=label).first.hover()
+            table.page.locator(".p-tooltip-text").get_by_text(words["tooltip"], exact=True).wait_for(timeout=60_000)
+            table.page.mouse.move(1, 1)
     finally:
         table.set("Comfy.VueNodes.Enabled", False)
     assert table.own_errors == []

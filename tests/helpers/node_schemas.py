@@ -24,6 +24,10 @@ HOST = (
 """ComfyUI modules that the nodes import and no schema needs."""
 
 
+WIDGETS = {"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"}
+"""Types of inputs that the page shows with a widget."""
+
+
 @dataclass(frozen=True)
 class Socket:
     """An input or an output of a node."""
@@ -39,6 +43,10 @@ class Socket:
     @property
     def tooltip(self) -> str:
         return str(self.options.get("tooltip", ""))
+
+    @property
+    def has_widget(self) -> bool:
+        return self.type in WIDGETS
 
 
 class SocketType:

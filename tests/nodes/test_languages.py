@@ -5,17 +5,15 @@ The English texts equal those of the schemas, so that a changed schema fails her
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.locale_files import node_words, read_locale, tooltips_by_label
 from tests.helpers.node_schemas import Schema, Socket, node_schemas
 
-ROOT = Path(__file__).parents[2]
 LANGUAGES = ("en", "ko", "zh", "ja")
 TRANSLATED = LANGUAGES[1:]
 
@@ -35,8 +33,7 @@ workflow made in another."""
 
 
 def read(language: str, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((ROOT / "locales" / language / f"{name}.json").read_text(encoding="utf-8"))
-    return loaded
+    return node_words(language) if name == "nodeDefs" else read_locale(language, name)
 
 
 def texts(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
@@ -95,6 +92,17 @@ def test_categories_and_socket_types_have_names() -> None:
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_every_language_has_every_text(language: str) -> None:
     assert list(words(language)) == list(ENGLISH)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tooltips_of_sockets_are_there_by_label_too(language: str) -> None:
+    """The page's Nodes 2.0 looks up the tooltip of an input without a widget by what the input is called there."""
+    by_label = tooltips_by_label(language)
+    for node, schema in node_schemas().items():
+        inputs = read(language, "nodeDefs")[node]["inputs"]
+        sockets = [inputs[socket.id] for socket in schema.inputs if not socket.has_widget]
+        expected = {one["name"]: one["tooltip"] for one in sockets if inputs.get(one["name"]) is not one}
+        assert by_label[node] == expected, node
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
