@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,10 +88,15 @@ class Desk:
             self.fit()
         self.check_alerts()
 
+    def saved(self) -> Any:
+        """The workflow on the page, as it is written into a file: without the fields that are not set."""
+        return json.loads(self.page.evaluate("() => JSON.stringify(app.graph.serialize())"))
+
     def check_alerts(self) -> None:
         """None is on the page, nor was as a dialog."""
         shown = self.page.get_by_text(re.compile("invalid workflow|error reloading|loading aborted", re.I))
-        assert [*self.alerts, *shown.all_inner_texts()] == []
+        said = [*self.alerts, *shown.all_inner_texts()]
+        assert not said, said
 
     def fit(self) -> None:
         self.page.wait_for_timeout(500)

@@ -198,7 +198,7 @@ def test_a_saved_workflow_shows_its_attention_again_until_the_file_is_gone(
     """Then it says so, and its button brings it back, although the host has not forgotten the heat map."""
     viewer.press("[data-tab=relu5_1]")
     viewer.click("content", 0.2, 0.8)
-    saved = page.page.evaluate("() => app.graph.serialize()")
+    saved = page.saved()
     values = {node["id"]: node.get("widgets_values") for node in saved["nodes"]}
     original = {node["id"]: node.get("widgets_values") for node in load(EXAMPLE)["nodes"]}
     assert [len(values[key] or []) for key in (6, 7)] == [len(original[key]) for key in (6, 7)], "no widget is added"
