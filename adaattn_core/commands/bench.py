@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verbose", action="store_true", default=argparse.SUPPRESS, help="show where errors came from"
     )
     training.set_defaults(run=run_train, parser=training, outer=parser)
-    parser.epilog = "subjects:\n" + "\n".join(f"  {name:18}{description}" for name, description in SUBJECTS.items())
+    parser.epilog = "subjects:\n" + "\n".join(f"  {name:20}{description}" for name, description in SUBJECTS.items())
     parser.add_argument(
         "--sizes", type=_sizes, default=list(SIZES), metavar="PX,PX",
         help=f"sides of the square pictures (default: {','.join(map(str, SIZES))})",
@@ -80,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE",
-        help="a full-size model file for the reference and the full-size subjects (default: random weights, whose flat "
-        "attention is the slowest case)",
+        help="a file that adaattn convert has made, for the subjects reference and published* (default: random "
+        "weights, whose flat attention is the slowest case)",
     )  # fmt: skip
     parser.add_argument(
         "--curve", action="store_true",

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_refine_option(parser)
     add_stroke_option(parser)
-    add_model_options(parser)
+    add_model_options(parser, refines=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Show a page on which anybody paints: in the browser, on this machine, without Python behind it."""
+"""Show a page in the browser on which anybody can paint; no picture leaves it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from ..checkpoints.model_file import COMPACT, MODEL_NAMES
+from ..checkpoints.model_file import COMPACT
 from ..demo.server import SiteServer
 from ..demo.site import DESCRIPTION, build_site, content, write_site
 from ..demo.web_runtime import find_runtime, get_runtime
 from ..errors import OutputError
 from ..export.onnx_file import onnx_package
 from .shared.idle_options import Idle, remark_idle
-from .shared.options import integer
+from .shared.options import MODEL_HELP, integer
 from .shared.paths import make_folder
 
 EXAMPLES = """\
@@ -21,7 +21,8 @@ examples:
   adaattn demo --get-runtime            the first time: download ONNX Runtime for the web (33 MB), then show the page
   adaattn demo                          show it again, without a connection
   adaattn demo --write site             write the page as files for any web host
-Pictures stay in the browser. Ctrl-C ends the server, which only this machine can reach.
+Needs the packages onnx and onnxruntime: pip install "adaattn[onnx]".
+Ctrl-C ends the server, which only this machine can reach.
 """
 LARGEST_PORT = 65535
 IDLE = (Idle("--port --no-browser", lambda args: args.write is not None, "with --write, which shows no page"),)
@@ -29,10 +30,7 @@ IDLE = (Idle("--port --no-browser", lambda args: args.write is not None, "with -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "model", nargs="?", default=COMPACT, metavar="MODEL",
-        help=f"{' or '.join(MODEL_NAMES)}, or the path of a .safetensors file (default: %(default)s)",
-    )  # fmt: skip
+    parser.add_argument("model", nargs="?", default=COMPACT, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "--get-runtime", action="store_true",
         help="download ONNX Runtime for the web from the npm registry where it is missing, and keep it in the cache "

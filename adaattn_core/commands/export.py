@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..checkpoints.model_file import COMPACT, MODEL_NAMES, find_model, load_model
+from ..checkpoints.model_file import COMPACT, find_model, load_model
 from ..checkpoints.tensor_file import read_metadata
 from ..export.graph import PRECISIONS
 from ..export.onnx_file import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, export_onnx, onnx_package, output_paths
-from .shared.options import integer
+from .shared.options import MODEL_HELP, integer
 from .shared.paths import check_folder
 
 EXAMPLES = """\
@@ -18,6 +18,7 @@ examples:
   adaattn export base -o model.onnx --precision float16       half the size
   adaattn export compact -o model.onnx --split                model-style.onnx and model-content.onnx
 The files are compared with PyTorch on six pictures before they are put in place.
+Needs the packages onnx and onnxruntime: pip install "adaattn[onnx]".
 """
 HANDED_ON = ("license", "trained_on")
 """Entries of a model file that its ONNX files have too."""
@@ -25,10 +26,7 @@ HANDED_ON = ("license", "trained_on")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "model", nargs="?", default=COMPACT, metavar="MODEL",
-        help=f"{' or '.join(MODEL_NAMES)}, or the path of a .safetensors file (default: %(default)s)",
-    )  # fmt: skip
+    parser.add_argument("model", nargs="?", default=COMPACT, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write, ending in .onnx")
     parser.add_argument(
         "--split", action="store_true",

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stroke_option(style_transfer)
     _add_refine_options(parser.add_argument_group("refinement"))
     _add_region_options(parser.add_argument_group("sizes and masks"))
-    add_model_options(parser)
+    add_model_options(parser, refines=True)
     add_memory_option(
         parser,
         "a limit turns off reading files ahead. --refine has its own need, which this does not limit: about 1 GiB for "

@@ -65,6 +65,14 @@ def is_raw(head: bytes, name: str) -> bool:
     return canon or head.startswith(_RAW_HEADS) or PurePath(name).suffix.lower() in RAW_SUFFIXES
 
 
+def is_video(head: bytes) -> bool:
+    """Whether the first bytes are those of an MP4 or QuickTime, Matroska or WebM, or AVI file.
+
+    AVIF, HEIC and CR3 files also start as MP4 files do: ask for these first.
+    """
+    return head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3") or head[8:12] == b"AVI "
+
+
 def is_torch_archive(file: str | PurePath) -> bool:
     """Whether a zip file is what `torch.save` writes: it holds a file data.pkl. A zip file cut short counts too."""
     try:

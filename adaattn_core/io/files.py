@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,12 @@ TEMPORARY = ".adaattn-"
 """Beginning of the names of temporary files and folders, by which `remove_leftovers` knows them."""
 _DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/self/fd)/(\d+)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def wrong_suffix(path: StrPath, suffix: str, known: Iterable[str]) -> str:
+    """The message about an output whose suffix is not one of those that can be written."""
+    came = f"ends in {suffix!r}" if suffix else "has no suffix"
+    return f"{path} {came}; one of {', '.join(known)} is needed. Rename the output."
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..ops.layout import counted
 from ..runtime.remarks import remark
-from .file_kinds import RAW_MESSAGE, is_raw, wrong_kind
+from .file_kinds import RAW_MESSAGE, is_raw, is_video, wrong_kind
 
 # Raster formats only: EPS would start Ghostscript.
 READ_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "JXL")
@@ -91,11 +91,19 @@ def remark_skipped(source: str, suffixes: Counter[str]) -> None:
         suffixes: of these files, with their numbers.
     """
     if suffixes:
-        ordered = sorted(suffixes, key=lambda suffix: (-suffixes[suffix], suffix == "", suffix))
-        kinds = [suffix or "no suffix" for suffix in ordered[:3]]
-        more = ", ..." if len(suffixes) > len(kinds) else ""
         skipped = f"{counted(suffixes.total(), 'file')} skipped, as not of a known picture format"
-        remark(source, f"{skipped} ({', '.join(kinds)}{more})")
+        remark(source, f"{skipped} ({most_common(suffixes)})")
+
+
+def most_common(suffixes: Counter[str]) -> str:
+    """The three most common suffixes as a list of words.
+
+    >>> most_common(Counter({".mp4": 2, ".txt": 1, "": 1, ".zip": 1}))
+    '.mp4, .txt, .zip, ...'
+    """
+    ordered = sorted(suffixes, key=lambda suffix: (-suffixes[suffix], suffix == "", suffix))
+    kinds = [suffix or "no suffix" for suffix in ordered[:3]]
+    return ", ".join([*kinds, "..."] if len(suffixes) > len(kinds) else kinds)
 
 
 def explain_unidentified(head: bytes, name: str) -> str:
@@ -114,6 +122,8 @@ def explain_unidentified(head: bytes, name: str) -> str:
         return f"is a picture in {plugin.spelled}, which needs the package {package}. Run: pip install {package}"
     if is_raw(head, name):
         return RAW_MESSAGE
+    if is_video(head):
+        return "is a video; a picture is needed. Paint it with adaattn video, or save a frame of it."
     return f"is not a picture that can be read ({KNOWN}). Convert it to PNG first."
 
 

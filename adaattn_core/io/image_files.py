@@ -15,8 +15,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..errors import ImageError
+from ..ops.layout import counted
 from .files import StrPath, error_reason, is_stream
-from .formats import is_picture_name, remark_skipped
+from .formats import is_picture_name, most_common, remark_skipped
 
 
 class FoundImage(NamedTuple):
@@ -86,10 +87,12 @@ def _search(pattern: Path, without: StrPath | None, unreadable: list[str]) -> li
     if without is not None and not _is_within(root, Path(without)):
         files = [file for file in files if not _is_within(file.parent, Path(without))]
     pictures = sorted(file for file in files if is_picture_name(file))
+    others = Counter(file.suffix.lower() for file in files if not is_picture_name(file))
     if pictures:
-        remark_skipped(str(pattern), Counter(file.suffix.lower() for file in files if not is_picture_name(file)))
+        remark_skipped(str(pattern), others)
     elif not failures:
-        raise ImageError(f"{pattern} holds no picture; at least one is needed. Check the folder or the pattern.")
+        only = f", only {counted(others.total(), 'other file')} ({most_common(others)})" if others else ""
+        raise ImageError(f"{pattern} holds no picture{only}; at least one is needed. Check the folder or the pattern.")
     return [FoundImage(file, file.relative_to(root), root) for file in pictures]
 
 

@@ -25,7 +25,7 @@ from ..ops.layout import pictures_in_words, range_problem, value_range
 from ..ops.resize import MIN_SIDE
 from ..runtime.remarks import collected_remarks, remark
 from .decoding import CODEC_ERRORS, decode, quiet_decoders
-from .files import StrPath, atomic_path, check_output_path, error_reason, is_stream
+from .files import StrPath, atomic_path, check_output_path, error_reason, is_stream, wrong_suffix
 from .formats import ALPHA_FORMATS, WRITE_FORMATS
 from .tiff import unit_grey
 
@@ -365,7 +365,7 @@ def output_format(path: StrPath) -> str:
     """Pillow's name of the format `save_image` writes there; what would fail later (suffix, folder) is an error now."""
     suffix = ".png" if is_stream(path) else Path(path).suffix.lower()
     if suffix not in WRITE_FORMATS:
-        raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(WRITE_FORMATS)} is needed. Rename the output.")
+        raise ImageError(wrong_suffix(path, suffix, WRITE_FORMATS))
     check_output_path(path, ImageOutputError)
     return WRITE_FORMATS[suffix]
 

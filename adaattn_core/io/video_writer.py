@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from .clip_pixels import BT601, BT709
-from .files import StrPath, atomic_path, is_stream
+from .files import StrPath, atomic_path, is_stream, wrong_suffix
 from .images import to_numpy
 from .video_reader import Clip, Frame, Tracks, track_tags, video_package
 
@@ -48,7 +48,7 @@ def check_clip_output(path: StrPath) -> None:
     """Raises an ImageError if the suffix of `path` is not a known video format; the folder is checked later."""
     suffix = container_suffix(path)
     if suffix not in FORMATS:
-        raise ImageError(f"{path} ends in {suffix!r}; one of {', '.join(FORMATS)} is needed. Rename the output.")
+        raise ImageError(wrong_suffix(path, suffix, FORMATS))
 
 
 def container_suffix(path: StrPath) -> str:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import adaattn_core
 from adaattn_core import load_image, load_model, save_model
+from adaattn_core.benchmarking.inference import SUBJECTS
 from adaattn_core.cli import COMMANDS, main
 from adaattn_core.commands.compare import center_square, comparison_sheet
 from tests.helpers.command_line import MODEL, call, run
@@ -109,6 +110,18 @@ def test_help_lists_the_commands(capsys: Capture, monkeypatch: pytest.MonkeyPatc
 def test_each_command_has_help(name: str, capsys: Capture) -> None:
     assert main([name, "--help"]) == 0
     assert f"usage: adaattn {name}" in capsys.readouterr().out
+
+
+def test_help_of_a_command_without_refinement_does_not_mention_it(capsys: Capture) -> None:
+    for name in ("video", "attention"):
+        assert main([name, "--help"]) == 0
+        assert "efine" not in capsys.readouterr().out, name
+
+
+def test_help_has_a_space_between_the_name_and_the_description_of_a_subject(capsys: Capture) -> None:
+    assert main(["bench", "--help"]) == 0
+    lines = capsys.readouterr().out.partition("subjects:\n")[2].splitlines()
+    assert [line.split("  ")[1] for line in lines] == list(SUBJECTS)
 
 
 def test_version(capsys: Capture) -> None:

@@ -121,7 +121,7 @@ def test_an_empty_style_mask(complain: Complain) -> None:
         ),
         ("--attention some", "argument --attention: invalid choice: 'some' (choose from"),
         ("--precision int8", "argument --precision: invalid choice: 'int8' (choose from"),
-        ("--colour", "unrecognized arguments: --colour"),
+        ("--colour", "unrecognized arguments: --colour. See adaattn stylize --help."),
     ],
 )
 def test_an_argument_out_of_its_range(complain: Complain, words: str, expected: str) -> None:
@@ -181,7 +181,7 @@ def test_an_output_that_cannot_be_written(complain: Complain, monkeypatch: pytes
     stylize = "stylize sea.png --style style.png -o"
     suffixes = "one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp is needed. Rename the output."
     assert complain(f"{stylize} out/a.gif") == f"out/a.gif ends in '.gif'; {suffixes}"
-    assert complain(f"{stylize} out/a") == f"out/a ends in ''; {suffixes}"
+    assert complain(f"{stylize} out/a") == f"out/a has no suffix; {suffixes}"
     assert complain(f"{stylize} nowhere/a.png") == (
         "nowhere is not a folder, so nowhere/a.png cannot be written. Create the folder first."
     )

@@ -204,6 +204,18 @@ KINDS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"\x00\x00\x00 ftypisom\x00\x00\x02\x00isomiso2", b"\x00\x00\x00\x14ftypqt  \x00\x00\x02\x00qt  ",
+     b"\x1aE\xdf\xa3\x9fB\x86\x81\x01", b"RIFF\x24\x10\x00\x00AVI LIST"],
+    ids=["mp4", "mov", "webm", "avi"],
+)  # fmt: skip
+def test_a_video_in_place_of_a_picture_is_named_as_such(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "clip.png"  # the first bytes decide, not the name
+    path.write_bytes(head + bytes(600))
+    assert refusal(path) == "is a video; a picture is needed. Paint it with adaattn video, or save a frame of it."
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_download_that_is_no_picture_says_what_it_is(tmp_path: Path, kind: str) -> None:
     data, text = KINDS[kind]

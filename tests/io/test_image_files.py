@@ -56,10 +56,13 @@ def test_find_images(tree: Path, patterns: list[str | Path], expected: list[str]
     [
         ("none.png", "none.png does not exist. Check its name and folder."),
         ("x" * 300, "x" * 300 + " does not exist. Check its name and folder."),
-        ("empty", "empty holds no picture; at least one is needed. Check the folder or the pattern."),
+        ("empty", "empty holds no picture, only 1 other file (.txt); at least one is needed. "
+                  "Check the folder or the pattern."),
+        ("*.txt", "*.txt holds no picture, only 1 other file (.txt); at least one is needed. "
+                  "Check the folder or the pattern."),
         ("*.tif", "*.tif holds no picture; at least one is needed. Check the folder or the pattern."),
     ],
-)
+)  # fmt: skip
 @pytest.mark.usefixtures("tree")
 def test_find_images_errors(pattern: str, message: str) -> None:
     with pytest.raises(ImageError) as caught:

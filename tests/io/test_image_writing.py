@@ -82,7 +82,7 @@ def save_error(path: Path, image: Tensor | None = None, error_type: type[ImageEr
 def test_writing_errors(tmp_path: Path) -> None:
     known = ".png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp"
     assert save_error(tmp_path / "a.xyz") == f"DIR/a.xyz ends in '.xyz'; one of {known} is needed. Rename the output."
-    assert save_error(tmp_path / "a") == f"DIR/a ends in ''; one of {known} is needed. Rename the output."
+    assert save_error(tmp_path / "a") == f"DIR/a has no suffix; one of {known} is needed. Rename the output."
     assert save_error(tmp_path / "none" / "a.png", error_type=ImageOutputError) == (
         "DIR is not a folder, so DIR/a.png cannot be written. Create the folder first."
     )

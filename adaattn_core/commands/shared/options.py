@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoints.model_file import DEFAULT_MODEL, MODEL_NAMES, load_model
+from ...checkpoints.model_file import DEFAULT_MODEL, load_model
 from ...errors import ImageError
 from ...inference.coarse_to_fine import MAX_STROKE_SIZE, MAX_STYLE_SIDE, STROKE_SIDE
 from ...inference.refine import MAX_STEPS
@@ -33,6 +33,17 @@ NO_MASK = "none"
 """Value of --style-mask for a style without a mask."""
 STYLE_SIDE = 512
 """Default of --style-size, in pixels, in a single pass."""
+
+
+MODEL_HELP = (
+    "base paints the better pictures, compact takes a fourth of the time; compact-0.1 is the compact model of version "
+    "0.1, published is what adaattn convert makes of the authors' weights. Or the path of a .safetensors file "
+    "(default: %(default)s)"
+)
+REFINE_PRECISION = (
+    ". Refinement runs in bfloat16 where the device computes it natively, and in float32 where it does not or float32 "
+    "is given"
+)
 
 
 def add_stylize_options(group: argparse._ArgumentGroup) -> None:
@@ -83,7 +94,7 @@ def add_size_options(group: argparse._ArgumentGroup, contents: str, style_defaul
     """Adds --size and --style-size; `contents` is the plural noun for what is stylized."""
     group.add_argument(
         "--size", type=pixels_or_zero, default=0, metavar="PX",
-        help=f"resize the {contents} to this short side (default: 0, which keeps their size)",
+        help=f"resize the {contents} to this short side (default: 0, which keeps the size)",
     )  # fmt: skip
     group.add_argument(
         "--style-size", type=pixels_or_zero, metavar="PX",
@@ -108,13 +119,10 @@ def add_memory_option(parser: argparse.ArgumentParser, effect: str) -> None:
     )  # fmt: skip
 
 
-def add_model_options(parser: argparse.ArgumentParser, default: str = DEFAULT_MODEL) -> None:
+def add_model_options(parser: argparse.ArgumentParser, default: str = DEFAULT_MODEL, refines: bool = False) -> None:
+    """Adds --model, --device and --precision; `refines` is true for commands that have --refine."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", default=default, metavar="NAME|FILE",
-        help=f"{' or '.join(MODEL_NAMES)}, or the path of a .safetensors file. base paints the better pictures, "
-        "compact takes a fourth of the time (default: %(default)s)",
-    )  # fmt: skip
+    group.add_argument("--model", default=default, metavar="NAME|FILE", help=MODEL_HELP)
     group.add_argument(
         "--device", default="auto",
         help="auto, cpu, cuda, cuda:1, mps, ...; adaattn info lists the devices of this machine "
@@ -124,8 +132,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str = DEFAULT_MO
         "--precision", default="auto", choices=PRECISIONS,
         help="auto is float32. float16 is for GPUs: the merge convolution and the decoder run in float16, and the "
         "result stays within 0.5/255 of float32. bfloat16 covers only those of their layers that stay within 2/255, "
-        "which saves little. Attention always runs in float32. Refinement runs in bfloat16 where the device computes "
-        "it natively, and in float32 where it does not or float32 is given",
+        "which saves little. Attention always runs in float32" + REFINE_PRECISION * refines,
     )  # fmt: skip
 
 
