@@ -306,7 +306,7 @@ HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
 
 
 def test_the_page_works_from_disk_and_shows_names_as_text(page: Desk, tmp_path: Path, shots: Path) -> None:
-    """Without a connection, and without a message in the console."""
+    """Without a connection, by touch too, and without a message in the console."""
     output = tmp_path / "view.html"
     pictures = [tmp_path / f"{HOSTILE.replace('/', '')}{name}.png" for name in ("a", "b")]
     for path, name in zip(pictures, ("coffee", "auvers"), strict=True):
@@ -314,7 +314,9 @@ def test_the_page_works_from_disk_and_shows_names_as_text(page: Desk, tmp_path: 
     words = ("attention", pictures[0], "--style", pictures[1], "-o", output)
     command = [sys.executable, "-m", "adaattn_core", *map(str, words)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    context = page.page.context.browser.new_context(viewport={"width": 1200, "height": 800}, offline=True)
+    context = page.page.context.browser.new_context(
+        viewport={"width": 1200, "height": 800}, offline=True, has_touch=True
+    )
     try:
         tab = context.new_page()
         said: list[str] = []
@@ -322,6 +324,9 @@ def test_the_page_works_from_disk_and_shows_names_as_text(page: Desk, tmp_path: 
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.goto(output.as_uri())
         pane = tab.locator("[data-pane=content]")
+        pane.tap()
+        assert tab.locator(".chip").count() == 1, "a tap pins a point"
+        assert "looks most at" in tab.locator(".status").inner_text()
         pane.hover()
         assert "looks most at" in tab.locator(".status").inner_text()
         assert HOSTILE in tab.locator("h1").inner_text() and HOSTILE in (pane.get_attribute("aria-label") or "")
