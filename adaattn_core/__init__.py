@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .checkpoints.model_file import load_model, save_model
     from .checkpoints.published import convert_published
     from .checkpoints.vgg import load_vgg
-    from .errors import CheckpointError, ImageError
+    from .errors import AdaAttNError, CheckpointError, ImageError, OutputError
     from .inference.refine import refine
     from .inference.stylize import encode_style, stylize
     from .io.images import load_image, load_mask, save_image
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "AdaAttNError",
     "CheckpointError",
     "ImageError",
     "ModelConfig",
+    "OutputError",
     "StyleTransferModel",
     "convert_published",
     "encode_style",
@@ -42,9 +44,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AdaAttNError": "errors",
     "CheckpointError": "errors",
     "ImageError": "errors",
     "ModelConfig": "models.config",
+    "OutputError": "errors",
     "StyleTransferModel": "models.model",
     "convert_published": "checkpoints.published",
     "encode_style": "inference.stylize",

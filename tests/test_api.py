@@ -15,9 +15,11 @@ from adaattn_core import encode_style, load_image, load_model, save_image, save_
 from tests.helpers.small_models import picture, small_model
 
 PUBLIC_NAMES = {
+    "AdaAttNError",
     "CheckpointError",
     "ImageError",
     "ModelConfig",
+    "OutputError",
     "StyleTransferModel",
     "convert_published",
     "encode_style",

@@ -21,6 +21,7 @@ from ..errors import LONGEST_NAME, CheckpointError, printable, quoted
 from ..io.files import atomic_path
 from ..models.config import ModelConfig
 from ..models.model import StyleTransferModel
+from ..runtime.device import pick_device
 from .tensor_file import checked_float32, read_metadata, read_tensors
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def load_model(
 
     Args:
         name: one of MODEL_NAMES, or the path of a file written by `save_model`.
-        device: of the weights.
+        device: of the weights; "auto" is the fastest of this machine.
         dtype: of the decoder; encoder and attention stay in float32, see `StyleTransferModel.set_precision`.
 
     Returns:
@@ -100,7 +101,11 @@ def load_model(
 
     Raises:
         CheckpointError: an unknown name, or a file that is not a valid model file.
+        ValueError: no such device on this machine, or a dtype that is none of torch's.
     """
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype is {dtype!r}; a torch.dtype is needed, such as torch.float16.")
+    device = pick_device(str(device))
     path = find_model(name)
     metadata = read_metadata(path)
     model = build_on_meta(config_from_metadata(metadata, path))

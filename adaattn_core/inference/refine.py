@@ -134,7 +134,7 @@ def refine(
     Raises:
         ValueError: an argument out of its range, or shapes that do not fit; the text says which.
     """
-    styles = [style] if isinstance(style, Tensor) else list(style)
+    styles = [style] if isinstance(style, Tensor | dict | str) else list(style)
     weights = normalize_weights(style_weights, len(styles))
     _check_pictures(image, content, styles)
     check_steps(steps)

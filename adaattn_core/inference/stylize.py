@@ -29,7 +29,7 @@ from .coarse_to_fine import Painting, check_stroke_size, run_passes
 from .memory_budget import style_budget
 from .refine import check_steps, refine
 from .stages import Attention, clamp_pictures, encode, encode_style_features
-from .validation import check_picture, normalize_weights, style_masks_or_none
+from .validation import check_model, check_picture, list_styles, normalize_weights, style_masks_or_none
 
 TRANSFER_SHARE = 0.05
 """Share of the progress that style transfer gets where refinement follows."""
@@ -63,6 +63,7 @@ def encode_style(
     Raises:
         ValueError: wrong shape or size, an unknown attention, an empty mask.
     """
+    check_model(model)
     check_picture(style, "style")
     fitted = None if mask is None else fit_mask(mask, style, "style")
     tile_bytes = style_budget(model, style, max_memory_gb).tile_bytes
@@ -171,10 +172,11 @@ def stylize(
     Raises:
         ValueError: an argument out of its range, or shapes that do not fit; the text says which.
     """
+    check_model(model)
     check_picture(content, "content")
     check_steps(refine_steps)
     check_stroke_size(stroke_size)
-    styles = [style] if isinstance(style, Tensor | dict) else list(style)
+    styles = list_styles(model, style)
     options = TransferOptions(normalize_weights(style_weights, len(styles)), strength, temperature)
     masks = _checked_masks(style_masks, styles)
     mask = None if content_mask is None else fit_mask(content_mask, content, "content").to(content.device)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.encoder import check_images
 from ..models.fusion import StyleFeatures
-from ..ops.layout import counted, is_clamped, range_problem, value_range
+from ..models.model import StyleTransferModel
+from ..ops.layout import check_tensor, counted, is_clamped, range_problem, value_range
 from ..runtime.remarks import remark
 
 
@@ -73,6 +74,33 @@ def style_masks_or_none(masks: Sequence[Tensor | None] | None, styles: int) -> l
     return list(masks)
 
 
+def check_model(model: object) -> None:
+    """ValueError unless it can be a model, and is not for example the name of one."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is of type {type(model).__name__}; what load_model gives is needed.")
+
+
+def list_styles(
+    model: StyleTransferModel, style: Tensor | StyleFeatures | Sequence[Tensor | StyleFeatures]
+) -> list[Tensor | StyleFeatures]:
+    """One style or several as a list, of which those that are encoded have the shapes of the model.
+
+    Raises:
+        ValueError: a style is neither a tensor nor encoded, or it was encoded by a model of another shape.
+    """
+    styles = [style] if isinstance(style, Tensor | dict | str) else list(style)
+    widths = {level: model.fusion.level_attention(level).style_widths for level in model.config.levels}
+    for one in styles:
+        if not isinstance(one, dict):
+            check_tensor(one, "style")
+        elif {level: (kv.key.shape[-1], kv.value.shape[-1]) for level, kv in one.items()} != widths:
+            raise ValueError(
+                "the style was encoded by another model; this one needs its own. Encode it with encode_style and this "
+                "model."
+            )
+    return styles
+
+
 def check_picture(picture: Tensor, role: str) -> None:
     """ValueError unless (B, 3, H, W), floating point, in [0, 1], at least 16 pixels a side.
 
@@ -82,6 +110,9 @@ def check_picture(picture: Tensor, role: str) -> None:
         picture: what to check.
         role: names the picture in the message.
     """
+    if isinstance(picture, dict):
+        raise ValueError(f"the {role} is already encoded; the picture itself is needed.")
+    check_tensor(picture, role)
     check_images(picture, role)
     if not picture.is_floating_point():
         raise ValueError(

@@ -218,6 +218,11 @@ class AdaAttention(nn.Module):
         self.key_proj = Conv2d(key_channels, projection_channels, kernel_size=1)
         self.value_proj = Conv2d(value_channels, value_channels, kernel_size=1)
 
+    @property
+    def style_widths(self) -> tuple[int, int]:
+        """Channels of the keys and of the values that this module makes of a style."""
+        return self.key_proj.out_channels, self.value_proj.out_channels
+
     def initialize(self) -> None:
         """Queries and keys share a scaled orthogonal projection, values the identity: similar positions attend softly.
 

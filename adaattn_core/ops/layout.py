@@ -23,6 +23,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def check_tensor(value: object, role: str, reader: str = "load_image") -> None:
+    """ValueError unless it is a tensor; `reader` is the function of ours that reads one from a file."""
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"the {role} is of type {type(value).__name__}; a tensor is needed. {reader} reads one from a file."
+        )
+
+
 def pictures_in_words(shape: Sequence[int], noun: str = "picture") -> str:
     """What a tensor of this shape holds, if it is (batch, channels, height, width) or lacks some of these.
 

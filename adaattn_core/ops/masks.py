@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.remarks import remark
-from .layout import counted, pictures_in_words, range_problem, value_range
+from .layout import check_tensor, counted, pictures_in_words, range_problem, value_range
 
 ASPECT_TOLERANCE = 0.02
 """Largest relative difference between the aspect ratios of a mask and its picture: the rounding of a resize."""
@@ -35,6 +35,7 @@ def fit_mask(mask: Tensor, picture: Tensor, role: str, *, stretch: bool = False)
         ValueError: another number of masks than pictures, values that are not in [0, 1] (a little outside they are
             clamped), or, without `stretch`, an aspect ratio that does not fit.
     """
+    check_tensor(mask, f"{role} mask", "load_mask")
     height, width = picture.shape[-2:]
     if mask.ndim == 2:
         mask = mask[None]

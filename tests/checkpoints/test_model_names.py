@@ -61,6 +61,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refused(lambda: load_model(tmp_path / "model.safetensors"), r".*: no such weights file\. Check the path\.")
 
 
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ValueError, match=r"device 'cuda:99' is not there; this machine has .*cpu\. Choose one of these"
+    ):
+        load_model("compact", device="cuda:99")
+
+
+def test_a_dtype_by_name() -> None:
+    with pytest.raises(ValueError, match=r"dtype is 'float16'; a torch\.dtype is needed, such as torch\.float16\."):
+        load_model("compact", dtype="float16")  # type: ignore[arg-type]
+
+
 def test_the_published_model_without_a_file_says_where_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from adaattn_core import StyleTransferModel, encode_style, stylize
-from tests.helpers.small_models import picture
+from adaattn_core import StyleTransferModel, encode_style, refine, stylize
+from tests.helpers.small_models import SMALL, SMALL_VIDEO, picture, small_model
 from tests.helpers.stylize_pictures import CONTENT, OTHER, STYLE
+
+NARROW = replace(SMALL, projection_channels=(4, 4, 4))
 
 
 def nan_picture() -> Tensor:
@@ -26,6 +29,50 @@ ERRORS: dict[str, tuple[Callable[[StyleTransferModel], object], str]] = {
         lambda m: stylize(m, torch.zeros(3, 16, 16), STYLE),
         "the content is 1 picture of 16x16 pixels with 3 channels and no batch; a batch of pictures with 3 channels is "
         r"needed. Add the batch: content\[None\].",
+    ),
+    "content in an array": (
+        lambda m: stylize(m, CONTENT.numpy(), STYLE),  # type: ignore[arg-type]
+        "the content is of type ndarray; a tensor is needed. load_image reads one from a file.",
+    ),
+    "content as a path": (
+        lambda m: stylize(m, "photo.jpg", STYLE),  # type: ignore[arg-type]
+        "the content is of type str; a tensor is needed. load_image reads one from a file.",
+    ),
+    "model and content in the wrong order": (
+        lambda m: stylize(CONTENT, m, STYLE),  # type: ignore[arg-type]
+        "the model is of type Tensor; what load_model gives is needed.",
+    ),
+    "style as a path": (
+        lambda m: stylize(m, CONTENT, ["painting.jpg"]),  # type: ignore[list-item]
+        "the style is of type str; a tensor is needed. load_image reads one from a file.",
+    ),
+    "style to encode as a path": (
+        lambda m: encode_style(m, "painting.jpg"),  # type: ignore[arg-type]
+        "the style is of type str; a tensor is needed. load_image reads one from a file.",
+    ),
+    "model by name": (
+        lambda m: stylize("compact", CONTENT, STYLE),  # type: ignore[arg-type]
+        "the model is of type str; what load_model gives is needed.",
+    ),
+    "model by name for a style": (
+        lambda m: encode_style("compact", STYLE),  # type: ignore[arg-type]
+        "the model is of type str; what load_model gives is needed.",
+    ),
+    "style encoded by another model": (
+        lambda m: stylize(m, CONTENT, encode_style(small_model(config=NARROW), STYLE)),
+        "the style was encoded by another model; this one needs its own. Encode it with encode_style and this model.",
+    ),
+    "style encoded by a model of other levels": (
+        lambda m: stylize(m, CONTENT, [encode_style(small_model(config=SMALL_VIDEO), STYLE)]),
+        "the style was encoded by another model; this one needs its own. Encode it with encode_style and this model.",
+    ),
+    "refinement towards an encoded style": (
+        lambda m: refine(CONTENT, CONTENT, encode_style(m, STYLE), steps=1),  # type: ignore[arg-type]
+        "the style is already encoded; the picture itself is needed.",
+    ),
+    "mask in an array": (
+        lambda m: stylize(m, CONTENT, STYLE, content_mask=CONTENT[:, :1].numpy()),  # type: ignore[arg-type]
+        "the content mask is of type ndarray; a tensor is needed. load_mask reads one from a file.",
     ),
     "content size": (
         lambda m: stylize(m, torch.zeros(1, 3, 9, 12), STYLE),

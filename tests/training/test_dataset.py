@@ -303,7 +303,7 @@ def test_a_folder_without_pictures_is_an_error(folders: tuple[Path, Path], tmp_p
         make_pairs((folders[0], tmp_path / "nowhere"))
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "notes.txt").write_text("no picture")
-    with pytest.raises(ImageError, match="bare holds no picture; at least one is needed"):
+    with pytest.raises(ImageError, match=r"bare holds no picture, only 1 other file \(\.txt\); at least one is needed"):
         make_pairs((tmp_path / "bare", folders[1]))
 
 
