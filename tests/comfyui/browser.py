@@ -88,6 +88,12 @@ class Desk:
             self.fit()
         self.check_alerts()
 
+    def load_prompt(self, prompt: Any) -> None:
+        """Show a graph that is in the API's form."""
+        self.page.evaluate("prompt => app.loadApiJson(prompt, 'prompt')", prompt)
+        self.fit()
+        self.check_alerts()
+
     def saved(self) -> Any:
         """The workflow on the page, as it is written into a file: without the fields that are not set."""
         return json.loads(self.page.evaluate("() => JSON.stringify(app.graph.serialize())"))

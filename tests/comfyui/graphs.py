@@ -58,6 +58,12 @@ def changed(prompt: Prompt, node: str, **inputs: Any) -> Prompt:
     return {**prompt, node: {**entry, "inputs": {**entry["inputs"], **inputs}}}
 
 
+def with_mask(info: Info, prompt: Prompt, node: str, name: str, value: float) -> Prompt:
+    """A graph with a mask of one grey connected to an input."""
+    mask = with_defaults(info, {"mask": ("SolidMask", {"value": value, "width": 100, "height": 80})})
+    return {**changed(prompt, node, **{name: link("mask")}), **mask}
+
+
 BLUEPRINT = ROOT / "subgraphs" / "AdaAttN Subject and Background.json"
 CONTENT, SUBJECT_STYLE, BACKGROUND_STYLE, SAVE = 2, 3, 4, 5
 PICTURES = {CONTENT: "astronaut", SUBJECT_STYLE: "auvers", BACKGROUND_STYLE: "great_wave"}

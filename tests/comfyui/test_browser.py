@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.comfyui.conditions import require_browser, require_checkout
-from tests.comfyui.graphs import blueprint_graph
+from tests.comfyui.graphs import blueprint_graph, stylize_graph, with_mask
 from tests.comfyui.host import PACK_NAME, ROOT, Host
 from tests.comfyui.workflow import as_prompt, load
 from tests.helpers.locale_files import node_words
@@ -52,6 +52,15 @@ def test_a_template_opens_and_runs_from_the_page(page: Desk, shots: Path) -> Non
     page.wait_for_picture("SaveImage")
     page.shot(shots / "template_result.png")
     assert page.errors_of_nodes() == {}
+
+
+def test_a_notice_of_a_run_is_shown(page: Desk, info: dict[str, Any], shots: Path) -> None:
+    """The run succeeds all the same: there is a picture."""
+    page.load_prompt(with_mask(info, stylize_graph(info), "stylize", "content_mask", 0.0))
+    page.run()
+    page.page.get_by_text("the content mask is empty").first.wait_for()
+    page.wait_for_picture("PreviewImage")
+    page.shot(shots / "notice.png")
 
 
 def test_a_new_model_file_is_offered_after_r(page: Desk, small_model_file: Path) -> None:

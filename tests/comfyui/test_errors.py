@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.comfyui.conditions import require_checkout
-from tests.comfyui.graphs import changed, parts_graph, stylize_graph
+from tests.comfyui.graphs import changed, parts_graph, stylize_graph, with_mask
 from tests.comfyui.host import Host, Picture, Prompt, RefusedError, link, with_defaults
 
 require_checkout()
@@ -92,12 +92,6 @@ def red_box(host: Host, prompt: Prompt, node: str) -> str:
     lines = [line for line in run.error.splitlines() if line.strip()]
     assert len(lines) == 1, f"more than one line: {run.error}"
     return lines[0]
-
-
-def with_mask(info: dict[str, Any], prompt: Prompt, node: str, name: str, value: float) -> Prompt:
-    """A graph with a mask of one grey connected to an input."""
-    mask = with_defaults(info, {"mask": ("SolidMask", {"value": value, "width": 100, "height": 80})})
-    return {**changed(prompt, node, **{name: link("mask")}), **mask}
 
 
 def test_an_empty_content_mask_is_no_error_and_the_page_is_told(host: Host, info: dict[str, Any]) -> None:

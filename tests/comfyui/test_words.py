@@ -98,6 +98,7 @@ def table(host: Host) -> Iterator[Desk]:
 
     with desk(host) as opened:
         yield opened
+        opened.set("Comfy.Locale", "en")  # which the host keeps for the next page
 
 
 def shot(table: Desk, name: str) -> None:
