@@ -46,7 +46,10 @@ class TrainConfig:
     output: str = field(
         metadata={"help": "run folder; receives model.safetensors, checkpoints/, samples/, losses.csv, losses.svg"}
     )
-    steps: int = option(50_000, "steps of the style stage; the paper trains for about 50,000")
+    steps: int = option(
+        50_000,
+        "steps of the style stage, which follows the distill and reconstruct stages; the paper trains for about 50,000",
+    )
     distill_steps: int = option(1500, "steps of the distill stage; not used with a frozen encoder")
     reconstruct_steps: int = option(1500, "steps of the reconstruct stage")
     batch: int = option(8, "pairs in one step, over all processes")
