@@ -1,9 +1,9 @@
 // The look of the attention viewer. Colours are those of ComfyUI's theme where it runs there, of the system elsewhere.
 export const STYLE = `
-:host { display: block; box-sizing: border-box; min-height: 280px; container-type: inline-size;
+:host { display: flex; flex-direction: column; box-sizing: border-box; min-height: 280px; container-type: inline-size;
   color: var(--input-text, CanvasText); font: 12px/1.35 system-ui, sans-serif; }
 [hidden] { display: none !important; }
-.body { display: flex; flex-direction: column; gap: 6px; height: 100%; }
+.body { display: flex; flex-direction: column; gap: 6px; flex: 1 1 auto; min-height: 0; min-width: 0; }
 .bar { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; }
 .tabs, .chips { display: flex; flex-wrap: wrap; gap: 4px; }
 .chips { min-height: 24px; align-items: center; }
@@ -22,7 +22,7 @@ button:focus-visible, .pane:focus-visible { outline: 3px solid #3b8eea; outline-
 .scale { width: 48px; height: 10px; background: linear-gradient(90deg, #00224e, #7d7c78, #fee838); }
 .status { margin: 0; min-height: 2.7em; }
 .live { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden; clip-path: inset(50%); }
-.message { height: 100%; min-height: 280px; display: flex; flex-direction: column; gap: 8px; align-items: center;
+.message { flex: 1 1 auto; min-height: 280px; display: flex; flex-direction: column; gap: 8px; align-items: center;
   justify-content: center; text-align: center; }
 .message p { margin: 0; max-width: 40em; }
 @container (max-width: 330px) { .panes { flex-direction: column; } }
