@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     styles, alphas = zip(*(_style_cell(path, args.size) for path in files[1]), strict=True)
     model = open_model(args)
     total = len(styles) * (args.refine or 1)
-    with progress_bar(total, unit="step" if args.refine else "style") as bar:
+    with progress_bar(total, unit="step" if args.refine else "style", piped=True) as bar:
         sheet = comparison_sheet(
             model,
             contents,

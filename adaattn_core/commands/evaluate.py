@@ -185,7 +185,7 @@ def _evaluate(args: argparse.Namespace, ranks: DistributedContext, evaluation: E
     share = pairs[ranks.rank * len(pairs) // ranks.world : (ranks.rank + 1) * len(pairs) // ranks.world]
     enabled = None if ranks.is_main_process else False
     try:
-        with progress_bar(len(share) * len(methods), unit="picture", enabled=enabled) as bar:
+        with progress_bar(len(share) * len(methods), unit="picture", enabled=enabled, piped=True) as bar:
             evaluation.run(bar, share)
     except KeyboardInterrupt as stop:
         if ranks.is_main_process:

@@ -230,7 +230,8 @@ def _stylize_all(worker: StylizeJob, jobs: Iterable[Job], total: int) -> list[st
     outcomes: list[str | Failure] = []
     refine_steps = worker.args.refine
     enabled = None if (total > 1 or refine_steps) and worker.ranks.is_main_process else False
-    with progress_bar(total * (refine_steps or 1), unit="step" if refine_steps else "picture", enabled=enabled) as bar:
+    unit = "step" if refine_steps else "picture"
+    with progress_bar(total * (refine_steps or 1), unit=unit, enabled=enabled, piped=True) as bar:
         worker.counter = StepCounter(bar, refine_steps or 1)
         for _, outcome in prefetch_map(jobs, worker.read, worker.stylize, worker.write, ahead):
             outcomes.append(outcome)

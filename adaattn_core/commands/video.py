@@ -140,7 +140,7 @@ def _stylize_frames(job: VideoJob) -> None:
     ahead = 0 if job.args.max_memory_gb else PREFETCH  # a memory limit leaves no room for frames read ahead
     frames = prefetch_map(job.clip.frames(seconds), job.read, job.stylize, job.write, ahead)
     # `closing` is the inner context: its threads have to end before the caller closes the files.
-    with progress_bar(job.clip.count(seconds), unit="frame") as bar, closing(frames):
+    with progress_bar(job.clip.count(seconds), unit="frame", piped=True) as bar, closing(frames):
         for _ in frames:
             bar.update()
 
