@@ -37,6 +37,9 @@ MOST_GROWTH = 40.0
 """MiB that memory may grow by in all, on the straight line through its measurements: of a thousand pictures 55 kB each,
 a tenth of a small one. Pages that malloc holds vary by more from one picture to the next."""
 INTERRUPT_EVERY = 4
+KERNELS_KEPT = "16"
+"""Kernels that oneDNN keeps in the server. Without a limit it keeps the last 1,024 that it compiled, one for each
+convolution and size, so that memory grows for hundreds of prompts of changing sizes before it is flat."""
 
 
 class Held(NamedTuple):
@@ -110,6 +113,7 @@ def paint_here(count: int, generator: random.Random) -> list[str]:
 
 def paint_in_comfyui(count: int, generator: random.Random) -> list[str]:
     """Queues prompts in a server, and interrupts every fourth."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)
     with tempfile.TemporaryDirectory() as folder:
         arguments = os.environ.get("COMFYUI_ARGS", "--cpu").split()
         with Host(Path(os.environ["COMFYUI_PATH"]), Path(folder), os.environ.get("PYTHON", sys.executable),
