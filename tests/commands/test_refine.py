@@ -122,7 +122,7 @@ def test_the_progress_line_counts_the_steps_of_all_pictures(
         def update(self, steps: int = 1) -> None:
             updates.append(steps)
 
-    def bar(total: int, unit: str, enabled: bool | None) -> Bar:
+    def bar(total: int, unit: str, enabled: bool | None, piped: bool) -> Bar:
         totals.extend((total, unit, enabled))
         return Bar()
 
