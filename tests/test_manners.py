@@ -120,6 +120,7 @@ def test_import_and_use_change_no_setting_of_the_process(tmp_path: Path) -> None
     assert output_of(USE, tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="umask and signals are those of POSIX")
 def test_the_probe_finds_every_change(tmp_path: Path) -> None:
     found = output_of(RUDE, tmp_path)

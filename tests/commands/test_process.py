@@ -39,7 +39,14 @@ def temporaries(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".adaattn-*")]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_leaves_nothing_of_a_clip(folder: Path, number: int, code: int) -> None:
     pytest.importorskip("av", reason='needs PyAV: pip install "adaattn[video]"')
     pytest.importorskip("cv2", reason='needs OpenCV: pip install "adaattn[video]"')
@@ -80,7 +87,13 @@ def test_ctrl_c_while_the_program_starts_gives_one_line() -> None:
     assert (process.returncode, output, errors) == (130, "", "adaattn: interrupted\n")
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("2>&-", ">&-", "<&-")),
+        "<&- >&- 2>&-",
+    ],
+)
 def test_closed_standard_streams_end_no_run(folder: Path, closed: str) -> None:
     line = f'"{sys.executable}" -m adaattn_core stylize photos -o out {OIL} {closed}'
     done = subprocess.run(["bash", "-c", line], capture_output=True, env=ENVIRONMENT, text=True, check=False)

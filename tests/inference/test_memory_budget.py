@@ -193,6 +193,7 @@ print(json.dumps([used / 2**30, limit, bounded, peak_memory_bytes() / 2**30, flo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux, which tells what a process holds")
 def test_a_process_stays_below_its_limit() -> None:
     """A very wide picture, whose row tiles are too large for the memory that the limit leaves."""

@@ -312,6 +312,7 @@ def test_a_playlist_does_not_make_ffmpeg_fetch_files(here: Path) -> None:
     assert complaint(lambda: Clip("list.m3u8")).startswith("list.m3u8 is not a video, or is damaged")
 
 
+@pytest.mark.slow
 def test_importing_loads_neither_package() -> None:
     code = "import sys, adaattn_core.cli, adaattn_core.io.video_reader; print({'av', 'cv2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -165,6 +165,7 @@ def test_an_update_is_completed_when_a_worker_is_killed_during_it(
     assert read_checkpoint(Path(config.output) / CHECKPOINT)["step"] >= 2
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_checks_the_stop_event_is_noticed(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
